@@ -1,0 +1,76 @@
+r"""SSE and NDJSON: cut bytes into records, wrap a record in bytes.
+
+Lines end at ``\n`` alone: U+2028 and U+0085 are legal inside JSON strings, and readers that split on them lose text.
+"""
+
+from __future__ import annotations
+
+from canonical.errors import BackendError
+
+RECORD_LIMIT = 8 * 1024 * 1024
+"""Bytes of one frame from a backend."""
+
+
+def sse(data: bytes) -> bytes:
+    """One server-sent event, for data without a line break (JSON has none)."""
+    return b"data: " + data + b"\n\n"
+
+
+class LineReader:
+    r"""Bytes in any slices -> whole lines without their end. A last line without ``\n`` is never passed on."""
+
+    __slots__ = ("_rest",)
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The lines that ``data`` completes.
+
+        Raises:
+            BackendError: a line exceeds ``RECORD_LIMIT``.
+        """
+        if self._rest:
+            data = self._rest + data
+        lines = data.split(b"\n")
+        self._rest = lines.pop()
+        if len(self._rest) > RECORD_LIMIT:
+            raise BackendError(f"the backend sent a frame of more than {RECORD_LIMIT} bytes")
+        return lines
+
+
+class SseReader:
+    """Bytes in any slices -> (event name, data) of each event that its blank line has ended.
+
+    A ``data`` line that is followed by no blank line is a half frame and dropped.
+    """
+
+    __slots__ = ("_data", "_event", "_lines")
+
+    def __init__(self) -> None:
+        self._lines = LineReader()
+        self._event = b""
+        self._data: list[bytes] = []
+
+    def feed(self, data: bytes) -> list[tuple[bytes, bytes]]:
+        """The events that ``data`` completes; comments and unknown fields are skipped.
+
+        Raises:
+            BackendError: an event exceeds ``RECORD_LIMIT``.
+        """
+        events: list[tuple[bytes, bytes]] = []
+        for line in self._lines.feed(data):
+            if line.endswith(b"\r"):
+                line = line[:-1]
+            if not line:
+                if self._data:
+                    events.append((self._event, self._data[0] if len(self._data) == 1 else b"\n".join(self._data)))
+                    self._data = []
+                self._event = b""
+            elif line.startswith(b"data:"):
+                self._data.append(line[6:] if line[5:6] == b" " else line[5:])
+                if len(self._data) > 1 and sum(map(len, self._data)) > RECORD_LIMIT:
+                    raise BackendError(f"the backend sent a frame of more than {RECORD_LIMIT} bytes")
+            elif line.startswith(b"event:"):
+                self._event = line[6:].strip()
+        return events

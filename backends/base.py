@@ -1,0 +1,74 @@
+"""What the gateway asks of a backend, and what a loaded model can do.
+
+A backend's module has a ``Settings`` struct (its keys in config.yaml) and a class that takes it. What a model can do
+is which of these protocols it has; nobody writes ``raise NotImplementedError``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from typing import Protocol, runtime_checkable
+
+from msgspec import Struct
+
+from canonical.events import Event
+from canonical.models import LoadedModel, ModelDetails, ModelInfo
+from canonical.requests import Embed, Embeddings, Generate
+
+TYPES = {
+    "echo": "backends.echo:EchoBackend",
+    "llama_cpp": "backends.llama_cpp:LlamaCppBackend",
+    "ollama": "backends.ollama:OllamaBackend",
+    "openai": "backends.openai:OpenAIBackend",
+}
+"""Name in config.yaml -> "module:Class"; a name with a colon in the config is taken as such itself."""
+
+
+class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A part of config.yaml: a typo is an error with its path."""
+
+
+class Model(Protocol):
+    """A model that is ready to answer."""
+
+    info: ModelInfo
+    slots: int
+    """Requests it runs at once; 0: as many as come (memory is someone else's)."""
+
+    def loaded(self) -> LoadedModel:
+        """Its row of ``/api/ps``; the pool fills in the expiry."""
+
+    async def close(self) -> None:
+        """Free its memory. No lease is open."""
+
+
+@runtime_checkable
+class Generates(Protocol):
+    """A model that can go on with a conversation or a prompt."""
+
+    def generate(self, request: Generate) -> AsyncGenerator[Sequence[Event], None]:
+        """Yield the answer's events, as many at once as one read gave. Closing the generator stops the generation."""
+
+
+@runtime_checkable
+class Embeds(Protocol):
+    """A model that gives vectors."""
+
+    async def embed(self, request: Embed) -> Embeddings:
+        """One unit-length vector per input."""
+
+
+class Backend(Protocol):
+    """A source of models."""
+
+    async def models(self) -> list[ModelInfo]:
+        """Its catalog. Raises BackendError when it cannot be reached."""
+
+    async def details(self, name: str) -> ModelDetails:
+        """More on one model. Raises ModelNotFound."""
+
+    async def open(self, name: str) -> Model:
+        """Load a model; a remote backend only makes its handle. Raises ModelNotFound, BackendError."""
+
+    async def close(self) -> None:
+        """Let go of connections and workers; models are closed before."""

@@ -1,0 +1,71 @@
+"""Messages as pure values: a role and a tuple of parts. Equality is by content.
+
+Identity, storage and wire spelling are left to others. Roles are four: a dialect spells ``developer``, ``ai``
+or ``function`` away at its border. A tool call always has an id; the adapter mints one if its wire has none.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+from canonical.media import Blob
+
+Role = Literal["system", "user", "assistant", "tool"]
+
+
+class Text(Struct, frozen=True, tag="text", gc=False):
+    """Plain text."""
+
+    text: str
+
+
+class Reasoning(Struct, frozen=True, tag="reasoning", gc=False):
+    """What the model thought before it answered; ``signature`` is a vendor's opaque proof of it."""
+
+    text: str
+    signature: str | None = None
+
+
+class Image(Struct, frozen=True, tag="image"):
+    """A picture: its bytes, or a link that only a configured backend may follow."""
+
+    source: Blob | str
+
+
+class Audio(Struct, frozen=True, tag="audio"):
+    """A sound."""
+
+    source: Blob
+
+
+class ToolCall(Struct, frozen=True, tag="tool_call", gc=False):
+    """The model asks for a function. ``arguments`` is JSON *text*: that is what streams and what models get wrong."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+class ToolResult(Struct, frozen=True, tag="tool_result"):
+    """What the function of call ``id`` answered. ``name`` may be empty where the wire does not say it."""
+
+    id: str
+    name: str
+    text: str
+
+
+Part = Text | Reasoning | Image | Audio | ToolCall | ToolResult
+
+
+class Message(Struct, frozen=True):
+    """One turn of a conversation."""
+
+    role: Role
+    parts: tuple[Part, ...]
+
+    @property
+    def text(self) -> str:
+        """All text parts, joined."""
+        return "".join(part.text for part in self.parts if isinstance(part, Text))

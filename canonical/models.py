@@ -1,0 +1,68 @@
+"""What is known of a model before it runs."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from msgspec import Raw, Struct, field
+
+
+class Capability(StrEnum):
+    """What a model can be asked for."""
+
+    CHAT = "chat"
+    COMPLETE = "complete"
+    INSERT = "insert"
+    EMBED = "embed"
+    RERANK = "rerank"
+    VISION = "vision"
+    TOOLS = "tools"
+    REASONING = "reasoning"
+
+
+class ModelInfo(Struct, frozen=True, kw_only=True):
+    """A row of the catalog. Unknown numbers are 0, unknown texts empty."""
+
+    id: str
+    backend: str = ""
+    capabilities: frozenset[Capability] = frozenset()
+    modified: int = 0
+    """Epoch nanoseconds."""
+    size: int = 0
+    """Bytes on disk."""
+    digest: str = ""
+    """64 hex digits of a SHA-256, without prefix."""
+    format: str = ""
+    family: str = ""
+    parameter_count: int = 0
+    parameter_size: str = ""
+    """``7B`` and the like, where a backend tells only that."""
+    quantization: str = ""
+    context_length: int = 0
+    """Tokens one sequence may have."""
+    embedding_length: int = 0
+    owner: str = ""
+
+
+class ModelDetails(Struct, frozen=True, kw_only=True):
+    """What ``/api/show`` tells beyond the catalog row."""
+
+    info: ModelInfo
+    metadata: dict[str, Raw] = field(default_factory=dict)
+    """GGUF-style keys (``general.architecture``, ``llama.context_length``) as JSON values."""
+    template: str = ""
+    system: str = ""
+    parameters: str = ""
+    license: str = ""
+
+
+class LoadedModel(Struct, frozen=True, kw_only=True):
+    """A row of ``/api/ps``: a model that holds memory now."""
+
+    info: ModelInfo
+    size: int = 0
+    """Bytes of memory."""
+    size_vram: int = 0
+    expires: int | None = None
+    """Epoch nanoseconds; None: never."""
+    context_length: int = 0
