@@ -1,0 +1,41 @@
+# make serve: the gateway on config.yaml.   make test: every check.   make bench: the benchmark kit, side by side.
+PYTHON ?= python3
+BIN := .venv/bin
+CONFIG ?= config.yaml
+
+.PHONY: serve test lint bench clean
+
+serve: .venv/serve.stamp
+	$(BIN)/dragoman serve --config $(CONFIG)
+
+.venv/serve.stamp: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+# The second engine is compiled here (about 5 minutes, once), for a processor like any other and without OpenMP,
+# whose spinning threads slow small models down.
+.venv/test.stamp: pyproject.toml
+	$(PYTHON) -m venv .venv
+	CMAKE_ARGS="-DGGML_NATIVE=OFF -DGGML_OPENMP=OFF" \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,llama-cpp-python]'
+	touch $@ .venv/serve.stamp
+
+tests/js/node_modules: tests/js/package-lock.json
+	if command -v npm >/dev/null; then npm ci --prefix tests/js --no-audit --no-fund --loglevel=error; touch $@; \
+	else echo "npm is not here: the JavaScript clients are left out"; fi
+
+lint: .venv/test.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint tests/js/node_modules
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=90
+
+bench: .venv/serve.stamp
+	$(BIN)/python bench/bench.py $(BENCH)
+
+clean:
+	rm -rf .venv tests/js/node_modules bench/build

@@ -1,0 +1,190 @@
+"""What the routes talk to: a canonical request in, canonical events out. Routing, leases and the stopwatch meet here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+
+from msgspec import structs
+
+from backends.base import Embeds, Generates, Model
+from canonical.durations import seconds
+from canonical.errors import BackendUnavailable, GatewayError, Unsupported
+from canonical.events import Check, Event, Finished, Timings
+from canonical.limits import check_generate
+from canonical.models import Capability, LoadedModel, ModelDetails, ModelInfo
+from canonical.requests import Embed, Embeddings, Generate, needs
+from gateway.catalog import Catalog
+from gateway.config import ModelEntry, Settled
+from gateway.pool import Lease, Pool
+from gateway.router import Route, check_needs, resolve
+
+_EMBED = frozenset({Capability.EMBED})
+
+
+class Engine:
+    """One gateway's models, behind names."""
+
+    def __init__(self, settled: Settled, *, clock: Callable[[], int] = time.monotonic_ns) -> None:
+        config = settled.config
+        self._clock = clock
+        self._defaults = config.defaults
+        self._keep_alive = seconds(config.keep_alive)
+        self._backends = settled.backends
+        self._entries = {entry.id: entry for entry in settled.models}
+        self._catalog = Catalog(settled.backends, settled.models, clock=time.monotonic)
+        self._pool = Pool(waiting=config.limits.waiting, waiting_time=config.limits.waiting_time)
+
+    async def generate(self, request: Generate) -> AsyncGenerator[Sequence[Event], None]:
+        """The answer's events, checked, as many at once as the backend gave.
+
+        Closing the generator stops the generation and frees its slot. A model whose backend cannot be reached is
+        replaced by its fallbacks, as long as nothing has been yielded.
+        """
+        arrived = self._clock()
+        check_generate(request)
+        required = needs(request)
+        candidates = self._candidates(await self._route(request.model, required))
+        for candidate in candidates:
+            lease: Lease | None = None
+            begun = False
+            try:
+                lease = await self._lease(candidate, request.keep_alive)
+                leased = first = self._clock()
+                check = Check()
+                stream = _generator(lease.model, request, required)
+                try:
+                    async for batch in stream:
+                        for event in batch:
+                            check.feed(event)
+                        if not begun:
+                            begun = True
+                            first = self._clock()
+                        if type(batch[-1]) is Finished:
+                            batch = [*batch[:-1], self._timed(batch[-1], arrived, leased, first)]
+                        yield batch
+                    check.finish()
+                    return
+                finally:
+                    await stream.aclose()
+            except BackendUnavailable:
+                if begun or candidate is candidates[-1]:
+                    raise
+            finally:
+                if lease is not None:
+                    lease.release()
+
+    async def embed(self, request: Embed) -> Embeddings:
+        """Vectors for the inputs. Without inputs the model is only loaded."""
+        arrived = self._clock()
+        route = await self._route(request.model, _EMBED)
+        lease = await self._lease(route, request.keep_alive)
+        try:
+            leased = self._clock()
+            if not isinstance(lease.model, Embeds):
+                raise Unsupported(f'"{request.model}" does not support embed', param="model")
+            if request.inputs:
+                answer = await lease.model.embed(request)
+            else:
+                answer = Embeddings(model=request.model, vectors=())
+        finally:
+            lease.release()
+        return structs.replace(answer, model=request.model, total=self._clock() - arrived, load=leased - arrived)
+
+    async def load(self, name: str, keep_alive: float | None) -> None:
+        """Load the model and start its idle clock."""
+        lease = await self._lease(await self._route(name, frozenset()), keep_alive)
+        lease.release()
+
+    async def unload(self, name: str) -> None:
+        """Free the model's memory once its running requests end."""
+        route = await self._route(name, frozenset())
+        await self._pool.unload((route.backend, route.name))
+
+    async def models(self) -> tuple[ModelInfo, ...]:
+        """The catalog: one row an id."""
+        return (await self._catalog.refresh()).rows
+
+    async def model(self, name: str) -> ModelInfo:
+        """One row of the catalog, by any of its names. Raises ModelNotFound."""
+        await self._catalog.refresh()
+        route = await self._route(name, frozenset())
+        return structs.replace(route.info or ModelInfo(id=route.id), id=route.id, backend=route.backend)
+
+    async def details(self, name: str) -> ModelDetails:
+        """More on one model. Raises ModelNotFound."""
+        route = await self._route(name, frozenset())
+        details = await self._backends[route.backend].details(route.name)
+        return structs.replace(details, info=structs.replace(details.info, id=route.id, backend=route.backend))
+
+    def loaded(self) -> list[LoadedModel]:
+        """The models that hold memory of this machine now."""
+        public = {(route.backend, route.name): route.id for route in reversed(self._catalog.names.by_id.values())}
+        rows: list[LoadedModel] = []
+        now, epoch = time.monotonic(), time.time_ns()
+        for resident in self._pool.residents():
+            model = resident.model
+            if model is None or not model.slots:
+                continue
+            row = model.loaded()
+            idle_until = resident.expiry if resident.expiry is not None else now + max(resident.keep_alive, 0)
+            expires = None if resident.keep_alive < 0 else epoch + int((idle_until - now) * 1e9)
+            id = public.get(resident.key, row.info.id)
+            rows.append(structs.replace(row, info=structs.replace(row.info, id=id), expires=expires))
+        return rows
+
+    async def close(self) -> None:
+        """Unload everything and let go of the backends."""
+        await self._catalog.close()
+        await self._pool.close()
+        for backend in self._backends.values():
+            await backend.close()
+
+    async def _route(self, name: str, required: frozenset[Capability]) -> Route:
+        names = self._catalog.names
+        try:
+            return resolve(name, required, names, self._defaults)
+        except GatewayError:
+            fresh = await self._catalog.refresh()
+            if fresh is names:
+                raise
+            return resolve(name, required, fresh, self._defaults)
+
+    def _candidates(self, route: Route) -> list[Route]:
+        entry = route.entry
+        if entry is None or not entry.fallbacks:
+            return [route]
+        return [route, *(resolve(name, frozenset(), self._catalog.names, self._defaults) for name in entry.fallbacks)]
+
+    async def _lease(self, route: Route, keep_alive: float | None) -> Lease:
+        backend = self._backends[route.backend]
+        own = self._own_keep_alive(route.entry)
+        return await self._pool.lease(
+            (route.backend, route.name), lambda: backend.open(route.name), keep_alive=own, override=keep_alive
+        )
+
+    def _own_keep_alive(self, entry: ModelEntry | None) -> float:
+        if entry is None or entry.keep_alive is None:
+            return self._keep_alive
+        return seconds(entry.keep_alive)
+
+    def _timed(self, event: Finished, arrived: int, leased: int, first: int) -> Finished:
+        now = self._clock()
+        told = event.timings or Timings()
+        measured = Timings(
+            total=now - arrived,
+            load=leased - arrived,
+            prompt=first - leased if told.prompt is None else told.prompt,
+            eval=now - first if told.eval is None else told.eval,
+        )
+        return Finished(event.reason, event.usage, measured)
+
+
+def _generator(
+    model: Model, request: Generate, required: frozenset[Capability]
+) -> AsyncGenerator[Sequence[Event], None]:
+    check_needs(request.model, required, model.info)
+    if not isinstance(model, Generates):
+        verb = "chat" if request.prompt is None else "generate"
+        raise Unsupported(f'"{request.model}" does not support {verb}', param="model")
+    return model.generate(request)

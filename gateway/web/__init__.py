@@ -1,0 +1,1 @@
+"""Ports, routes, guards, and answers over HTTP: the only rooms that know Litestar and ASGI."""

@@ -1,0 +1,98 @@
+"""Puts a listener together: the routes of its dialects, one Litestar app, the guards around it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from litestar import Litestar, Request, Response, asgi
+from litestar.datastructures import State
+from litestar.exceptions import HTTPException
+from msgspec import Struct
+
+from canonical.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotFound
+from gateway.config import Config, ConfigError, Listener
+from gateway.web import health, ollama, openai
+from gateway.web.exchange import Exchange, Gateway, Handler, Voice
+from gateway.web.guard import guarded
+
+if TYPE_CHECKING:
+    from litestar.handlers import ASGIRouteHandler
+    from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
+
+
+class Dialect(Struct, frozen=True):
+    """One dialect's rooms: the words for errors, the prefixes of its paths, its routes."""
+
+    voice: Voice
+    prefixes: tuple[str, ...]
+    routes: dict[str, dict[str, Handler]]
+
+
+DIALECTS = {
+    "ollama": Dialect(ollama.VOICE, ollama.PREFIXES, ollama.ROUTES),
+    "openai": Dialect(openai.VOICE, openai.PREFIXES, openai.ROUTES),
+}
+
+
+def listener_app(listener: Listener, config: Config, gateway: Gateway) -> ASGIApp:
+    """The application of one listener.
+
+    Raises:
+        ConfigError: two of its dialects claim one path.
+    """
+    dialects = [DIALECTS[name] for name in listener.dialects]
+    first = dialects[0].voice
+
+    def voice_of(path: str) -> Voice:
+        """The dialect that owns a path words its errors, else the listener's first."""
+        for dialect in dialects:
+            if path.startswith(dialect.prefixes):
+                return dialect.voice
+        return first
+
+    handlers: dict[str, ASGIRouteHandler] = {}
+    for dialect in dialects:
+        for path, methods in dialect.routes.items():
+            if path in handlers:
+                raise ConfigError(f"{path} is claimed by two dialects of port {listener.port}")
+            handlers[path] = _route(path, methods, gateway, dialect.voice)
+    for path, methods in health.ROUTES.items():
+        handlers[path] = _route(path, methods, gateway, first)
+
+    def refused(request: Request[None, None, State], exception: Exception) -> Response[bytes]:
+        path = request.scope["path"]
+        voice = voice_of(path)
+        error = _error(exception, path)
+        if not isinstance(exception, HTTPException):
+            gateway.access_log.crash(exception)
+        return Response(
+            voice.error_body(error), status_code=voice.error_status(error), media_type=voice.json_type.decode()
+        )
+
+    app = Litestar(
+        list(handlers.values()),
+        exception_handlers={Exception: refused},
+        openapi_config=None,
+        logging_config=None,
+        request_max_body_size=None,
+    )
+    return guarded(cast("ASGIApp", app), listener, config.keys, gateway, voice_of)
+
+
+def _route(path: str, methods: dict[str, Handler], gateway: Gateway, voice: Voice) -> ASGIRouteHandler:
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        await Exchange(cast("HTTPScope", scope), receive, send, gateway, voice).run(methods)
+
+    return asgi(path, copy_scope=False)(handle)
+
+
+def _error(exception: Exception, path: str) -> GatewayError:
+    if not isinstance(exception, HTTPException):
+        return GatewayError("internal error")
+    if exception.status_code == 405:
+        return MethodNotAllowed(f"this method is not allowed on {path}")
+    if exception.status_code == 404:
+        return NotFound(
+            f"no route {path}: the base URL of OpenAI clients ends in /v1, that of Ollama clients has no path"
+        )
+    return InvalidRequest(str(exception.detail), status=exception.status_code)

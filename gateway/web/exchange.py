@@ -1,0 +1,272 @@
+"""One HTTP request and its answer: the body in, JSON or a stream out, and an end when the client leaves.
+
+Errors before the first byte keep their status and are worded by the dialect. After it they are one in-band frame.
+The status line of a stream waits for the first event, so that failures until then are real statuses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from adapters.dialect import Ask, EmbedAsk, Encoder, LoadAsk, Stamp
+from canonical.errors import BackendUnavailable, Busy, GatewayError, InvalidRequest, MethodNotAllowed, TooLarge
+from canonical.events import Event, Finished, fold
+from canonical.requests import Generate
+from gateway.accesslog import AccessLog
+from gateway.engine import Engine
+
+if TYPE_CHECKING:
+    from litestar.types import HTTPScope, Receive, Send
+
+REPLY_LIMIT = 64 * 1024 * 1024
+"""Characters of one whole answer."""
+
+
+class Voice(Struct, frozen=True):
+    """How a dialect words what is not a stream."""
+
+    name: str
+    json_type: bytes
+    error_status: Callable[[GatewayError], int]
+    error_body: Callable[[GatewayError], bytes]
+
+
+class Gateway:
+    """What every request of the process shares."""
+
+    def __init__(self, engine: Engine, *, body_limit: int, access_log: AccessLog) -> None:
+        self.engine = engine
+        self.body_limit = body_limit
+        self.access_log = access_log
+        self.running: set[asyncio.Task[object]] = set()
+        """Tasks of requests that are being answered; a drain waits for them."""
+        self.draining = False
+
+
+Handler = Callable[["Exchange"], Awaitable[None]]
+
+
+class Exchange:
+    """One request, from its scope to its last byte."""
+
+    __slots__ = ("_gone", "_receive", "_send", "_status", "gateway", "id", "model", "scope", "tokens", "voice")
+
+    def __init__(self, scope: HTTPScope, receive: Receive, send: Send, gateway: Gateway, voice: Voice) -> None:
+        self.scope = scope
+        self.gateway = gateway
+        self.voice = voice
+        self.id = os.urandom(12).hex()
+        self.model = ""
+        self.tokens = 0
+        self._receive = receive
+        self._send = send
+        self._status = 0
+        self._gone = False
+
+    @property
+    def engine(self) -> Engine:
+        """The models."""
+        return self.gateway.engine
+
+    async def run(self, methods: dict[str, Handler]) -> None:
+        """Answer by the handler of the request's method; whatever happens, the client gets an answer or has left."""
+        began = time.monotonic()
+        task = asyncio.current_task()
+        assert task is not None
+        running = self.gateway.running
+        running.add(task)
+        try:
+            await methods.get(self.scope["method"], _refuse_method)(self)
+        except GatewayError as error:
+            await self.fail(error)
+        except asyncio.CancelledError:
+            if not self._gone and not self.gateway.draining:
+                raise
+            task.uncancel()
+            await self.fail(Busy("the gateway is shutting down", retry_after=5))
+        except Exception as error:  # noqa: BLE001  # the last resort: it is logged whole, and the client is told little
+            self.gateway.access_log.crash(error)
+            await self.fail(GatewayError("internal error"))
+        finally:
+            running.discard(task)
+            status = 499 if self._gone else self._status
+            what = f"{self.voice.name} {self.scope['method']} {self.scope['path'][:100]} {self.model[:100]}"
+            self.gateway.access_log.line(f"{what} {status} {self.tokens} tokens {time.monotonic() - began:.3f} s")
+
+    async def body(self) -> bytes:
+        """The whole request body.
+
+        Raises:
+            TooLarge: before reading what its length announces, or as soon as more than the limit has come.
+        """
+        limit = self.gateway.body_limit
+        for name, value in self.scope["headers"]:
+            if name == b"content-length" and int(value) > limit:
+                raise TooLarge(f"the body may have at most {limit} bytes")
+        message = await self._receive()
+        if message["type"] == "http.request" and not message["more_body"]:
+            return message["body"]
+        pieces: list[bytes] = []
+        size = 0
+        while message["type"] == "http.request":
+            pieces.append(message["body"])
+            size += len(message["body"])
+            if size > limit:
+                raise TooLarge(f"the body may have at most {limit} bytes")
+            if not message["more_body"]:
+                return b"".join(pieces)
+            message = await self._receive()
+        self._gone = True
+        raise InvalidRequest("the client left before its body was complete")
+
+    async def json(self, body: bytes, status: int = 200, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
+        """Send a whole JSON answer."""
+        await self.reply(status, self.voice.json_type, body, headers)
+
+    async def reply(
+        self, status: int, media_type: bytes, body: bytes, headers: Sequence[tuple[bytes, bytes]] = ()
+    ) -> None:
+        """Send a whole answer of any type."""
+        self._status = status
+        head = [
+            (b"content-type", media_type),
+            (b"content-length", b"%d" % len(body)),
+            (b"x-request-id", self.id.encode()),
+            *headers,
+        ]
+        await self._send({"type": "http.response.start", "status": status, "headers": head})
+        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+
+    async def fail(self, error: GatewayError) -> None:
+        """Send an error in the dialect's words, unless the answer has begun or the client has left."""
+        if self._status or self._gone:
+            return
+        headers: list[tuple[bytes, bytes]] = []
+        if error.retry_after is not None:
+            headers.append((b"retry-after", b"%d" % max(1, round(error.retry_after))))
+        if error.status >= 500 and not error.retry:
+            # OpenAI's SDKs repeat every 5xx twice: a generation that failed would run three times.
+            headers.append((b"x-should-retry", b"false"))
+        await self.json(self.voice.error_body(error), self.voice.error_status(error), headers)
+
+    async def while_connected(self, work: Awaitable[None]) -> None:
+        """Await ``work`` and cancel it as soon as the client leaves. The body must have been read."""
+        task = asyncio.current_task()
+        assert task is not None
+        watch = asyncio.ensure_future(self._watch(task))
+        try:
+            await work
+        finally:
+            watch.cancel()
+
+    async def _watch(self, task: asyncio.Task[object]) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._gone = True
+        task.cancel()
+
+    async def answer(self, ask: Ask) -> None:
+        """Generate, and send what comes: frame by frame, or folded into one body."""
+        self.model = ask.requests[0].model
+        stamp = Stamp(self.id, time.time_ns)
+        await self.while_connected(self._stream(ask, stamp) if ask.stream else self._whole(ask, stamp))
+
+    async def embed(self, ask: EmbedAsk) -> None:
+        """Make vectors, and send them whole."""
+        self.model = ask.request.model
+
+        async def work() -> None:
+            await self.json(ask.whole(await self.engine.embed(ask.request)))
+
+        await self.while_connected(work())
+
+    async def load(self, ask: LoadAsk) -> None:
+        """Load a model, or unload it when its keep-alive is 0."""
+        self.model = ask.request.model
+
+        async def work() -> None:
+            if ask.request.keep_alive == 0:
+                await self.engine.unload(ask.request.model)
+            else:
+                await self.engine.load(ask.request.model, ask.request.keep_alive)
+            await self.json(ask.whole(Stamp(self.id, time.time_ns)))
+
+        await self.while_connected(work())
+
+    async def _whole(self, ask: Ask, stamp: Stamp) -> None:
+        completions = []
+        for request in ask.requests:
+            events: list[Event] = []
+            size = 0
+            stream = self.engine.generate(request)
+            try:
+                async for batch in stream:
+                    events.extend(batch)
+                    size += sum(len(getattr(event, "text", "")) for event in batch)
+                    if size > REPLY_LIMIT:
+                        raise GatewayError(f"the answer has more than {REPLY_LIMIT} characters", status=502)
+            finally:
+                await stream.aclose()
+            completion = fold(events)
+            if completion.usage is not None:
+                self.tokens += completion.usage.completion
+            completions.append(completion)
+        await self.json(ask.whole(completions, stamp))
+
+    async def _stream(self, ask: Ask, stamp: Stamp) -> None:
+        encoder = ask.encoder(stamp)
+        try:
+            for choice, request in enumerate(ask.requests):
+                await self._choice(encoder, choice, request)
+            await self._send({"type": "http.response.body", "body": encoder.finish(), "more_body": False})
+        except GatewayError as error:
+            if not self._status:
+                raise
+            await self._break_off(encoder, error)
+        except asyncio.CancelledError:
+            if self._gone or not self._status:
+                raise
+            # The grace period of a shutdown is over.
+            await self._break_off(encoder, BackendUnavailable("the gateway is shutting down"))
+
+    async def _choice(self, encoder: Encoder, choice: int, request: Generate) -> None:
+        feed, send = encoder.feed, self._send
+        stream = self.engine.generate(request)
+        try:
+            async for batch in stream:
+                if len(batch) == 1:
+                    frames = feed(batch[0], choice)
+                else:
+                    frames = b"".join([feed(event, choice) for event in batch])
+                if not self._status:
+                    await self._begin(encoder)
+                if frames:
+                    await send({"type": "http.response.body", "body": frames, "more_body": True})
+                last = batch[-1]
+                if type(last) is Finished and last.usage is not None:
+                    self.tokens += last.usage.completion
+        finally:
+            await stream.aclose()
+
+    async def _begin(self, encoder: Encoder) -> None:
+        self._status = 200
+        head = [
+            (b"content-type", encoder.media_type.encode()),
+            (b"cache-control", b"no-cache, no-transform"),
+            (b"x-accel-buffering", b"no"),
+            (b"x-request-id", self.id.encode()),
+        ]
+        await self._send({"type": "http.response.start", "status": 200, "headers": head})
+
+    async def _break_off(self, encoder: Encoder, error: GatewayError) -> None:
+        await self._send({"type": "http.response.body", "body": encoder.fail(error), "more_body": False})
+
+
+async def _refuse_method(exchange: Exchange) -> None:
+    raise MethodNotAllowed(f"method {exchange.scope['method']} is not allowed here")

@@ -1,0 +1,152 @@
+"""One server, many sockets: the local port picks the application. Start, drain and end of the process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from gateway.accesslog import AccessLog
+from gateway.config import ConfigError, Listener, Settled
+from gateway.engine import Engine
+from gateway.web.app import listener_app
+from gateway.web.exchange import Gateway
+
+if TYPE_CHECKING:
+    from litestar.types import ASGIApp, Receive, Scope, Send
+
+BACKLOG = 4096
+KEEP_ALIVE = 75
+"""Seconds an idle client connection stays open."""
+LAST_WORDS = 2.0
+"""Seconds that cut-off answers have for their error frame."""
+
+
+def bind(listener: Listener) -> socket.socket:
+    """A listening socket.
+
+    Raises:
+        ConfigError: the port is taken, or the address is not this machine's; one line that names it.
+    """
+    family = socket.AF_INET6 if ":" in listener.host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((listener.host, listener.port))
+        bound.listen(BACKLOG)
+    except OSError as error:
+        bound.close()
+        if error.errno == errno.EADDRINUSE:
+            raise ConfigError(f"port {listener.port} on {listener.host} is already in use") from error
+        raise ConfigError(f"cannot listen on {listener.host} port {listener.port}: {error.strerror}") from error
+    return bound
+
+
+async def serve(settled: Settled) -> None:
+    """Serve until a signal; then drain, within the grace period, and end.
+
+    Raises:
+        ConfigError: a listener cannot be had.
+    """
+    config = settled.config
+    sockets: list[socket.socket] = []
+    try:
+        sockets.extend(map(bind, config.listeners))
+        log = AccessLog(sys.stderr if config.access_log else None)
+        gateway = Gateway(Engine(settled), body_limit=config.limits.body, access_log=log)
+        app = _by_port(
+            {
+                bound.getsockname()[1]: listener_app(listener, config, gateway)
+                for bound, listener in zip(sockets, config.listeners, strict=True)
+            }
+        )
+        server = Server(_server_config(app), gateway, grace=config.limits.grace)
+        for bound, listener in zip(sockets, config.listeners, strict=True):
+            address = f"[{listener.host}]" if ":" in listener.host else listener.host
+            print(
+                f"dragoman speaks {' and '.join(listener.dialects)} on http://{address}:{bound.getsockname()[1]}",
+                file=sys.stderr,
+                flush=True,
+            )
+        try:
+            await server.serve(sockets)
+        finally:
+            await gateway.engine.close()
+            log.flush()
+    finally:
+        for bound in sockets:
+            bound.close()
+
+
+def _server_config(app: ASGIApp) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        loop="none",
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=int(LAST_WORDS),
+    )
+
+
+def _by_port(apps: dict[int, ASGIApp]) -> ASGIApp:
+    if len(apps) == 1:
+        return next(iter(apps.values()))
+
+    async def pick(scope: Scope, receive: Receive, send: Send) -> None:
+        server = scope["server"]
+        assert server is not None
+        assert server[1] is not None
+        await apps[server[1]](scope, receive, send)
+
+    return pick
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server with our end: drain first, exit status 0, a second signal ends at once."""
+
+    def __init__(self, config: uvicorn.Config, gateway: Gateway, *, grace: float) -> None:
+        super().__init__(config)
+        self._gateway = gateway
+        self._grace = grace
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Take SIGINT and SIGTERM while serving; uvicorn's own raises them again at the end, which spoils the status."""
+        old = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in old.items():
+                signal.signal(number, handler)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  # signal's own signature
+        """First signal: drain. Second: end now."""
+        if self.should_exit:
+            os._exit(128 + sig)
+        self.should_exit = True
+        self._gateway.draining = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let running answers finish within the grace period, refusing new ones; then give them their error frame."""
+        running = self._gateway.running
+        if running:
+            await asyncio.wait(set(running), timeout=self._grace)
+        if running:
+            for task in set(running):
+                task.cancel()
+            await asyncio.wait(set(running), timeout=LAST_WORDS)
+        await super().shutdown(sockets)

@@ -1,0 +1,88 @@
+"""The URL map of the Ollama dialect."""
+
+from __future__ import annotations
+
+from adapters.dialect import Ask, LoadAsk
+from adapters.ollama import serve
+from canonical.errors import ModelNotFound, NotImplementedHere
+from gateway.web.exchange import Exchange, Handler, Voice
+
+VERSION = "0.33.0"
+"""The Ollama release whose API this is: clients parse it as dotted integers and demand recent ones."""
+
+VOICE = Voice("ollama", b"application/json; charset=utf-8", serve.error_status, serve.error_body)
+PREFIXES = ("/api/",)
+
+
+async def _root(exchange: Exchange) -> None:
+    await exchange.reply(200, b"text/plain; charset=utf-8", b"Ollama is running")
+
+
+async def _version(exchange: Exchange) -> None:
+    await exchange.json(serve.version_reply(VERSION))
+
+
+async def _chat(exchange: Exchange) -> None:
+    await _answer_or_load(exchange, serve.read_chat(await exchange.body()))
+
+
+async def _generate(exchange: Exchange) -> None:
+    await _answer_or_load(exchange, serve.read_generate(await exchange.body()))
+
+
+async def _answer_or_load(exchange: Exchange, ask: Ask | LoadAsk) -> None:
+    if isinstance(ask, Ask):
+        await exchange.answer(ask)
+    else:
+        await exchange.load(ask)
+
+
+async def _embed(exchange: Exchange) -> None:
+    await exchange.embed(serve.read_embed(await exchange.body()))
+
+
+async def _embeddings(exchange: Exchange) -> None:
+    await exchange.embed(serve.read_embeddings(await exchange.body()))
+
+
+async def _tags(exchange: Exchange) -> None:
+    await exchange.json(serve.tags_reply(list(await exchange.engine.models())))
+
+
+async def _ps(exchange: Exchange) -> None:
+    await exchange.json(serve.ps_reply(exchange.engine.loaded()))
+
+
+async def _show(exchange: Exchange) -> None:
+    ask = serve.read_show(await exchange.body())
+    await exchange.json(serve.show_reply(await exchange.engine.details(ask.name), ask.verbose))
+
+
+async def _not_here(exchange: Exchange) -> None:
+    await exchange.body()
+    raise NotImplementedHere(
+        f"{exchange.scope['path']} is not served by this gateway yet: its models come from config.yaml"
+    )
+
+
+async def _no_blob(_: Exchange) -> None:
+    raise ModelNotFound("blob not found")
+
+
+ROUTES: dict[str, dict[str, Handler]] = {
+    "/": {"GET": _root, "HEAD": _root},
+    "/api/version": {"GET": _version, "HEAD": _version},
+    "/api/tags": {"GET": _tags, "HEAD": _tags},
+    "/api/ps": {"GET": _ps},
+    "/api/show": {"POST": _show},
+    "/api/chat": {"POST": _chat},
+    "/api/generate": {"POST": _generate},
+    "/api/embed": {"POST": _embed},
+    "/api/embeddings": {"POST": _embeddings},
+    "/api/pull": {"POST": _not_here},
+    "/api/push": {"POST": _not_here},
+    "/api/create": {"POST": _not_here},
+    "/api/copy": {"POST": _not_here},
+    "/api/delete": {"DELETE": _not_here},
+    "/api/blobs/{digest:str}": {"HEAD": _no_blob, "POST": _not_here},
+}

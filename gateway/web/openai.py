@@ -1,0 +1,46 @@
+"""The URL map of the OpenAI dialect. Some users leave ``/v1`` out of the base URL: the bare paths answer too."""
+
+from __future__ import annotations
+
+from adapters.openai import serve
+from canonical.errors import NotImplementedHere
+from gateway.web.exchange import Exchange, Handler, Voice
+
+VOICE = Voice("openai", b"application/json", serve.error_status, serve.error_body)
+PREFIXES = ("/v1/", "/chat/", "/completions", "/embeddings", "/models")
+
+
+async def _chat(exchange: Exchange) -> None:
+    await exchange.answer(serve.read_chat(await exchange.body()))
+
+
+async def _completion(exchange: Exchange) -> None:
+    await exchange.answer(serve.read_completion(await exchange.body()))
+
+
+async def _embeddings(exchange: Exchange) -> None:
+    await exchange.embed(serve.read_embeddings(await exchange.body()))
+
+
+async def _models(exchange: Exchange) -> None:
+    await exchange.json(serve.models_reply(list(await exchange.engine.models())))
+
+
+async def _model(exchange: Exchange) -> None:
+    name = str(exchange.scope["path_params"]["model"]).lstrip("/")
+    await exchange.json(serve.model_reply(await exchange.engine.model(name)))
+
+
+async def _not_here(exchange: Exchange) -> None:
+    raise NotImplementedHere(f"{exchange.scope['path']} is not served by this gateway yet")
+
+
+_PATHS: dict[str, dict[str, Handler]] = {
+    "/chat/completions": {"POST": _chat},
+    "/completions": {"POST": _completion},
+    "/embeddings": {"POST": _embeddings},
+    "/models": {"GET": _models, "HEAD": _models},
+    "/models/{model:path}": {"GET": _model, "HEAD": _model, "DELETE": _not_here},
+}
+
+ROUTES = {f"{base}{path}": methods for base in ("/v1", "") for path, methods in _PATHS.items()}
