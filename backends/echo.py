@@ -1,0 +1,156 @@
+"""A model that needs nothing and always says the same: it repeats the last thing it was told, word by word.
+
+For tests, and for writing an application before there is a model. It pretends to nothing: a word is a token, tools
+and pictures are not among its abilities, and a form of answer that it cannot promise is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+from collections.abc import AsyncGenerator, Sequence
+from hashlib import blake2b
+from pathlib import Path
+
+from backends.base import Section
+from canonical.errors import InvalidRequest, ModelNotFound, Unsupported
+from canonical.events import Event, Finished, Reason, Started, TextDelta, Usage
+from canonical.models import Capability, LoadedModel, ModelDetails, ModelInfo
+from canonical.requests import Embed, Embeddings, Generate
+
+MODEL = "echo"
+DIMENSIONS = 64
+DIMENSIONS_LIMIT = 4096
+
+_WORD = re.compile(r"\s*\S+|\s+")
+
+
+class EchoSettings(Section, frozen=True):
+    """There is nothing to set."""
+
+
+class EchoBackend:
+    """One model, ``echo``."""
+
+    Settings = EchoSettings
+
+    def __init__(self, name: str, settings: EchoSettings, base: Path = Path()) -> None:  # noqa: ARG002  every backend's
+        self._info = ModelInfo(
+            id=MODEL,
+            backend=name,
+            capabilities=frozenset({Capability.CHAT, Capability.COMPLETE, Capability.EMBED}),
+            format="echo",
+            family="echo",
+            embedding_length=DIMENSIONS,
+            owner="dragoman",
+        )
+
+    async def models(self) -> list[ModelInfo]:
+        """Its one model."""
+        return [self._info]
+
+    async def details(self, name: str) -> ModelDetails:
+        """The row again. Raises ModelNotFound."""
+        self._check(name)
+        return ModelDetails(info=self._info)
+
+    async def open(self, name: str) -> EchoModel:
+        """The model. Raises ModelNotFound."""
+        self._check(name)
+        return EchoModel(self._info)
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+    def _check(self, name: str) -> None:
+        if name != MODEL:
+            raise ModelNotFound(f"model '{name}' not found", param="model")
+
+
+class EchoModel:
+    """Repeats, and hashes words into vectors."""
+
+    slots = 0
+
+    def __init__(self, info: ModelInfo) -> None:
+        self.info = info
+
+    def loaded(self) -> LoadedModel:
+        """Its row of ``/api/ps``."""
+        return LoadedModel(info=self.info)
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+    async def generate(self, request: Generate) -> AsyncGenerator[Sequence[Event], None]:
+        """The last user message, or the prompt, one word an event, up to ``stop`` and ``max_tokens``.
+
+        Raises:
+            Unsupported: JSON or a schema is asked for, or the prompt is token ids.
+        """
+        if request.output is not None:
+            raise Unsupported("echo cannot promise a form of its answer", param="response_format")
+        if request.prompt is None:
+            told = [message.text for message in request.messages if message.role == "user"]
+            prompt = sum(len(words(message.text)) for message in request.messages)
+            answer = told[-1] if told else ""
+        elif request.prompt.tokens is not None:
+            raise Unsupported("echo takes text, not token ids", param="prompt")
+        else:
+            answer = request.prompt.text
+            prompt = len(words(answer))
+        answer, reason = _cut(answer, request.sampling.stop, request.sampling.max_tokens)
+        pieces = words(answer)
+        yield [Started(MODEL)]
+        if request.prompt is not None and request.prompt.echo and request.prompt.text:
+            yield [TextDelta(request.prompt.text)]
+        for piece in pieces:
+            yield [TextDelta(piece)]
+            await asyncio.sleep(0)  # a long text must not keep the loop from others
+        yield [Finished(reason, Usage(prompt, len(pieces)))]
+
+    async def embed(self, request: Embed) -> Embeddings:
+        """Texts that share words get vectors that are near each other.
+
+        Raises:
+            InvalidRequest: more dimensions than ``DIMENSIONS_LIMIT``.
+            Unsupported: token ids.
+        """
+        size = DIMENSIONS if request.dimensions is None else request.dimensions
+        if not 0 < size <= DIMENSIONS_LIMIT:
+            raise InvalidRequest(f"dimensions must be 1 to {DIMENSIONS_LIMIT}", param="dimensions")
+        texts = [text for text in request.inputs if isinstance(text, str)]
+        if len(texts) < len(request.inputs):
+            raise Unsupported("echo takes text, not token ids", param="input")
+        return Embeddings(
+            model=MODEL,
+            vectors=tuple(vector(text, size) for text in texts),
+            prompt_tokens=sum(len(words(text)) for text in texts),
+        )
+
+
+def words(text: str) -> list[str]:
+    """The text in pieces that join to it again, a word each with the space before it."""
+    return _WORD.findall(text)
+
+
+def vector(text: str, size: int) -> list[float]:
+    """A unit-length vector: each word adds or takes 1 at a place that its hash names."""
+    values = [0.0] * size
+    for word in text.casefold().split():
+        digest = blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        values[int.from_bytes(digest[:7], "little") % size] += 1.0 if digest[7] & 1 else -1.0
+    length = math.sqrt(sum(value * value for value in values))
+    if not length:
+        return [1.0] + [0.0] * (size - 1)
+    return [value / length for value in values]
+
+
+def _cut(text: str, stop: tuple[str, ...], limit: int | None) -> tuple[str, Reason]:
+    ends = [end for word in stop if word and (end := text.find(word)) >= 0]
+    text = text[: min(ends, default=len(text))]
+    pieces = words(text)
+    if limit is not None and len(pieces) > max(limit, 0):
+        return "".join(pieces[: max(limit, 0)]), "length"
+    return text, "stop"

@@ -1,0 +1,100 @@
+"""Another Ollama server, or whatever speaks its native API, over HTTP.
+
+The official package is not needed for it: it would bring httpx's pool back to the data path, and it splits lines at
+characters that are legal inside JSON.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from functools import partial
+from pathlib import Path
+
+import msgspec
+
+from adapters.ollama import call
+from backends.openai import new_id
+from backends.remote import Catalog, Exchange, Handle, RemoteSettings, Upstream
+from backends.transport import Head
+from canonical.events import Event
+from canonical.models import ModelDetails, ModelInfo
+from canonical.requests import Embed, Embeddings, Generate
+
+# Servers other than Ollama itself call the lines JSON; a failure before the first line is JSON everywhere, and one
+# JSON object is a line as well.
+STREAMS = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl", "application/json"})
+
+
+class OllamaSettings(RemoteSettings, frozen=True):
+    """``url`` is what ``OLLAMA_HOST`` would be: with or without ``/api``."""
+
+
+class OllamaBackend:
+    """The models of one server."""
+
+    Settings = OllamaSettings
+
+    def __init__(self, name: str, settings: OllamaSettings, base: Path = Path()) -> None:
+        """``base`` is the folder from which relative paths in settings count. Raises ValueError."""
+        self._upstream = Upstream(name, settings, base, prefix=base_path, read_error=call.read_error)
+        self._catalog = Catalog(name, settings.models)
+        self._tags = self._upstream.head("GET", "/api/tags")
+        self._show = self._upstream.head("POST", "/api/show")
+        self._chat = self._upstream.head("POST", "/api/chat")
+        self._generate = self._upstream.head("POST", "/api/generate")
+        self._embed = self._upstream.head("POST", "/api/embed")
+
+    async def models(self) -> list[ModelInfo]:
+        """The configured catalog, or the server's. Raises BackendError."""
+        if self._catalog.fixed:
+            return self._catalog.fixed
+        return self._catalog.keep(call.read_tags(await self._upstream.control(self._tags)))
+
+    async def details(self, name: str) -> ModelDetails:
+        """What the server shows of the model. Raises ModelNotFound, BackendError."""
+        body = msgspec.json.encode({"model": name})
+        return call.read_show(await self._upstream.control(self._show, body), name)
+
+    async def open(self, name: str) -> OllamaModel:
+        """A handle; the server loads the model when a request comes."""
+        return OllamaModel(
+            self._upstream, self._catalog.info(name), chat=self._chat, generate=self._generate, embed=self._embed
+        )
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._upstream.close()
+
+
+class OllamaModel(Handle):
+    """One model of the server."""
+
+    def __init__(self, upstream: Upstream, info: ModelInfo, *, chat: Head, generate: Head, embed: Head) -> None:
+        super().__init__(info)
+        self._upstream = upstream
+        self._chat = chat
+        self._generate = generate
+        self._embed = embed
+
+    def generate(self, request: Generate) -> AsyncGenerator[Sequence[Event], None]:
+        """Go on with the conversation, or with the prompt as it stands."""
+        name = self.info.id
+        if request.prompt is None:
+            body = call.write_chat(request, name)
+            whole = partial(call.read_chat, new_id=new_id)
+            exchange = Exchange(self._chat, body, partial(call.ChatReader, new_id), whole, STREAMS)
+        else:
+            body = call.write_generate(request, name)
+            whole = partial(call.read_generate, new_id=new_id)
+            exchange = Exchange(self._generate, body, partial(call.GenerateReader, new_id), whole, STREAMS)
+        return self._upstream.generate(exchange, stream=request.stream)
+
+    async def embed(self, request: Embed) -> Embeddings:
+        """One vector per input."""
+        body = call.write_embed(request, self.info.id)
+        return call.read_embed(await self._upstream.ask(self._embed, body))
+
+
+def base_path(path: str) -> str:
+    """What stands before ``/api``."""
+    return path.removesuffix("/api")

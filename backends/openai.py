@@ -1,0 +1,106 @@
+"""Any server that speaks OpenAI's API: llama-server, vLLM, LM Studio, a cloud, another dragoman."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import AsyncGenerator, Sequence
+from functools import partial
+from pathlib import Path
+
+from adapters.openai import call
+from backends.remote import Catalog, Exchange, Handle, RemoteSettings, Upstream
+from backends.transport import Head
+from canonical.errors import ModelNotFound
+from canonical.events import Event
+from canonical.models import ModelDetails, ModelInfo
+from canonical.requests import Embed, Embeddings, Generate
+
+STREAMS = frozenset({"text/event-stream"})
+
+
+class OpenAISettings(RemoteSettings, frozen=True):
+    """``url`` is what an SDK calls the base URL: with or without its ``/v1``."""
+
+
+class OpenAIBackend:
+    """The models of one server."""
+
+    Settings = OpenAISettings
+
+    def __init__(self, name: str, settings: OpenAISettings, base: Path = Path()) -> None:
+        """``base`` is the folder from which relative paths in settings count. Raises ValueError."""
+        self._upstream = Upstream(name, settings, base, prefix=base_path, read_error=call.read_error)
+        self._catalog = Catalog(name, settings.models)
+        self._list = self._upstream.head("GET", "/models")
+        self._chat = self._upstream.head("POST", "/chat/completions")
+        self._completion = self._upstream.head("POST", "/completions")
+        self._embeddings = self._upstream.head("POST", "/embeddings")
+
+    async def models(self) -> list[ModelInfo]:
+        """The configured catalog, or the server's. Raises BackendError."""
+        if self._catalog.fixed:
+            return self._catalog.fixed
+        return self._catalog.keep(call.read_models(await self._upstream.control(self._list)))
+
+    async def details(self, name: str) -> ModelDetails:
+        """The catalog's row, which is all that this API tells. Raises ModelNotFound, BackendError."""
+        for info in await self.models():
+            if info.id == name:
+                return ModelDetails(info=info)
+        raise ModelNotFound(f"model '{name}' not found", param="model")
+
+    async def open(self, name: str) -> OpenAIModel:
+        """A handle. The server is not asked: many serve models that they do not list."""
+        return OpenAIModel(
+            self._upstream,
+            self._catalog.info(name),
+            chat=self._chat,
+            completion=self._completion,
+            embeddings=self._embeddings,
+        )
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._upstream.close()
+
+
+class OpenAIModel(Handle):
+    """One model of the server."""
+
+    def __init__(self, upstream: Upstream, info: ModelInfo, *, chat: Head, completion: Head, embeddings: Head) -> None:
+        super().__init__(info)
+        self._upstream = upstream
+        self._chat = chat
+        self._completion = completion
+        self._embeddings = embeddings
+
+    def generate(self, request: Generate) -> AsyncGenerator[Sequence[Event], None]:
+        """Go on with the conversation, or with the prompt as it stands."""
+        name = self.info.id
+        if request.prompt is None:
+            body = call.write_chat(request, name)
+            whole = partial(call.read_chat, new_id=new_id)
+            exchange = Exchange(self._chat, body, partial(call.ChatReader, new_id), whole, STREAMS)
+        else:
+            body = call.write_completion(request, name)
+            exchange = Exchange(self._completion, body, call.CompletionReader, call.read_completion, STREAMS)
+        return self._upstream.generate(exchange, stream=request.stream)
+
+    async def embed(self, request: Embed) -> Embeddings:
+        """One vector per input."""
+        body = call.write_embeddings(request, self.info.id)
+        return call.read_embeddings(await self._upstream.ask(self._embeddings, body))
+
+
+def base_path(path: str) -> str:
+    """What stands before ``/chat/completions``: ``/v1`` is added unless the path has a version already.
+
+    Gemini's is ``/v1beta/openai``.
+    """
+    return path if re.search(r"/v\d+[a-z0-9]*(/|$)", path) else path + "/v1"
+
+
+def new_id() -> str:
+    """An id for a tool call that came without one."""
+    return f"call_{secrets.token_hex(12)}"

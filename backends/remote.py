@@ -1,0 +1,309 @@
+"""What every backend behind HTTP shares: its settings, and one exchange with it told as events or as an error.
+
+Which paths there are and what the bytes mean is left to ``openai`` and ``ollama``, connections to ``transport``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncGenerator, Callable, Iterable
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Meta, Raw, Struct, structs
+
+from adapters.dialect import Reader
+from adapters.upstream import retry_seconds
+from backends.base import Section
+from backends.transport import Address, Client, Head, Limits, Response
+from canonical.errors import BackendError, GatewayError
+from canonical.events import Event, Finished
+from canonical.models import LoadedModel, ModelInfo
+
+ERROR_LIMIT = 64 * 1024
+"""Bytes of a backend's error that are read."""
+ERROR_TIME = 5.0
+"""Seconds in which they have to come: the status already says what matters."""
+SECRET = 4
+"""Characters of a key from which on it is taken out of messages; a dummy like ``x`` would garble them."""
+
+Seconds = Annotated[float, Meta(gt=0)]
+
+
+class Timeouts(Section, frozen=True):
+    """How long a backend may take, in seconds."""
+
+    connect: Seconds = 5.0
+    first_byte: Seconds = 300.0
+    idle: Seconds = 60.0
+    total: Seconds = 1800.0
+
+
+class RemoteSettings(Section, frozen=True):
+    """The keys of a backend behind HTTP."""
+
+    url: str
+    api_key: str = ""
+    """Sent as a bearer token; empty: none."""
+    models: tuple[str, ...] = ()
+    """The catalog, for servers that have no list of models or too long a one; empty: ask the server."""
+    max_running: Annotated[int, Meta(ge=0)] = 0
+    """Requests at once, over all its models; more wait in order. 0: as many as come."""
+    timeouts: Timeouts = Timeouts()
+    verify: bool = True
+    """Check the server's certificate."""
+    ca_file: str = ""
+    """PEM file of certificates to trust instead of the system's; relative to the configuration."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work while the configuration is read. Messages never quote the key or the URL."""
+        read_url(self.url)
+        if not self.api_key.isascii() or not self.api_key.isprintable() or " " in self.api_key:
+            raise ValueError("api_key has a character that no header can carry")
+
+    def __repr__(self) -> str:
+        """Without the key."""
+        return f"{type(self).__name__}(url={self.url!r})"
+
+
+class Exchange(Struct, frozen=True):
+    """A request put into a backend's words, and what reads the answer."""
+
+    head: Head
+    body: bytes
+    reader: Callable[[], Reader]
+    whole: Callable[[bytes], list[Event]]
+    streams: frozenset[str]
+    """Media types of a streamed answer."""
+
+
+class Upstream:
+    """One backend behind HTTP. Every failure leaves here as a GatewayError without our key in it."""
+
+    def __init__(
+        self,
+        name: str,
+        settings: RemoteSettings,
+        base: Path,
+        *,
+        prefix: Callable[[str], str],
+        read_error: Callable[[int, bytes, str | None], GatewayError],
+    ) -> None:
+        """``prefix`` makes what stands before each path out of the URL's own path. Raises ValueError."""
+        ca_file = str(base / settings.ca_file) if settings.ca_file else ""
+        if ca_file and not Path(ca_file).is_file():
+            raise ValueError(f"ca_file {settings.ca_file!r} is no file")
+        address, path = read_url(settings.url)
+        address = structs.replace(address, verify=settings.verify, ca_file=ca_file)
+        limits = Limits(**structs.asdict(settings.timeouts))
+        if settings.max_running:
+            # HTTP/1.1 carries one request a connection, so this is where requests queue.
+            limits = structs.replace(limits, connections=settings.max_running)
+        self.name = name
+        self._key = settings.api_key
+        self._prefix = prefix(path)
+        self._read_error = read_error
+        self._headers = {"User-Agent": "dragoman", "Accept": "*/*", "Content-Type": "application/json"}
+        if self._key:
+            self._headers["Authorization"] = f"Bearer {self._key}"
+        self._data = Client(name, address, limits)
+        # Its own connections and patience: a list of models waits neither behind generations nor as long as they may.
+        quick = structs.replace(limits, connections=8, first_byte=min(30.0, limits.first_byte), total=min(60.0, limits.total))  # fmt: skip
+        self._control = Client(name, address, quick)
+
+    def head(self, method: str, path: str) -> Head:
+        """Prepare a request to ``path`` under the URL."""
+        return self._data.head(method, self._prefix + path, self._headers)
+
+    async def control(self, head: Head, body: bytes = b"") -> bytes:
+        """The whole answer to a question that starts no generation."""
+        return await self._ask(self._control, head, body)
+
+    async def ask(self, head: Head, body: bytes) -> bytes:
+        """The whole answer to a request that makes a model work."""
+        return await self._ask(self._data, head, body)
+
+    async def generate(self, exchange: Exchange, *, stream: bool) -> AsyncGenerator[list[Event], None]:
+        """The answer's events, as many at once as one read gave; closing the generator closes the connection.
+
+        A stream is complete with its finish reason: what becomes of the connection afterwards is no failure.
+        """
+        try:
+            response = await self._data.send(exchange.head, exchange.body)
+            try:
+                await self._check(response)
+                media_type = _media_type(response)
+                if stream and (media_type in exchange.streams or not media_type):
+                    reader = exchange.reader()
+                    ended = False
+                    while not ended:
+                        try:
+                            data = await response.read()
+                        except BackendError:
+                            events = reader.finish()
+                            if not _finished(events):
+                                raise
+                        else:
+                            if data:
+                                events = reader.feed(data)
+                            else:
+                                ended = True
+                                # A line's end may be missing where the body's end is certain: one JSON object.
+                                last = reader.feed(b"\n") if media_type == "application/json" else []
+                                events = last + reader.finish()
+                        if events:
+                            if _finished(events):
+                                ended = True
+                                response.drain()
+                            yield events
+                elif _is_json(media_type):
+                    yield self._whole(exchange, await response.body())
+                else:
+                    raise BackendError(f"backend {self.name!r} answered with {media_type[:80]!r}, which is no answer")
+            finally:
+                response.close()
+        except GatewayError as error:
+            self._redact(error)
+            raise
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._data.close()
+        await self._control.close()
+
+    async def _ask(self, client: Client, head: Head, body: bytes) -> bytes:
+        try:
+            response = await client.send(head, body)
+            try:
+                await self._check(response)
+                media_type = _media_type(response)
+                if not _is_json(media_type):
+                    raise BackendError(f"backend {self.name!r} answered with {media_type[:80]!r} instead of JSON")
+                answer = await response.body()
+            finally:
+                response.close()
+            self._check_error(answer)
+        except GatewayError as error:
+            self._redact(error)
+            raise
+        return answer
+
+    def _whole(self, exchange: Exchange, answer: bytes) -> list[Event]:
+        """One JSON body: what was asked for, or in place of a stream an error with status 200 (LM Studio does that)."""
+        self._check_error(answer)
+        return exchange.whole(answer)
+
+    async def _check(self, response: Response) -> None:
+        """Raise what a status other than success means. Redirects are none: a key goes only where it was sent."""
+        if 200 <= response.status < 300:
+            return
+        try:
+            async with asyncio.timeout(ERROR_TIME):
+                body = await response.body(ERROR_LIMIT)
+        except (BackendError, TimeoutError):
+            body = b""
+        pause = retry_seconds(response.header(b"retry-after"), now=time.time())
+        raise self._read_error(response.status, body, None if pause is None else f"{pause:.0f}")
+
+    def _check_error(self, answer: bytes) -> None:
+        try:
+            error = bytes(_failure.decode(answer).error)
+        except msgspec.DecodeError:
+            return  # the dialect's own reader says what is wrong with it
+        if error not in (b"", b"null", b"false", b'""', b"{}"):
+            raise self._read_error(502, answer, None)
+
+    def _redact(self, error: GatewayError) -> None:
+        """Take our key out of what the backend said."""
+        if len(self._key) < SECRET:
+            return
+        if self._key in error.message:
+            error.message = error.message.replace(self._key, "[redacted]")
+            error.args = (error.message,)
+        if error.code is not None and self._key in error.code:
+            error.code = None
+        if error.param is not None and self._key in error.param:
+            error.param = None
+
+
+class Catalog:
+    """What a backend said of its models last: a handle made later knows their abilities."""
+
+    def __init__(self, name: str, fixed: Iterable[str]) -> None:
+        self._name = name
+        self._known = {id: ModelInfo(id=id, backend=name) for id in fixed}
+        self.fixed = list(self._known.values())
+        """The catalog of the configuration, if it has one."""
+
+    def keep(self, found: list[ModelInfo]) -> list[ModelInfo]:
+        """Remember a list, and mark its rows as this backend's."""
+        rows = [structs.replace(info, backend=self._name) for info in found]
+        self._known = {info.id: info for info in rows}
+        return rows
+
+    def info(self, name: str) -> ModelInfo:
+        """The row of a model, or an empty one: only the server knows whether it has it."""
+        return self._known.get(name) or ModelInfo(id=name, backend=self._name)
+
+
+class Handle:
+    """A model of a backend behind HTTP: its memory is someone else's, so there is nothing to load or free."""
+
+    slots = 0
+
+    def __init__(self, info: ModelInfo) -> None:
+        self.info = info
+
+    def loaded(self) -> LoadedModel:
+        """Its row of ``/api/ps``."""
+        return LoadedModel(info=self.info)
+
+    async def close(self) -> None:
+        """Nothing: the connections are the backend's."""
+
+
+class _Failure(Struct):
+    error: Raw = Raw()
+
+
+_failure = msgspec.json.Decoder(_Failure)
+
+
+def read_url(url: str) -> tuple[Address, str]:
+    """An ``http`` or ``https`` URL as an address, and its path without a slash at the end.
+
+    Raises:
+        ValueError: another scheme, no host, credentials, a query or a fragment; the message does not quote the URL.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise ValueError("url is not a URL") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("url must begin with http:// or https:// and name a host")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("url must not hold credentials: put the key into api_key")
+    if parts.query or parts.fragment:
+        raise ValueError("url must end with its path")
+    if not re.fullmatch(r"[!-~]*", url):
+        raise ValueError("url has characters that must be percent-encoded")
+    tls = parts.scheme == "https"
+    return Address(parts.hostname, port or (443 if tls else 80), tls), parts.path.rstrip("/")
+
+
+def _media_type(response: Response) -> str:
+    return response.header(b"content-type").partition(";")[0].strip().lower()
+
+
+def _is_json(media_type: str) -> bool:
+    """Servers that say nothing are taken at their bytes."""
+    return media_type in ("", "application/json", "text/json") or media_type.endswith("+json")
+
+
+def _finished(events: list[Event]) -> bool:
+    return bool(events) and type(events[-1]) is Finished
