@@ -11,6 +11,8 @@ from canonical.errors import InvalidRequest
 
 IMAGE_LIMIT = 20 * 1024 * 1024
 """Bytes of one encoded image."""
+AUDIO_LIMIT = 20 * 1024 * 1024
+"""Bytes of one encoded sound."""
 
 _MAGIC = (
     (b"\x89PNG\r\n\x1a\n", "image/png"),
@@ -55,13 +57,40 @@ def image_from_base64(text: str, *, param: str) -> Blob:
         head, comma, text = text.partition(",")
         if not comma or not head.endswith(";base64"):
             raise InvalidRequest("an image data URL must be base64: data:image/png;base64,...", param=param)
-    if len(text) > IMAGE_LIMIT * 4 // 3 + 4:
-        raise InvalidRequest(f"an image may have at most {IMAGE_LIMIT} bytes", param=param)
-    try:
-        data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise InvalidRequest(f"illegal base64 data in an image: {error}", param=param) from error
+    data = _decode(text, "an image", IMAGE_LIMIT, param)
     media_type = image_type(data)
     if media_type is None:
         raise InvalidRequest("unknown image format: PNG, JPEG, WebP and GIF are accepted", param=param)
     return Blob(data, media_type)
+
+
+def audio_type(data: bytes) -> str | None:
+    """The media type of WAV or MP3 bytes; None for anything else."""
+    if data[:4] == b"RIFF" and data[8:12] == b"WAVE":
+        return "audio/wav"
+    # An ID3 tag, or the eleven set bits of a frame header with MPEG's layer III.
+    if data.startswith(b"ID3") or (len(data) > 1 and data[0] == 0xFF and data[1] & 0xE6 == 0xE2):
+        return "audio/mpeg"
+    return None
+
+
+def audio_from_base64(text: str, *, param: str) -> Blob:
+    """Decode bare base64 into a sound.
+
+    Raises:
+        InvalidRequest: not base64, over ``AUDIO_LIMIT``, or neither WAV nor MP3 by its first bytes.
+    """
+    data = _decode(text, "a sound", AUDIO_LIMIT, param)
+    media_type = audio_type(data)
+    if media_type is None:
+        raise InvalidRequest("unknown audio format: WAV and MP3 are accepted", param=param)
+    return Blob(data, media_type)
+
+
+def _decode(text: str, what: str, limit: int, param: str) -> bytes:
+    if len(text) > limit * 4 // 3 + 4:
+        raise InvalidRequest(f"{what} may have at most {limit} bytes", param=param)
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InvalidRequest(f"illegal base64 data in {what}: {error}", param=param) from error

@@ -1,0 +1,147 @@
+"""Us as server of ``/v1/chat/completions``: the request. The answer is worded by ``chat_reply``."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import msgspec
+
+from adapters.dialect import Ask
+from adapters.openai import wire
+from adapters.openai.chat_reply import ChatStream, chat_reply
+from adapters.openai.fields import EFFORTS, check_constraints, choices, read, sampling, schema_text
+from adapters.openai.messages import read_messages
+from canonical.errors import InvalidRequest, Unsupported
+from canonical.requests import Generate, Origin, Output, Tool, ToolChoice
+
+_chat = msgspec.json.Decoder(wire.ChatRequest, strict=False)  # "5" and 5.0 are seen for an int
+
+
+def read_chat(body: bytes) -> Ask:
+    """A chat request and how to word its answer.
+
+    Raises:
+        InvalidRequest: the body breaks the format or a limit.
+        Unsupported: it asks for what no backend can give.
+    """
+    request = read(_chat, body)
+    check_constraints(request.grammar, request.json_schema)
+    if request.modalities and "audio" in request.modalities:
+        raise Unsupported("audio output is not supported", param="modalities")
+    legacy = request.tools is None and request.functions is not None
+    tools, choice = _tools(request)
+    limit = request.max_tokens if request.max_completion_tokens is None else request.max_completion_tokens
+    effort = request.reasoning_effort or (request.reasoning.effort if request.reasoning else None)
+    stream = bool(request.stream)
+    generate = Generate(
+        model=request.model or "",
+        messages=read_messages(request.messages),
+        stream=stream,
+        tools=tools,
+        tool_choice=choice,
+        # The legacy form has room for one call only.
+        parallel_tool_calls=False if legacy else request.parallel_tool_calls,
+        output=_output(request.response_format),
+        think=EFFORTS.get(effort or ""),
+        sampling=sampling(request, limit if limit is not None and limit > 0 else None),
+        top_logprobs=_logprobs(request),
+        origin=Origin("openai", body),
+    )
+    requests = tuple(choices(generate, request.n))
+    usage = request.stream_options is not None and bool(request.stream_options.include_usage)
+    return Ask(
+        requests=requests,
+        stream=stream,
+        encoder=partial(ChatStream, model=generate.model, usage=usage, choices=len(requests), legacy=legacy),
+        whole=partial(chat_reply, model=generate.model, legacy=legacy),
+    )
+
+
+def _logprobs(request: wire.ChatRequest) -> int | None:
+    if request.logprobs:
+        return request.top_logprobs or 0
+    if request.top_logprobs:
+        raise InvalidRequest("'top_logprobs' is only allowed when 'logprobs' is true", param="top_logprobs")
+    return None
+
+
+def _tools(request: wire.ChatRequest) -> tuple[tuple[Tool, ...], ToolChoice | None]:
+    if request.tools is None and request.functions is not None:
+        tools = tuple(_tool(function, f"functions[{number}]") for number, function in enumerate(request.functions))
+        called = request.function_call
+        if isinstance(called, wire.NamedTool):
+            return tools, _named(called.name or "", tools, "function_call")
+        return tools, _choice(called, tools, "function_call")
+    read_tools: list[Tool] = []
+    for number, tool in enumerate(request.tools or ()):
+        if tool.function is None:
+            kind = tool.type[:40]
+            raise Unsupported(f"tools of type {kind!r} are not supported", param=f"tools[{number}].type")
+        read_tools.append(_tool(tool.function, f"tools[{number}].function"))
+    tools = tuple(read_tools)
+    chosen = request.tool_choice
+    if not isinstance(chosen, wire.NamedTool):
+        return tools, _choice(chosen, tools, "tool_choice")
+    if chosen.function is not None:
+        return tools, _named(chosen.function.name, tools, "tool_choice")
+    if chosen.type == "allowed_tools" and chosen.allowed_tools is not None:
+        allowed = {tool.function.name for tool in chosen.allowed_tools.tools if tool.function is not None}
+        tools = tuple(tool for tool in tools if tool.name in allowed)
+        return tools, _choice(chosen.allowed_tools.mode, tools, "tool_choice.allowed_tools.mode")
+    return tools, _choice(chosen.type, tools, "tool_choice.type")
+
+
+def _tool(function: wire.Function, where: str) -> Tool:
+    if not function.name:
+        raise InvalidRequest(f"'{where}.name' must not be empty", param=f"{where}.name")
+    return Tool(
+        name=function.name,
+        description=function.description,
+        parameters=schema_text(function.parameters, f"{where}.parameters"),
+        strict=function.strict,
+    )
+
+
+def _choice(word: str | None, tools: tuple[Tool, ...], param: str) -> ToolChoice | None:
+    match word:
+        case None:
+            return None
+        case "auto" | "none":
+            return ToolChoice(word)
+        case "required":
+            if not tools:
+                raise InvalidRequest("a tool call is required but there are no tools", param=param)
+            return ToolChoice("required")
+        case _:
+            raise Unsupported(f"{word[:40]!r} is not supported: none, auto, required or a function", param=param)
+
+
+def _named(name: str, tools: tuple[Tool, ...], param: str) -> ToolChoice:
+    if all(tool.name != name for tool in tools):
+        raise InvalidRequest(f"the function {name[:80]!r} is not among the tools", param=param)
+    return ToolChoice("named", name)
+
+
+def _output(form: wire.ResponseFormat | None) -> Output | None:
+    if form is None or form.type == "text":
+        return None
+    described = form.json_schema or wire.JsonSchema()
+    schema = schema_text(described.schema, "response_format.json_schema.schema") or schema_text(
+        form.schema, "response_format.schema"
+    )
+    match form.type:
+        case "json_schema" if schema is None:
+            raise InvalidRequest(
+                "missing required parameter: 'response_format.json_schema.schema'",
+                param="response_format.json_schema.schema",
+                code="missing_required_parameter",
+            )
+        case "json_object" if schema is None:
+            return Output("json")
+        case "json_schema" | "json_object":
+            return Output("schema", schema, described.name, described.strict)
+        case _:
+            raise Unsupported(
+                f"response_format {form.type[:40]!r} is not supported: text, json_object or json_schema",
+                param="response_format.type",
+            )

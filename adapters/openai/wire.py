@@ -1,0 +1,393 @@
+"""The vendor's structs: requests in both roles, and replies as we write them; ``seen`` has them as backends send them.
+
+Source: OpenAI's API reference and the Python SDK 3.54; extensions of llama-server, vLLM, Ollama's ``/v1`` and LM Studio
+where they are seen in the wild. Unknown fields are ignored: clients are newer than we are.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+
+NO_RAW = Raw()
+"""A raw field that was not there. (msgspec cannot decode ``Raw | None``.)"""
+
+Token = Annotated[int, Meta(ge=0, lt=2**31)]
+Count = Annotated[int, Meta(ge=-(2**31), lt=2**31)]
+Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+
+
+class Wire(Struct, omit_defaults=True, kw_only=True):
+    """What is left at its default is not written."""
+
+
+# Requests
+
+
+class Function(Wire):
+    """A tool's function: in ``tools`` and in the legacy ``functions``."""
+
+    name: str
+    description: str | None = None
+    parameters: Raw = NO_RAW
+    strict: bool | None = None
+
+
+class Tool(Wire):
+    """One entry of ``tools``."""
+
+    type: str = ""
+    function: Function | None = None
+
+
+class Name(Wire):
+    """``{"name": …}``."""
+
+    name: str = ""
+
+
+class AllowedTools(Wire):
+    """The object of ``tool_choice`` type ``allowed_tools``."""
+
+    mode: str = "auto"
+    tools: list[NamedTool] = []
+
+
+class NamedTool(Wire):
+    """``tool_choice`` as an object; legacy ``function_call`` has the name at the top."""
+
+    type: str = ""
+    function: Name | None = None
+    allowed_tools: AllowedTools | None = None
+    name: str | None = None
+
+
+class CalledFunction(Wire):
+    """The function of a call in a message: ``arguments`` is JSON text, from Ollama-minded clients an object."""
+
+    name: str = ""
+    arguments: Any = None
+
+
+class Called(Wire):
+    """A tool call in a message."""
+
+    id: str | None = None
+    type: str | None = None
+    function: CalledFunction | None = None
+
+
+class Link(Wire):
+    """The object of an ``image_url`` part."""
+
+    url: str
+
+
+class Sound(Wire):
+    """The object of an ``input_audio`` part."""
+
+    data: str
+    format: str = ""
+
+
+class Part(Wire):
+    """A part of a message's content."""
+
+    type: str
+    text: str | None = None
+    refusal: str | None = None
+    image_url: str | Link | None = None
+    input_audio: Sound | None = None
+
+
+class Message(Wire, kw_only=True):
+    """A message, as sent by clients and to backends."""
+
+    role: str
+    content: str | list[Part] | None = None
+    reasoning_content: str | None = None
+    reasoning: Any = None
+    tool_calls: list[Called] | None = None
+    function_call: CalledFunction | None = None
+    tool_call_id: str | None = None
+    name: str | None = None
+
+
+class StreamOptions(Wire):
+    """``stream_options``."""
+
+    include_usage: bool | None = None
+
+
+class JsonSchema(Wire):
+    """The object of ``response_format`` type ``json_schema``."""
+
+    name: str = "response"
+    schema: Raw = NO_RAW
+    strict: bool | None = None
+
+
+class ResponseFormat(Wire):
+    """``response_format``; llama-server takes ``schema`` at the top as well."""
+
+    type: str
+    json_schema: JsonSchema | None = None
+    schema: Raw = NO_RAW
+
+
+class Effort(Wire):
+    """OpenRouter's ``reasoning`` object."""
+
+    effort: str | None = None
+
+
+class Draw(Wire, kw_only=True):
+    """How tokens are drawn: the fields that chat and completions share, llama-server's extensions among them."""
+
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    top_k: Count | None = None
+    min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    typical_p: float | None = None
+    repeat_penalty: float | None = None
+    repetition_penalty: float | None = None
+    repeat_last_n: Count | None = None
+    presence_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
+    frequency_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
+    seed: Seed | None = None
+    stop: str | list[str] | None = None
+    logit_bias: dict[str, Annotated[float, Meta(ge=-100, le=100)]] | None = None
+
+
+class ChatRequest(Draw, kw_only=True):
+    """The body of ``/v1/chat/completions``."""
+
+    model: str | None = None
+    messages: list[Message]
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_completion_tokens: Count | None = None
+    max_tokens: Count | None = None
+    n: int | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    tools: list[Tool] | None = None
+    tool_choice: str | NamedTool | None = None
+    parallel_tool_calls: bool | None = None
+    functions: list[Function] | None = None
+    function_call: str | NamedTool | None = None
+    response_format: ResponseFormat | None = None
+    reasoning_effort: str | None = None
+    reasoning: Effort | None = None
+    modalities: list[str] | None = None
+    grammar: str | None = None
+    json_schema: Raw = NO_RAW
+
+
+class CompletionRequest(Draw, kw_only=True):
+    """The body of ``/v1/completions``."""
+
+    model: str | None = None
+    prompt: str | list[str | Token | list[Token]] | None = None
+    suffix: str | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_tokens: Count | None = 16
+    n: int | None = None
+    best_of: int | None = None
+    echo: bool | None = None
+    logprobs: Annotated[int, Meta(ge=0, le=5)] | None = None
+    grammar: str | None = None
+    json_schema: Raw = NO_RAW
+
+
+class EmbeddingsRequest(Wire, kw_only=True):
+    """The body of ``/v1/embeddings``."""
+
+    model: str | None = None
+    input: str | list[str | Token | list[Token]]
+    encoding_format: str | None = None
+    dimensions: Annotated[int, Meta(ge=1, lt=2**31)] | None = None
+
+
+# Replies, as they are written
+
+
+class Details(Struct):
+    """``prompt_tokens_details``."""
+
+    cached_tokens: int = 0
+
+
+class OutputDetails(Struct):
+    """``completion_tokens_details``."""
+
+    reasoning_tokens: int = 0
+
+
+class Usage(Struct):
+    """Tokens of the whole answer."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: Details
+    completion_tokens_details: OutputDetails
+
+
+class Alternative(Struct):
+    """One of ``top_logprobs``."""
+
+    token: str
+    logprob: float
+    bytes: tuple[int, ...] | None = None
+
+
+class Logprob(Struct):
+    """A token of ``logprobs.content``."""
+
+    token: str
+    logprob: float
+    bytes: tuple[int, ...] | None = None
+    top_logprobs: list[Alternative] = []
+
+
+class Logprobs(Struct):
+    """``logprobs`` of a chat choice."""
+
+    content: list[Logprob]
+    refusal: None = None
+
+
+class TextLogprobs(Struct):
+    """``logprobs`` of a completion's choice: four lists of equal length."""
+
+    tokens: list[str]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None]
+    text_offset: list[int]
+
+
+class ReplyFunction(Struct):
+    """The function of a call in an answer."""
+
+    name: str
+    arguments: str
+
+
+class ReplyCall(Struct):
+    """A tool call in an answer."""
+
+    id: str
+    function: ReplyFunction
+    type: str = "function"
+
+
+class ReplyMessage(Struct):
+    """The answer itself."""
+
+    content: str | None
+    role: str = "assistant"
+    refusal: None = None
+    reasoning_content: str | UnsetType = UNSET
+    tool_calls: list[ReplyCall] | UnsetType = UNSET
+    function_call: ReplyFunction | UnsetType = UNSET
+
+
+class Choice(Struct):
+    """A choice of ``chat.completion``."""
+
+    index: int
+    message: ReplyMessage
+    logprobs: Logprobs | None
+    finish_reason: str
+
+
+class TextChoice(Struct):
+    """A choice of ``text_completion``."""
+
+    text: str
+    index: int
+    logprobs: TextLogprobs | None
+    finish_reason: str
+
+
+class Reply(Struct, kw_only=True):
+    """A whole ``chat.completion`` or ``text_completion``."""
+
+    id: str
+    object: str
+    created: int
+    model: str
+    system_fingerprint: str
+    choices: list[Choice] | list[TextChoice]
+    usage: Usage | UnsetType = UNSET
+
+
+class ErrorObject(Struct):
+    """What stands under ``error``: always all four."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class Vector(Struct):
+    """An entry of an embeddings reply: numbers, or base64 of little-endian float32."""
+
+    index: int
+    embedding: list[float] | str
+    object: str = "embedding"
+
+
+class EmbeddingUsage(Struct):
+    """Tokens of an embeddings request."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingsReply(Struct):
+    """The answer of ``/v1/embeddings``."""
+
+    data: list[Vector]
+    model: str
+    usage: EmbeddingUsage | UnsetType = UNSET
+    object: str = "list"
+
+
+class ModelMeta(Wire):
+    """llama-server's ``meta``."""
+
+    n_ctx_train: int = 0
+    n_params: int = 0
+    size: int = 0
+
+
+class Architecture(Struct):
+    """What goes in and comes out, as llama-server and OpenRouter tell it."""
+
+    input_modalities: list[str]
+    output_modalities: list[str]
+
+
+class ModelRow(Struct):
+    """A row of ``/v1/models``."""
+
+    id: str
+    created: int
+    owned_by: str
+    object: str = "model"
+    meta: ModelMeta | UnsetType = UNSET
+    max_model_len: int | UnsetType = UNSET
+    architecture: Architecture | UnsetType = UNSET
+    capabilities: list[str] | UnsetType = UNSET
+
+
+class ModelList(Struct):
+    """``/v1/models``."""
+
+    data: list[ModelRow]
+    object: str = "list"
