@@ -24,6 +24,11 @@ class LineReader:
     def __init__(self) -> None:
         self._rest = b""
 
+    @property
+    def pending(self) -> bool:
+        """Whether a line has begun and not ended."""
+        return bool(self._rest)
+
     def feed(self, data: bytes) -> list[bytes]:
         """The lines that ``data`` completes.
 
@@ -45,9 +50,10 @@ class SseReader:
     A ``data`` line that is followed by no blank line is a half frame and dropped.
     """
 
-    __slots__ = ("_data", "_event", "_lines")
+    __slots__ = ("_between", "_data", "_event", "_lines")
 
     def __init__(self) -> None:
+        self._between = True
         self._lines = LineReader()
         self._event = b""
         self._data: list[bytes] = []
@@ -58,6 +64,11 @@ class SseReader:
         Raises:
             BackendError: an event exceeds ``RECORD_LIMIT``.
         """
+        if self._between and data.startswith(b"data: ") and data.endswith(b"\n\n") and b"\r" not in data:
+            whole = data[6:-2].split(b"\n\ndata: ")
+            # The usual case: nothing but one-line events, as the count of line ends proves.
+            if data.count(b"\n") == 2 * len(whole) and len(data) <= RECORD_LIMIT:
+                return [(b"", event) for event in whole]
         events: list[tuple[bytes, bytes]] = []
         for line in self._lines.feed(data):
             if line.endswith(b"\r"):
@@ -73,4 +84,9 @@ class SseReader:
                     raise BackendError(f"the backend sent a frame of more than {RECORD_LIMIT} bytes")
             elif line.startswith(b"event:"):
                 self._event = line[6:].strip()
+            elif line.startswith(b"error:"):
+                # llama-server's failures before late 2025.
+                self._event = b"error"
+                self._data.append(line[6:].strip())
+        self._between = not (self._data or self._event or self._lines.pending)
         return events

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from typing import TypeVar
 
 import msgspec
@@ -137,7 +137,7 @@ def schema_text(schema: Raw, param: str) -> Raw | None:
     return schema
 
 
-def refuse_dangerous(names: frozenset[str] | set[str]) -> None:
+def refuse_dangerous(names: Set[str]) -> None:
     """Raises Unsupported when a field would let the client steer the backend instead of the model."""
     found = sorted(names & DANGEROUS)
     if found:

@@ -116,6 +116,13 @@ def arguments_text(arguments: Any) -> str:
     return _NO_ARGUMENTS if arguments is None else _encode(arguments).decode()
 
 
+def piece_text(arguments: Any) -> str:
+    """A piece of streamed arguments, which has no form of its own."""
+    if isinstance(arguments, str):
+        return arguments
+    return "" if arguments is None else _encode(arguments).decode()
+
+
 def _write_content(parts: list[wire.Part]) -> str | list[wire.Part]:
     if not parts:
         return ""
