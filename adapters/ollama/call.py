@@ -1,0 +1,203 @@
+"""Us as an Ollama client: canonical request -> bytes. The answers are read in ``replies`` and ``discovery``.
+
+Ollama has no word for a forced tool, a token prompt or a linked picture: those are refused. What it also lacks but
+leaves the answer true (``logit_bias``, ``parallel_tool_calls``) is left out.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from adapters.ollama import wire
+from adapters.ollama.discovery import read_shown as read_show
+from adapters.ollama.discovery import read_tags
+from adapters.ollama.replies import ChatReader, GenerateReader, error_text, read_chat, read_embed, read_generate
+from adapters.ollama.times import write_keep_alive
+from adapters.ollama.values import arguments_object, write_format, write_options, write_think
+from adapters.upstream import upstream_error
+from canonical.errors import GatewayError, InvalidRequest, Unsupported
+from canonical.messages import Audio, Image, Message, Reasoning, ToolCall, ToolResult
+from canonical.requests import Embed, Generate, Origin, Prompt, Tool
+
+__all__ = [
+    "ChatReader",
+    "GenerateReader",
+    "read_chat",
+    "read_embed",
+    "read_error",
+    "read_generate",
+    "read_show",
+    "read_tags",
+    "write_chat",
+    "write_embed",
+    "write_generate",
+]
+
+KNOWN = frozenset(
+    field.encode_name for struct in (wire.ChatRequest, wire.GenerateRequest) for field in msgspec.structs.fields(struct)
+)
+"""Fields of both routes, so that a prompt which became a conversation does not travel twice."""
+KNOWN_EMBED = frozenset(("model", "input", "prompt", "truncate", "dimensions", "keep_alive", "stream"))
+
+_error = msgspec.json.Decoder(dict[str, Any])
+
+
+def write_chat(request: Generate, model: str) -> bytes:
+    """The body for ``/api/chat``; ``model`` is the upstream's name.
+
+    Raises:
+        Unsupported: a tool is forced, a picture is a link, or there are no messages (Ollama would only load).
+        InvalidRequest: an earlier tool call has arguments that are not a JSON object.
+    """
+    if not request.messages:
+        raise Unsupported("an Ollama backend needs at least one message", param="messages")
+    body = wire.ChatRequest(
+        model=model,
+        messages=_messages(request.messages),
+        tools=_tools(request) or None,
+        **_common(request),
+    )
+    return _with_extras(body, request.origin, KNOWN)
+
+
+def write_generate(request: Generate, model: str) -> bytes:
+    """The body for ``/api/generate``: the prompt as it stands, or the text around a gap.
+
+    Raises:
+        Unsupported: the request is no prompt, is of token ids, wants itself echoed, or is empty (Ollama would only load).
+    """
+    prompt = request.prompt or Prompt()
+    if prompt.tokens is not None:
+        raise Unsupported("an Ollama backend takes no token ids", param="prompt")
+    if prompt.echo:
+        raise Unsupported("an Ollama backend cannot echo the prompt", param="echo")
+    if not prompt.text:
+        raise Unsupported("an Ollama backend needs a prompt that is not empty", param="prompt")
+    gap = prompt.suffix is not None
+    body = wire.GenerateRequest(
+        model=model, prompt=prompt.text, suffix=prompt.suffix, raw=None if gap else True, **_common(request)
+    )
+    return _with_extras(body, request.origin, KNOWN)
+
+
+def write_embed(request: Embed, model: str) -> bytes:
+    """The body for ``/api/embed``. Raises Unsupported for token ids."""
+    inputs = [text for text in request.inputs if isinstance(text, str)]
+    if len(inputs) != len(request.inputs):
+        raise Unsupported("an Ollama backend takes no token ids", param="input")
+    body = wire.EmbedRequest(
+        model=model,
+        input=inputs,
+        truncate=request.truncate,
+        dimensions=request.dimensions,
+        keep_alive=write_keep_alive(request.keep_alive),
+    )
+    return _with_extras(body, request.origin, KNOWN_EMBED)
+
+
+def read_error(status: int, body: bytes, retry_after: str | None) -> GatewayError:
+    """The error that a reply of ``status`` tells of, whatever its body is."""
+    try:
+        fields = _error.decode(body)
+    except msgspec.DecodeError:
+        # A proxy's page in between; its text is not for our client.
+        fields = {}
+    text = error_text(fields["error"]) if fields.get("error") else ""
+    return upstream_error(status, text, None, retry_after)
+
+
+def _common(request: Generate) -> dict[str, Any]:
+    return {
+        "stream": request.stream,
+        "format": write_format(request.output),
+        "keep_alive": write_keep_alive(request.keep_alive),
+        "options": write_options(request) or None,
+        "think": write_think(request.think),
+        "logprobs": True if request.top_logprobs is not None else None,
+        "top_logprobs": request.top_logprobs or None,
+    }
+
+
+def _with_extras(body: wire.Wire, origin: Origin, known: frozenset[str]) -> bytes:
+    encoded = msgspec.json.encode(body)
+    if origin.dialect != "ollama":
+        return encoded
+    # Ollama folds the case of keys, Kelvin sign and long s included: an odd spelling must not override ours.
+    extras = {name: value for name, value in origin.extras(known).items() if name.casefold() not in known}
+    return encoded[:-1] + b"," + msgspec.json.encode(extras)[1:] if extras else encoded
+
+
+def _messages(messages: tuple[Message, ...]) -> list[wire.Message]:
+    found: list[wire.Message] = []
+    names: dict[str, str] = {}
+    for message in messages:
+        images: list[str] = []
+        thinking: list[str] = []
+        calls: list[wire.ToolCall] = []
+        results: list[ToolResult] = []
+        for part in message.parts:
+            match part:
+                case Image(source) if isinstance(source, str):
+                    raise Unsupported("an Ollama backend takes no links to images", param="messages")
+                case Image(source) | Audio(source) if not isinstance(source, str):
+                    images.append(source.base64())
+                case Reasoning(text):
+                    thinking.append(text)
+                case ToolCall(id, name):
+                    names[id] = name
+                    calls.append(_tool_call(part, len(calls)))
+                case ToolResult():
+                    results.append(part)
+        found.extend(
+            wire.Message(
+                role="tool",
+                content=result.text,
+                tool_name=result.name or names.get(result.id) or None,
+                tool_call_id=result.id or None,
+            )
+            for result in results
+        )
+        if results and not (message.text or images):
+            continue
+        found.append(
+            wire.Message(
+                role="user" if results else message.role,
+                content=message.text,
+                thinking="".join(thinking) or None,
+                images=images or None,
+                tool_calls=calls or None,
+            )
+        )
+    return found
+
+
+def _tool_call(call: ToolCall, index: int) -> wire.ToolCall:
+    arguments = arguments_object(call.arguments.encode())
+    if arguments is None:
+        raise InvalidRequest(f"the arguments of tool call {call.name!r} are not a JSON object", param="messages")
+    return wire.ToolCall(
+        id=call.id, function=wire.CalledFunction(index=index, name=call.name, arguments=Raw(arguments))
+    )
+
+
+def _tools(request: Generate) -> list[wire.Tool]:
+    choice = request.tool_choice
+    if choice is not None and choice.mode in ("required", "named"):
+        raise Unsupported("an Ollama backend cannot be made to call a tool", param="tool_choice")
+    if choice is not None and choice.mode == "none":
+        return []
+    return [
+        wire.Tool(
+            type="function",
+            function=wire.Function(name=tool.name, description=tool.description, parameters=_schema(tool)),
+        )
+        for tool in request.tools
+    ]
+
+
+def _schema(tool: Tool) -> Raw:
+    # Ollama's struct needs the object; a tool without parameters has none to tell of.
+    return tool.parameters if tool.parameters is not None else Raw(b'{"type":"object","properties":{}}')

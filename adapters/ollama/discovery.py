@@ -1,0 +1,234 @@
+"""What models there are: ``/api/tags``, ``/api/ps``, ``/api/show``, ``/api/version``, in both roles.
+
+Clients are strict here: one missing text in ``details`` empties a list, a missing ``capabilities`` hides the model, and
+its context length is read from ``model_info["<architecture>.context_length"]``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+
+import msgspec
+from msgspec import UNSET, Raw, Struct
+
+from adapters.ollama import names, wire
+from adapters.ollama.fields import read_fields
+from adapters.ollama.times import nanoseconds_from_rfc3339, rfc3339
+from canonical.errors import BackendError, InvalidRequest
+from canonical.models import Capability, LoadedModel, ModelDetails, ModelInfo
+
+CAPABILITIES: tuple[tuple[str, tuple[Capability, ...]], ...] = (
+    ("completion", (Capability.CHAT, Capability.COMPLETE)),
+    ("tools", (Capability.TOOLS,)),
+    ("insert", (Capability.INSERT,)),
+    ("vision", (Capability.VISION,)),
+    ("embedding", (Capability.EMBED,)),
+    ("thinking", (Capability.REASONING,)),
+)
+"""Ollama's word -> ours, read in both directions; a word is said when the model can do any of its row."""
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_HIDDEN = frozenset(("general.name", "tokenizer.chat_template"))
+_COUNT = "general.parameter_count"
+_ARCHITECTURE = "general.architecture"
+
+_show = msgspec.json.Decoder(wire.ShowRequest)
+_shown = msgspec.json.Decoder(wire.Shown)
+_tags = msgspec.json.Decoder(wire.Tags)
+_encode = msgspec.json.encode
+
+
+class ShowAsk(Struct, frozen=True):
+    """``POST /api/show``: which model, and whether long lists are wanted too."""
+
+    name: str
+    verbose: bool = False
+
+
+def read_show(body: bytes) -> ShowAsk:
+    """``POST /api/show``; ``name`` is the older spelling of ``model``. Raises InvalidRequest."""
+    asked, _ = read_fields(_show, body)
+    name = asked.model or asked.name
+    if not name:
+        raise InvalidRequest("model is required", param="model")
+    return ShowAsk(name, bool(asked.verbose))
+
+
+def tags_reply(models: Sequence[ModelInfo]) -> bytes:
+    """``GET /api/tags``: newest first."""
+    rows = [
+        wire.ListedModel(
+            name=names.short(info.id),
+            model=names.short(info.id),
+            modified_at=rfc3339(info.modified),
+            size=info.size,
+            digest=_digest(info),
+            details=_details(info, lengths=True),
+            capabilities=_capabilities(info),
+        )
+        for info in sorted(models, key=lambda info: -info.modified)
+    ]
+    return _encode(wire.Tags(rows))
+
+
+def ps_reply(models: Sequence[LoadedModel]) -> bytes:
+    """``GET /api/ps``: longest remaining first; a model that never expires does so centuries ahead."""
+    rows = [
+        wire.RunningModel(
+            name=names.short(loaded.info.id),
+            model=names.short(loaded.info.id),
+            size=loaded.size,
+            digest=_digest(loaded.info),
+            details=_details(loaded.info),
+            expires_at=rfc3339(loaded.expires),
+            size_vram=loaded.size_vram,
+            context_length=loaded.context_length,
+        )
+        for loaded in sorted(models, key=lambda loaded: -(2**63) if loaded.expires is None else -loaded.expires)
+    ]
+    return _encode(wire.Running(rows))
+
+
+def show_reply(details: ModelDetails, verbose: bool = False) -> bytes:
+    """``POST /api/show``. Lists inside the metadata (a vocabulary) are ``null`` unless ``verbose``."""
+    info = details.info
+    return _encode(
+        wire.Shown(
+            license=details.license or None,
+            parameters=details.parameters or None,
+            template=details.template or None,
+            system=details.system or None,
+            details=_details(info),
+            model_info=_model_info(details, verbose),
+            capabilities=_capabilities(info),
+            modified_at=rfc3339(info.modified),
+        )
+    )
+
+
+def version_reply(version: str) -> bytes:
+    """``GET /api/version``. Clients parse it as dotted integers and some want 0.6.4 at least."""
+    return _encode({"version": version})
+
+
+def read_tags(body: bytes) -> list[ModelInfo]:
+    """The models of another server's ``/api/tags``. Raises BackendError."""
+    try:
+        rows = _tags.decode(body).models or []
+    except msgspec.DecodeError as error:
+        raise BackendError(f"the backend's model list is not Ollama's: {error}") from error
+    found = []
+    for row in rows:
+        told = row.details or wire.Details()
+        words = None if row.capabilities is UNSET else row.capabilities
+        found.append(
+            ModelInfo(
+                id=row.model or row.name or "",
+                capabilities=_read_capabilities(words, told.family),
+                modified=nanoseconds_from_rfc3339(row.modified_at),
+                size=row.size or 0,
+                digest=row.digest or "",
+                format=told.format or "",
+                family=told.family or "",
+                parameter_size=told.parameter_size or "",
+                quantization=told.quantization_level or "",
+                context_length=told.context_length or 0,
+                embedding_length=told.embedding_length or 0,
+            )
+        )
+    return [info for info in found if info.id]
+
+
+def read_shown(body: bytes, name: str) -> ModelDetails:
+    """Another server's ``/api/show`` on ``name``. Raises BackendError."""
+    try:
+        shown = _shown.decode(body)
+    except msgspec.DecodeError as error:
+        raise BackendError(f"the backend's model details are not Ollama's: {error}") from error
+    told = shown.details or wire.Details()
+    metadata = shown.model_info or {}
+    architecture = _text(metadata.get(_ARCHITECTURE))
+    info = ModelInfo(
+        id=name,
+        capabilities=_read_capabilities(shown.capabilities, told.family),
+        modified=nanoseconds_from_rfc3339(shown.modified_at),
+        format=told.format or "",
+        family=told.family or architecture,
+        parameter_count=_number(metadata.get(_COUNT)),
+        parameter_size=told.parameter_size or "",
+        quantization=told.quantization_level or "",
+        context_length=_number(metadata.get(f"{architecture}.context_length")),
+        embedding_length=_number(metadata.get(f"{architecture}.embedding_length")),
+    )
+    return ModelDetails(
+        info=info,
+        metadata=metadata,
+        template=shown.template or "",
+        system=shown.system or "",
+        parameters=shown.parameters or "",
+        license=shown.license if isinstance(shown.license, str) else "",
+    )
+
+
+def parameter_size(count: int) -> str:
+    """``4.0B``, ``7B``, ``22.57M``, ``137M``, ``12K``: a whole number has no decimals."""
+    for unit, letter, decimals in ((10**9, "B", 1), (10**6, "M", 2)):
+        if count >= unit:
+            return f"{count // unit}{letter}" if count % unit == 0 else f"{count / unit:.{decimals}f}{letter}"
+    return f"{count / 1000:.0f}K" if count >= 1000 else str(count)
+
+
+def _details(info: ModelInfo, *, lengths: bool = False) -> wire.Details:
+    size = info.parameter_size or (parameter_size(info.parameter_count) if info.parameter_count else "")
+    return wire.Details(
+        format=info.format,
+        family=info.family,
+        families=[info.family] if info.family else [],
+        parameter_size=size,
+        quantization_level=info.quantization or "unknown",
+        context_length=info.context_length if lengths and info.context_length else UNSET,
+        embedding_length=info.embedding_length if lengths and info.embedding_length else UNSET,
+    )
+
+
+def _model_info(details: ModelDetails, verbose: bool) -> dict[str, Raw]:
+    info = details.info
+    found = {name: value for name, value in details.metadata.items() if name not in _HIDDEN}
+    if not verbose:
+        found = {name: Raw(b"null") if bytes(value)[:1] == b"[" else value for name, value in found.items()}
+    architecture = _text(found.get(_ARCHITECTURE)) or info.family or "unknown"
+    known = ((f"{architecture}.context_length", info.context_length), (_COUNT, info.parameter_count))
+    found[_ARCHITECTURE] = Raw(_encode(architecture))
+    for name, value in (*known, (f"{architecture}.embedding_length", info.embedding_length)):
+        if value:
+            found.setdefault(name, Raw(_encode(value)))
+    return dict(sorted(found.items()))
+
+
+def _digest(info: ModelInfo) -> str:
+    """Bare hex that the CLI can cut; a model without one gets that of its own place, which does not change."""
+    digest = info.digest.removeprefix("sha256:").lower()
+    return digest if _DIGEST.fullmatch(digest) else hashlib.sha256(f"{info.backend}/{info.id}".encode()).hexdigest()
+
+
+def _capabilities(info: ModelInfo) -> list[str]:
+    return [word for word, ours in CAPABILITIES if not info.capabilities.isdisjoint(ours)]
+
+
+def _read_capabilities(words: Sequence[str] | None, family: str | None) -> frozenset[Capability]:
+    """Servers before 0.6.4 tell none; what is no BERT can at least talk."""
+    if words is None:
+        words = ["embedding"] if "bert" in (family or "").lower() else ["completion"]
+    return frozenset(one for word, ours in CAPABILITIES if word in words for one in ours)
+
+
+def _text(value: Raw | None) -> str:
+    found = msgspec.json.decode(value) if value is not None else None
+    return found if isinstance(found, str) else ""
+
+
+def _number(value: Raw | None) -> int:
+    found = msgspec.json.decode(value) if value is not None else None
+    return found if isinstance(found, int) and not isinstance(found, bool) else 0

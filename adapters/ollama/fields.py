@@ -1,0 +1,74 @@
+"""A request's body -> its wire struct, with Ollama's leniency about keys and its wording of errors."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import Raw
+
+from canonical.errors import InvalidRequest
+from canonical.limits import check_json
+
+Request = TypeVar("Request")
+Shape = dict[str, "Shape"]
+
+_UPPER_KEY = re.compile(rb'"[a-z_]*+[A-Z][A-Za-z_]*+"\s*+:')
+_SHAPE: Shape = {"messages": {"tool_calls": {"function": {}}}, "tools": {"function": {}}}
+"""Where Ollama has structs within structs; everything else that is nested is a map and keeps its keys."""
+
+_object = msgspec.json.Decoder(dict[str, Raw])
+_array = msgspec.json.Decoder(list[Raw])
+_TYPE_ERROR = re.compile(r"Expected `(?P<wanted>.+)`, got `(?P<got>\w+)`(?: - at `\$(?P<path>.*)`)?")
+_JSON_KINDS = {"str": "string", "int": "number", "float": "number"}
+
+
+def read_fields(decoder: msgspec.json.Decoder[Request], body: bytes) -> tuple[Request, bytes]:
+    """The request in ``body``, and the body with its keys as Ollama spells them.
+
+    Raises:
+        InvalidRequest: not strict JSON, a wrong type, or two keys that differ only in case.
+    """
+    check_json(body)
+    if _UPPER_KEY.search(body):
+        body = _lowered(body, _SHAPE)
+    try:
+        return decoder.decode(body), body
+    except msgspec.ValidationError as error:
+        raise _wrong_type(str(error), decoder.type.__name__) from error
+    except msgspec.DecodeError as error:
+        # A lone surrogate's escape, which Python's parser takes and msgspec does not.
+        raise InvalidRequest(f"the body is not valid JSON: {error}") from error
+
+
+def _lowered(body: bytes, shape: Shape) -> bytes:
+    kind = body.lstrip()[:1]
+    if kind == b"[":
+        return msgspec.json.encode([Raw(_lowered(bytes(item), shape)) for item in _array.decode(body)])
+    if kind != b"{":
+        return body
+    fields: dict[str, Any] = {}
+    for name, value in _object.decode(body).items():
+        name = name.lower()
+        if name in fields:
+            raise InvalidRequest(f"the name {name[:80]!r} stands twice in one object")
+        fields[name] = Raw(_lowered(bytes(value), shape[name])) if name in shape else value
+    return msgspec.json.encode(fields)
+
+
+def wrong_type(got: str, struct: str, path: str, wanted: str) -> InvalidRequest:
+    """Ollama's words for a value of a wrong JSON type; clients search for ``cannot unmarshal``."""
+    place = f"Go struct field {struct}.{path}" if path else "Go value"
+    return InvalidRequest(f"json: cannot unmarshal {got} into {place} of type {wanted}", param=path or None)
+
+
+def _wrong_type(message: str, struct: str) -> InvalidRequest:
+    found = _TYPE_ERROR.fullmatch(message)
+    if found is None:
+        return InvalidRequest(f"json: {message}")
+    path = re.sub(r"\[.*?\]", "", found["path"] or "").lstrip(".")
+    wanted = found["wanted"].removesuffix(" | null")
+    return wrong_type(
+        _JSON_KINDS.get(found["got"], found["got"]), struct, path, _JSON_KINDS.get(wanted, wanted) if path else struct
+    )

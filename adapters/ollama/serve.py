@@ -1,0 +1,281 @@
+"""Us as an Ollama server: bytes -> canonical request and the way to word its answer.
+
+Keys match whatever their case, as Ollama's do, ``null`` is absent and unknown fields are ignored. One habit of Ollama's
+is not kept: it reads the first JSON value of a body and ignores what follows. Here a body is one strict JSON value,
+since what two parsers read differently is how requests are smuggled. Templates and token contexts in a request are
+refused: the first would run a stranger's program, the second cannot be honoured by other engines.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from adapters.dialect import Ask, EmbedAsk, LoadAsk
+from adapters.ollama import wire
+from adapters.ollama.answers import (
+    ChatStream,
+    GenerateStream,
+    chat_loaded,
+    chat_reply,
+    embed_error_body,
+    embed_reply,
+    embeddings_reply,
+    error_body,
+    error_status,
+    generate_loaded,
+    generate_reply,
+)
+from adapters.ollama.discovery import ShowAsk, ps_reply, read_show, show_reply, tags_reply, version_reply
+from adapters.ollama.fields import read_fields, wrong_type
+from adapters.ollama.times import read_keep_alive
+from adapters.ollama.values import arguments_object, read_format, read_options, read_think
+from canonical.errors import InvalidRequest, ModelNotFound, Unsupported
+from canonical.media import image_from_base64
+from canonical.messages import Image, Message, Part, Reasoning, Role, Text, ToolCall, ToolResult
+from canonical.requests import Embed, Generate, Load, Origin, Prompt, Tool
+
+__all__ = [
+    "ShowAsk",
+    "embed_error_body",
+    "error_body",
+    "error_status",
+    "ps_reply",
+    "read_chat",
+    "read_embed",
+    "read_embeddings",
+    "read_generate",
+    "read_show",
+    "show_reply",
+    "tags_reply",
+    "version_reply",
+]
+
+_TOP_LOGPROBS = 20
+_ROLES: dict[str, Role] = {
+    "system": "system",
+    "user": "user",
+    "assistant": "assistant",
+    "tool": "tool",
+    "developer": "system",  # templates skip the role that they do not know, and with it all instructions
+}
+_chat = msgspec.json.Decoder(wire.ChatRequest)
+_generate = msgspec.json.Decoder(wire.GenerateRequest)
+_embed = msgspec.json.Decoder(wire.EmbedRequest)
+_embeddings = msgspec.json.Decoder(wire.EmbeddingsRequest)
+_object = msgspec.json.Decoder(dict[str, Raw])
+
+
+def read_chat(body: bytes) -> Ask | LoadAsk:
+    """``POST /api/chat``; without messages it only loads or unloads. Raises InvalidRequest."""
+    asked, body = read_fields(_chat, body)
+    if not asked.model:
+        raise InvalidRequest("model is required", param="model")
+    if not asked.messages:
+        return _load(asked.model, asked.keep_alive, chat_loaded)
+    request = _request(asked, body, tuple(_messages(asked.messages)), None, tuple(map(_tool, asked.tools or ())))
+    return Ask(
+        (request,),
+        request.stream,
+        partial(ChatStream, asked.model, request.top_logprobs),
+        partial(chat_reply, asked.model, request.top_logprobs),
+    )
+
+
+def read_generate(body: bytes) -> Ask | LoadAsk:
+    """``POST /api/generate``; an empty prompt only loads or unloads.
+
+    A prompt is a turn of a conversation, as Ollama renders it through the chat template, unless it is ``raw`` or has
+    a ``suffix``.
+
+    Raises:
+        ModelNotFound: no model is named (Ollama's wording).
+        InvalidRequest, Unsupported: the rest.
+    """
+    asked, body = read_fields(_generate, body)
+    if not asked.model:
+        raise ModelNotFound("model '' not found", param="model")
+    if asked.raw and (asked.template or asked.system or asked.context):
+        raise InvalidRequest("raw mode does not support template, system, or context", param="raw")
+    if asked.template:
+        raise Unsupported("a template in the request is not accepted; the model's own is used", param="template")
+    if asked.context:
+        raise Unsupported("context is not supported; send the conversation to /api/chat", param="context")
+    if not asked.prompt:
+        return _load(asked.model, asked.keep_alive, generate_loaded)
+    images = _images(asked.images)
+    messages: tuple[Message, ...] = ()
+    prompt = None
+    if asked.raw or asked.suffix:
+        if images:
+            raise Unsupported("images need a prompt that is neither raw nor has a suffix", param="images")
+        prompt = Prompt(text=asked.prompt, suffix=asked.suffix or None)
+    else:
+        system = (Message("system", (Text(asked.system),)),) if asked.system else ()
+        messages = (*system, Message("user", (*images, Text(asked.prompt))))
+    request = _request(asked, body, messages, prompt, ())
+    return Ask(
+        (request,),
+        request.stream,
+        partial(GenerateStream, asked.model, request.top_logprobs),
+        partial(generate_reply, asked.model, request.top_logprobs),
+    )
+
+
+def read_embed(body: bytes) -> EmbedAsk:
+    """``POST /api/embed``. No input means to load the model and answer no vectors: ``inputs`` is empty then.
+
+    Raises:
+        ModelNotFound: no model is named (Ollama's wording).
+        InvalidRequest: the rest.
+    """
+    asked, body = read_fields(_embed, body)
+    if not asked.model:
+        raise ModelNotFound("model '' not found", param="model")
+    inputs = [] if asked.input in (None, "") else [asked.input] if isinstance(asked.input, str) else asked.input
+    if not isinstance(inputs, list) or not all(isinstance(text, str) for text in inputs):
+        raise InvalidRequest("invalid input type", param="input")
+    read_options(asked.options)
+    request = Embed(
+        model=asked.model,
+        inputs=tuple(inputs),
+        dimensions=asked.dimensions if asked.dimensions and asked.dimensions > 0 else None,
+        truncate=asked.truncate,
+        keep_alive=read_keep_alive(asked.keep_alive),
+        origin=Origin("ollama", body),
+    )
+    return EmbedAsk(request, partial(embed_reply, asked.model))
+
+
+def read_embeddings(body: bytes) -> EmbedAsk:
+    """``POST /api/embeddings``, the older route: one prompt, one vector. Raises InvalidRequest."""
+    asked, body = read_fields(_embeddings, body)
+    if not asked.model:
+        raise InvalidRequest("model is required", param="model")
+    read_options(asked.options)
+    request = Embed(
+        model=asked.model,
+        inputs=(asked.prompt,) if asked.prompt else (),
+        keep_alive=read_keep_alive(asked.keep_alive),
+        origin=Origin("ollama", body),
+    )
+    return EmbedAsk(request, embeddings_reply)
+
+
+def _load(model: str, keep_alive: Any, whole: Any) -> LoadAsk:
+    seconds = read_keep_alive(keep_alive)
+    return LoadAsk(Load(model=model, keep_alive=seconds), partial(whole, model, "unload" if seconds == 0 else "load"))
+
+
+def _request(
+    asked: wire.ChatRequest | wire.GenerateRequest,
+    body: bytes,
+    messages: tuple[Message, ...],
+    prompt: Prompt | None,
+    tools: tuple[Tool, ...],
+) -> Generate:
+    if asked.debug_render_only:
+        raise Unsupported("_debug_render_only is not supported", param="_debug_render_only")
+    if asked.top_logprobs is not None and not 0 <= asked.top_logprobs <= _TOP_LOGPROBS:
+        raise InvalidRequest(f"top_logprobs must be between 0 and {_TOP_LOGPROBS}", param="top_logprobs")
+    sampling, context_length = read_options(asked.options)
+    return Generate(
+        model=asked.model or "",
+        messages=messages,
+        prompt=prompt,
+        stream=asked.stream is not False,
+        tools=tools,
+        output=read_format(asked.format),
+        think=read_think(asked.think),
+        sampling=sampling,
+        top_logprobs=(asked.top_logprobs or 0) if asked.logprobs else None,
+        context_length=context_length,
+        keep_alive=read_keep_alive(asked.keep_alive),
+        origin=Origin("ollama", body),
+    )
+
+
+def _messages(turns: list[wire.Message]) -> list[Message]:
+    """Ids that Ollama's clients leave out come from the call's place; answers without one go to the first open call."""
+    found: list[Message] = []
+    calls: list[ToolCall] = []
+    for position, turn in enumerate(turns):
+        role = _ROLES.get((turn.role or "").lower())
+        if role is None:
+            raise InvalidRequest(
+                f'invalid role: "{(turn.role or "")[:80]}" (must be "system", "user", "assistant", or "tool")',
+                param="messages.role",
+            )
+        parts: list[Part] = []
+        if turn.thinking:
+            parts.append(Reasoning(turn.thinking))
+        parts.extend(_images(turn.images))
+        if role == "tool":
+            parts.insert(0, _tool_result(turn, position, calls))
+        elif turn.content or not (parts or turn.tool_calls):
+            parts.append(Text(turn.content or ""))
+        if turn.tool_calls:
+            calls = [_tool_call(call, position, place) for place, call in enumerate(turn.tool_calls)]
+            parts.extend(calls)
+        found.append(Message(role, tuple(parts)))
+    return found
+
+
+def _tool_call(call: wire.ToolCall, position: int, place: int) -> ToolCall:
+    function = call.function
+    if function is None or not function.name:
+        raise InvalidRequest("a tool call needs a function with a name", param="messages.tool_calls")
+    text = bytes(function.arguments).strip()
+    if text == b"null":
+        text = b""
+    arguments = arguments_object(text)
+    if arguments is None:
+        got = {b'"': "string", b"[": "array", b"t": "bool", b"f": "bool"}.get(text[:1], "number")
+        field = "messages.tool_calls.function.arguments"
+        raise wrong_type(got, "ChatRequest", field, "api.ToolCallFunctionArguments")
+    return ToolCall(call.id or f"call_{position}_{place}", function.name, arguments.decode())
+
+
+def _tool_result(turn: wire.Message, position: int, open_calls: list[ToolCall]) -> ToolResult:
+    text = turn.content or ""
+    by_id = [call for call in open_calls if call.id == turn.tool_call_id]
+    by_name = [call for call in open_calls if call.name == turn.tool_name]
+    if turn.tool_call_id:
+        matches = by_id
+    elif turn.tool_name:
+        matches = by_name
+    else:
+        matches = open_calls
+    if not matches:
+        return ToolResult(turn.tool_call_id or f"call_{position}", turn.tool_name or "", text)
+    call = matches[0]
+    open_calls.remove(call)
+    return ToolResult(call.id, turn.tool_name or call.name, text)
+
+
+def _images(images: list[str] | None) -> tuple[Image, ...]:
+    return tuple(Image(image_from_base64(image, param="images")) for image in images or ())
+
+
+def _tool(tool: wire.Tool) -> Tool:
+    function = tool.function
+    if function is None or not function.name:
+        raise InvalidRequest("a tool needs a function with a name", param="tools")
+    return Tool(name=function.name, description=function.description, parameters=_schema(function.parameters))
+
+
+def _schema(parameters: Raw) -> Raw | None:
+    text = bytes(parameters).strip()
+    if text in (b"", b"null"):
+        return None
+    if not text.startswith(b"{"):
+        raise InvalidRequest("the parameters of a tool must be an object", param="tools.function.parameters")
+    fields = _object.decode(text)
+    if bytes(fields.get("properties", Raw(b""))).strip().startswith(b"["):
+        # An empty PHP array is written like this; real lists make no sense here.
+        fields["properties"] = Raw(b"{}")
+        return Raw(msgspec.json.encode(fields))
+    return Raw(text)
