@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Set
+from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from typing import TypeVar
 
 import msgspec
@@ -137,7 +138,7 @@ def schema_text(schema: Raw, param: str) -> Raw | None:
     return schema
 
 
-def refuse_dangerous(names: Set[str]) -> None:
+def refuse_dangerous(names: AbstractSet[str]) -> None:
     """Raises Unsupported when a field would let the client steer the backend instead of the model."""
     found = sorted(names & DANGEROUS)
     if found:
