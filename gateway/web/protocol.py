@@ -6,6 +6,8 @@ and the number of headers (431), the time for a head and the silence within a bo
 or counted while it comes (413), its content encoding (415), Host, HTTP versions, transfer codings other than one
 ``chunked``, trailers (dropped), early data of pipelining clients, upgrades (ignored), and words in JSON for all of it.
 
+The event loop sets TCP_NODELAY by itself, uvloop's and asyncio's alike.
+
 A refused connection answers, stops sending, reads on for a moment so that the answer is not lost to a reset, and ends.
 """
 
@@ -14,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -106,9 +107,6 @@ class StrictProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Start the clock of the first head."""
         super().connection_made(transport)
-        sock = transport.get_extra_info("socket")
-        if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._wait(self.limits.head_time)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -182,11 +180,21 @@ class StrictProtocol(HttpToolsProtocol):
             try:
                 self.parser.feed_data(data)
             except httptools.HttpParserUpgrade as upgrade:
-                # The request stands, its wish is not granted; httptools stops there and gives the offset.
-                data = data[upgrade.args[0] :]
-                if data:
-                    continue
-            return
+                data = self._without_upgrade() + data[upgrade.args[0] :]
+            else:
+                return
+
+    def _without_upgrade(self) -> bytes:
+        """The head just read, without its wish for another protocol: the request itself stands.
+
+        httptools takes such a request's body for the new protocol's first bytes. Java's client asks for HTTP/2 so.
+        """
+        version = self.parser.get_http_version().encode()
+        head = [b"%b %b HTTP/%b\r\n" % (self.parser.get_method(), self.url, version)]
+        head += [b"%b: %b\r\n" % header for header in self.headers if header[0] != b"upgrade"]
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        return b"".join(head) + b"\r\n"
 
     def on_message_begin(self) -> None:
         """A head begins."""
@@ -232,6 +240,10 @@ class StrictProtocol(HttpToolsProtocol):
             self._check_version()
         if len(self.pipeline) >= PIPELINE:
             raise Refused(400, "too many requests before the first answer")
+        if self.parser.should_upgrade():
+            if self.parser.get_method() == b"CONNECT":
+                raise Refused(400, "this is no proxy")
+            return  # it comes again, without the upgrade
         super().on_headers_complete()
         self._in_head = False
         self._spent = self._received = 0
@@ -261,6 +273,8 @@ class StrictProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The body is whole, even when it was answered before."""
+        if self._in_head:  # an upgrade, about to come again
+            return
         cycle = self.cycle
         cycle.more_body = False
         cycle.message_event.set()
@@ -301,7 +315,7 @@ class StrictProtocol(HttpToolsProtocol):
     def _refuse(self, refused: Refused) -> None:
         self._leaving = True
         self._early.clear()
-        body = self.refuse(refused.status, refused.message, self.url.partition(b"?")[0])
+        body = type(self).refuse(refused.status, refused.message, self.url.partition(b"?")[0])
         head = [STATUS_LINE[refused.status]]
         head += [b"%b: %b\r\n" % header for header in self.server_state.default_headers]
         head.append(b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body))
@@ -373,7 +387,7 @@ class StrictProtocol(HttpToolsProtocol):
 
 
 def _refused(error: httptools.HttpParserError) -> Refused:
-    """llhttp gives its reason in fixed words; an exception of ours is the context of its own."""
+    """A parser error gives llhttp's reason in fixed words; an exception of ours is the context of its own."""
     cause = error.__context__
     if isinstance(cause, Refused):
         return cause
