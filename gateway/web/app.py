@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from litestar import Litestar, Request, Response, asgi
+from litestar import HttpMethod, Litestar, Request, Response, asgi, route
 from litestar.datastructures import State
 from litestar.exceptions import HTTPException
+from litestar.types import ASGIApp
 from msgspec import Struct
 
 from canonical.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotFound
@@ -16,8 +17,7 @@ from gateway.web.exchange import Exchange, Gateway, Handler, Voice
 from gateway.web.guard import guarded
 
 if TYPE_CHECKING:
-    from litestar.handlers import ASGIRouteHandler
-    from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
+    from litestar.types import ControllerRouterHandler, HTTPScope, Receive, Scope, Send
 
 
 class Dialect(Struct, frozen=True):
@@ -50,7 +50,7 @@ def listener_app(listener: Listener, config: Config, gateway: Gateway) -> ASGIAp
                 return dialect.voice
         return first
 
-    handlers: dict[str, ASGIRouteHandler] = {}
+    handlers: dict[str, ControllerRouterHandler] = {}
     for dialect in dialects:
         for path, methods in dialect.routes.items():
             if path in handlers:
@@ -79,11 +79,18 @@ def listener_app(listener: Listener, config: Config, gateway: Gateway) -> ASGIAp
     return guarded(cast("ASGIApp", app), listener, config.keys, gateway, voice_of)
 
 
-def _route(path: str, methods: dict[str, Handler], gateway: Gateway, voice: Voice) -> ASGIRouteHandler:
+def _route(path: str, methods: dict[str, Handler], gateway: Gateway, voice: Voice) -> ControllerRouterHandler:
     async def handle(scope: Scope, receive: Receive, send: Send) -> None:
         await Exchange(cast("HTTPScope", scope), receive, send, gateway, voice).run(methods)
 
-    return asgi(path, copy_scope=False)(handle)
+    if "{" not in path:
+        return asgi(path, copy_scope=False)(handle)
+
+    async def found() -> ASGIApp:
+        return handle
+
+    # Litestar 2.25 parses no path parameters for raw handlers.
+    return route(path, http_method=[HttpMethod(method) for method in methods], status_code=200)(found)
 
 
 def _error(exception: Exception, path: str) -> GatewayError:
