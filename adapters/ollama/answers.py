@@ -84,15 +84,8 @@ class ChatStream(_Stream):
         """Raises BackendError for tool arguments that are not a JSON object."""
         match event:
             case TextDelta(text, logprobs):
-                if logprobs:
-                    return self._line(b'"content":' + _json(text), self._logprobs(logprobs))
-                return (
-                    b"%b%b"  # the hot line: one formatting, no join
-                    b'","message":{"role":"assistant","content":%b},"done":false}\n'
-                    % (self._head, self._created_at(), _json(text))
-                    if text
-                    else b""
-                )
+                if text or logprobs:
+                    return self._line(b'"content":' + _json(text), self._logprobs(logprobs) if logprobs else b"")
             case ReasoningDelta(text):
                 return self._line(b'"content":"","thinking":' + _json(text)) if text else b""
             case ToolCallDelta():
@@ -122,7 +115,8 @@ class GenerateStream(_Stream):
         """Raises BackendError for tool arguments that are not a JSON object."""
         match event:
             case TextDelta(text, logprobs):
-                return self._line(_json(text), tail=self._logprobs(logprobs)) if text or logprobs else b""
+                if text or logprobs:
+                    return self._line(_json(text), tail=self._logprobs(logprobs) if logprobs else b"")
             case ReasoningDelta(text):
                 return self._line(b'""', b',"thinking":' + _json(text)) if text else b""
             case ToolCallDelta():
@@ -215,15 +209,20 @@ def error_status(error: GatewayError) -> int:
 def error_body(error: GatewayError) -> bytes:
     """``{"error":"text"}``. Clients search the text, so that of a full queue is Ollama's own."""
     full = isinstance(error, Busy) and error.code == Busy.code
-    return b'{"error":%b}' % _json(BUSY if full else error.message)
+    return _error(BUSY if full else error.message)
 
 
 def embed_error_body(error: GatewayError) -> bytes:
     """``error_body`` for the two embedding routes, where Ollama words a missing model differently."""
     if isinstance(error, ModelNotFound) and error.message.startswith("model '"):
         name = error.message.removeprefix("model '").removesuffix("' not found")
-        return b'{"error":%b}' % _json(f'model "{name}" not found, try pulling it first')
+        return _error(f'model "{name}" not found, try pulling it first')
     return error_body(error)
+
+
+def _error(text: str) -> bytes:
+    # A path's odd bytes come as lone surrogates, which have no UTF-8.
+    return b'{"error":%b}' % _json(text.encode(errors="replace").decode())
 
 
 def _json(text: str) -> bytes:

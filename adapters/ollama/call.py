@@ -160,17 +160,19 @@ def _messages(messages: tuple[Message, ...]) -> list[wire.Message]:
             )
             for result in results
         )
-        if results and not (message.text or images):
-            continue
-        found.append(
-            wire.Message(
-                role="user" if results else message.role,
-                content=message.text,
-                thinking="".join(thinking) or None,
-                images=images or None,
-                tool_calls=calls or None,
+        if results:
+            found[-1].images = images or None
+            images = []
+        if not results or message.text:
+            found.append(
+                wire.Message(
+                    role="user" if results else message.role,
+                    content=message.text,
+                    thinking="".join(thinking) or None,
+                    images=images or None,
+                    tool_calls=calls or None,
+                )
             )
-        )
     return found
 
 
