@@ -108,7 +108,7 @@ def _choice(index: int, completion: Completion, legacy: bool) -> wire.Choice:
         _refuse_more(len(calls) - 1)
         message.function_call = _function(calls[0])
     elif calls:
-        message.tool_calls = [wire.ReplyCall(call.id, _function(call)) for call in calls]
+        message.tool_calls = [wire.ReplyCall(id=call.id, function=_function(call)) for call in calls]
     reason = _reason(REASONS[completion.reason], legacy=legacy)
     return wire.Choice(index, message, chat_logprobs(completion.logprobs), reason)
 

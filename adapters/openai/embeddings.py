@@ -50,7 +50,7 @@ def embeddings_reply(embeddings: Embeddings, *, model: str, packed: bool) -> byt
     return _encode(
         wire.EmbeddingsReply(
             data=[
-                wire.Vector(index, pack(vector) if packed else vector)
+                wire.Vector(index=index, embedding=pack(vector) if packed else vector)
                 for index, vector in enumerate(embeddings.vectors)
             ],
             model=model or embeddings.model,

@@ -26,7 +26,7 @@ _encode = msgspec.json.Encoder().encode
 
 def models_reply(models: list[ModelInfo]) -> bytes:
     """The answer of ``GET /v1/models``."""
-    return _encode(wire.ModelList([_row(model) for model in models]))
+    return _encode(wire.ModelList(data=[_row(model) for model in models]))
 
 
 def model_reply(model: ModelInfo) -> bytes:

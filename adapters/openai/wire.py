@@ -276,19 +276,19 @@ class ReplyFunction(Struct):
     arguments: str
 
 
-class ReplyCall(Struct):
+class ReplyCall(Struct, kw_only=True):
     """A tool call in an answer."""
 
     id: str
-    function: ReplyFunction
     type: str = "function"
+    function: ReplyFunction
 
 
-class ReplyMessage(Struct):
+class ReplyMessage(Struct, kw_only=True):
     """The answer itself."""
 
-    content: str | None
     role: str = "assistant"
+    content: str | None
     refusal: None = None
     reasoning_content: str | UnsetType = UNSET
     tool_calls: list[ReplyCall] | UnsetType = UNSET
@@ -334,12 +334,12 @@ class ErrorObject(Struct):
     code: str | None
 
 
-class Vector(Struct):
+class Vector(Struct, kw_only=True):
     """An entry of an embeddings reply: numbers, or base64 of little-endian float32."""
 
+    object: str = "embedding"
     index: int
     embedding: list[float] | str
-    object: str = "embedding"
 
 
 class EmbeddingUsage(Struct):
@@ -349,13 +349,13 @@ class EmbeddingUsage(Struct):
     total_tokens: int
 
 
-class EmbeddingsReply(Struct):
+class EmbeddingsReply(Struct, kw_only=True):
     """The answer of ``/v1/embeddings``."""
 
+    object: str = "list"
     data: list[Vector]
     model: str
     usage: EmbeddingUsage | UnsetType = UNSET
-    object: str = "list"
 
 
 class ModelMeta(Wire):
@@ -373,21 +373,21 @@ class Architecture(Struct):
     output_modalities: list[str]
 
 
-class ModelRow(Struct):
+class ModelRow(Struct, kw_only=True):
     """A row of ``/v1/models``."""
 
     id: str
+    object: str = "model"
     created: int
     owned_by: str
-    object: str = "model"
     meta: ModelMeta | UnsetType = UNSET
     max_model_len: int | UnsetType = UNSET
     architecture: Architecture | UnsetType = UNSET
     capabilities: list[str] | UnsetType = UNSET
 
 
-class ModelList(Struct):
+class ModelList(Struct, kw_only=True):
     """``/v1/models``."""
 
-    data: list[ModelRow]
     object: str = "list"
+    data: list[ModelRow]
