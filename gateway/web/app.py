@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, cast
 
 from litestar import HttpMethod, Litestar, Request, Response, asgi, route
@@ -42,13 +43,7 @@ def listener_app(listener: Listener, config: Config, gateway: Gateway) -> ASGIAp
     """
     dialects = [DIALECTS[name] for name in listener.dialects]
     first = dialects[0].voice
-
-    def voice_of(path: str) -> Voice:
-        """The dialect that owns a path words its errors, else the listener's first."""
-        for dialect in dialects:
-            if path.startswith(dialect.prefixes):
-                return dialect.voice
-        return first
+    voice_of = voices(listener.dialects)
 
     handlers: dict[str, ControllerRouterHandler] = {}
     for dialect in dialects:
@@ -77,6 +72,16 @@ def listener_app(listener: Listener, config: Config, gateway: Gateway) -> ASGIAp
         request_max_body_size=None,
     )
     return guarded(cast("ASGIApp", app), listener, config.keys, gateway, voice_of)
+
+
+def voices(names: Sequence[str]) -> Callable[[str], Voice]:
+    """Path -> the dialect that owns it, else the first: who words an error that no route has."""
+    dialects = [DIALECTS[name] for name in names]
+
+    def voice_of(path: str) -> Voice:
+        return next((dialect.voice for dialect in dialects if path.startswith(dialect.prefixes)), dialects[0].voice)
+
+    return voice_of
 
 
 def _route(path: str, methods: dict[str, Handler], gateway: Gateway, voice: Voice) -> ControllerRouterHandler:

@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
+from canonical.errors import GatewayError
 from gateway.accesslog import AccessLog
-from gateway.config import ConfigError, Listener, Settled
+from gateway.config import Config, ConfigError, Listener, Settled
 from gateway.engine import Engine
-from gateway.web.app import listener_app
+from gateway.web.app import listener_app, voices
 from gateway.web.exchange import Gateway
+from gateway.web.protocol import HttpLimits, strict_protocol
 
 if TYPE_CHECKING:
     from litestar.types import ASGIApp, Receive, Scope, Send
@@ -69,7 +71,7 @@ async def serve(settled: Settled) -> None:
                 for bound, listener in zip(sockets, config.listeners, strict=True)
             }
         )
-        server = Server(_server_config(app), gateway, grace=config.limits.grace)
+        server = Server(_server_config(app, config), gateway, grace=config.limits.grace)
         for bound, listener in zip(sockets, config.listeners, strict=True):
             address = f"[{listener.host}]" if ":" in listener.host else listener.host
             print(
@@ -87,11 +89,18 @@ async def serve(settled: Settled) -> None:
             bound.close()
 
 
-def _server_config(app: ASGIApp) -> uvicorn.Config:
+def _server_config(app: ASGIApp, config: Config) -> uvicorn.Config:
+    limits = config.limits
+    voice_of = voices(config.listeners[0].dialects)
+
+    def refuse(status: int, message: str, path: bytes) -> bytes:
+        return voice_of(path.decode("latin-1")).error_body(GatewayError(message, status=status))
+
+    http_limits = HttpLimits(body=limits.body, head_time=limits.head_time, body_silence=limits.body_silence)
     return uvicorn.Config(
         app,
         loop="none",
-        http="httptools",
+        http=strict_protocol(http_limits, refuse),
         ws="none",
         lifespan="off",
         access_log=False,
