@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from msgspec import UNSET
 
 from adapters.dialect import Stamp
+from adapters.framing import encode_text
 from adapters.openai import wire
 from adapters.openai.reply import FINGERPRINT, REASONS, Stream, chat_logprobs, created, encode, total_usage
 from canonical.errors import BackendError
@@ -50,13 +51,13 @@ class ChatStream(Stream):
             case TextDelta():
                 if event.logprobs:
                     logprobs = encode(chat_logprobs(event.logprobs))
-                    text = self._text[choice] + encode(event.text)
+                    text = self._text[choice] + encode_text(event.text)
                     return text + b'},"logprobs":' + logprobs + b',"finish_reason":null}' + self._end
-                return self._text[choice] + encode(event.text) + self._text_end
+                return self._text[choice] + encode_text(event.text) + self._text_end
             case ToolCallDelta():
                 return self._before[choice] + self._call(event)
             case ReasoningDelta(text):
-                return self._before[choice] + b'{"reasoning_content":' + encode(text) + self._text_end
+                return self._before[choice] + b'{"reasoning_content":' + encode_text(text) + self._text_end
             case Started(model):
                 self._name = self._name or model
                 self._before[choice] = self._head() + b'{"index":%d,"delta":' % choice
@@ -68,7 +69,7 @@ class ChatStream(Stream):
                 return self._before[choice] + b'{},"logprobs":null,"finish_reason":"%b"}' % told.encode() + self._end
 
     def _call(self, event: ToolCallDelta) -> bytes:
-        arguments = encode(event.arguments)
+        arguments = encode_text(event.arguments)
         if self._legacy:
             _refuse_more(event.index)
             name = b'"name":' + encode(event.name) + b"," if event.name else b""

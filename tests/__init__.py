@@ -1,0 +1,1 @@
+"""Tests: stories and requests are data; otherwise one file a source file."""

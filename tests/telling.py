@@ -1,0 +1,102 @@
+"""Stories: one stream of events, and how each dialect tells it.
+
+A row of ``DIALECTS`` is a file's name in a story's folder and what makes its bytes out of events. A new dialect adds its
+rows here and its files there. ``python -m tests.telling`` writes every file anew, to be read with care before it is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from adapters.dialect import Ask, LoadAsk, Stamp
+from adapters.openai import serve as openai
+from canonical.events import Event, ReasoningDelta, ToolCallDelta, fold
+
+STORIES = Path(__file__).parent / "stories"
+STAMP = Stamp("story", lambda: 1_700_000_000_000_000_000)
+
+Tell = Callable[[Sequence[Event]], bytes]
+Read = Callable[[bytes], Ask | LoadAsk]
+
+_event = msgspec.json.Decoder(Event)
+
+
+class Story(NamedTuple):
+    """A folder of ``stories``."""
+
+    name: str
+    events: tuple[Event, ...]
+
+    @property
+    def folder(self) -> Path:
+        return STORIES / self.name
+
+    @property
+    def plain(self) -> bool:
+        """Whether a dialect without tool calls and reasoning can tell it."""
+        return not any(isinstance(event, ToolCallDelta | ReasoningDelta) for event in self.events)
+
+
+def streamed(read: Read, body: bytes) -> Tell:
+    """How the dialect of ``read`` streams an answer to the request ``body``."""
+
+    def tell(events: Sequence[Event]) -> bytes:
+        ask = read(body)
+        assert isinstance(ask, Ask)
+        assert ask.stream
+        encoder = ask.encoder(STAMP)
+        return b"".join([*(encoder.feed(event) for event in events), encoder.finish()])
+
+    return tell
+
+
+def whole(read: Read, body: bytes) -> Tell:
+    """How the dialect of ``read`` answers the request ``body`` at once; a line's end is added, as files have one."""
+
+    def tell(events: Sequence[Event]) -> bytes:
+        ask = read(body)
+        assert isinstance(ask, Ask)
+        assert not ask.stream
+        return ask.whole([fold(events)], STAMP).rstrip(b"\n") + b"\n"
+
+    return tell
+
+
+_TURN = b'"messages":[{"role":"user","content":"Hello"}]'
+_USAGE = b'"stream":true,"stream_options":{"include_usage":true}'
+
+DIALECTS: dict[str, Tell] = {
+    "openai.sse": streamed(openai.read_chat, b'{"model":"pip",' + _TURN + b"," + _USAGE + b"}"),
+    "openai.json": whole(openai.read_chat, b'{"model":"pip",' + _TURN + b"}"),
+    "completion.sse": streamed(openai.read_completion, b'{"model":"pip","prompt":"Hello",' + _USAGE + b"}"),
+    "completion.json": whole(openai.read_completion, b'{"model":"pip","prompt":"Hello"}'),
+}
+
+PLAIN_ONLY = frozenset({"completion.sse", "completion.json"})
+"""Dialects without words for tool calls and reasoning."""
+
+
+def stories() -> list[Story]:
+    """All of them, in the order of their names."""
+    found = []
+    for path in sorted(STORIES.glob("*/events.jsonl")):
+        events = tuple(_event.decode(line) for line in path.read_bytes().splitlines())
+        found.append(Story(path.parent.name, events))
+    return found
+
+
+def told() -> Iterator[tuple[Story, str]]:
+    """Every story with every file that must tell it."""
+    for story in stories():
+        for file in DIALECTS:
+            if story.plain or file not in PLAIN_ONLY:
+                yield story, file
+
+
+if __name__ == "__main__":
+    for story, file in told():
+        (story.folder / file).write_bytes(DIALECTS[file](story.events))
