@@ -57,11 +57,11 @@ class Engine:
                     async for batch in stream:
                         for event in batch:
                             check.feed(event)
-                        if not begun:
-                            begun = True
-                            first = self._clock()
                         if type(batch[-1]) is Finished:
-                            batch = [*batch[:-1], self._timed(batch[-1], arrived, leased, first)]
+                            batch = [*batch[:-1], self._timed(batch[-1], arrived, leased, first if begun else None)]
+                        elif not begun:
+                            first = self._clock()
+                        begun = True
                         yield batch
                     check.finish()
                     return
@@ -168,14 +168,15 @@ class Engine:
             return self._keep_alive
         return seconds(entry.keep_alive)
 
-    def _timed(self, event: Finished, arrived: int, leased: int, first: int) -> Finished:
+    def _timed(self, event: Finished, arrived: int, leased: int, first: int | None) -> Finished:
+        """Fill in what the backend did not measure; of an answer that came whole only the total is known."""
         now = self._clock()
         told = event.timings or Timings()
         measured = Timings(
             total=now - arrived,
-            load=leased - arrived,
-            prompt=first - leased if told.prompt is None else told.prompt,
-            eval=now - first if told.eval is None else told.eval,
+            load=told.load or leased - arrived,
+            prompt=first - leased if told.prompt is None and first is not None else told.prompt,
+            eval=now - first if told.eval is None and first is not None else told.eval,
         )
         return Finished(event.reason, event.usage, measured)
 

@@ -40,22 +40,22 @@ def directory(models: Sequence[ModelEntry], catalog: Mapping[str, Sequence[Model
 
     A catalog model whose name is taken is listed as ``backend/name``.
     """
-    known = {backend: {info.id: info for info in infos} for backend, infos in catalog.items()}
+    known = {backend: {spelling(info.id): info for info in infos} for backend, infos in catalog.items()}
     by_id: dict[str, Route] = {}
     rows: list[ModelInfo] = []
     for entry in models:
         name = entry.name or entry.id
-        info = known.get(entry.backend, {}).get(name)
+        info = known.get(entry.backend, {}).get(spelling(name))
         by_id[entry.id] = Route(entry.id, entry.backend, name, entry, info)
         rows.append(structs.replace(info or ModelInfo(id=entry.id), id=entry.id, backend=entry.backend))
     for entry in models:
         for alias in entry.aliases:
             by_id[alias] = by_id[entry.id]
-    configured = {(entry.backend, entry.name or entry.id) for entry in models}
+    configured = {(entry.backend, spelling(entry.name or entry.id)) for entry in models}
     for backend, infos in catalog.items():
         for info in infos:
             full = f"{backend}/{info.id}"
-            if (backend, info.id) not in configured:
+            if (backend, spelling(info.id)) not in configured:
                 id = full if info.id in by_id else info.id
                 by_id[id] = Route(id, backend, info.id, None, info)
                 rows.append(structs.replace(info, id=id, backend=backend))
