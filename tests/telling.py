@@ -13,6 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from adapters.dialect import Ask, LoadAsk, Stamp
+from adapters.ollama import serve as ollama
 from adapters.openai import serve as openai
 from canonical.events import Event, ReasoningDelta, ToolCallDelta, fold
 
@@ -68,12 +69,17 @@ def whole(read: Read, body: bytes) -> Tell:
 
 _TURN = b'"messages":[{"role":"user","content":"Hello"}]'
 _USAGE = b'"stream":true,"stream_options":{"include_usage":true}'
+_LOGPROBS = b',"logprobs":true,"top_logprobs":2'
 
 DIALECTS: dict[str, Tell] = {
     "openai.sse": streamed(openai.read_chat, b'{"model":"pip",' + _TURN + b"," + _USAGE + b"}"),
     "openai.json": whole(openai.read_chat, b'{"model":"pip",' + _TURN + b"}"),
     "completion.sse": streamed(openai.read_completion, b'{"model":"pip","prompt":"Hello",' + _USAGE + b"}"),
     "completion.json": whole(openai.read_completion, b'{"model":"pip","prompt":"Hello"}'),
+    "ollama.ndjson": streamed(ollama.read_chat, b'{"model":"pip",' + _TURN + _LOGPROBS + b"}"),
+    "ollama.json": whole(ollama.read_chat, b'{"model":"pip",' + _TURN + _LOGPROBS + b',"stream":false}'),
+    "generate.ndjson": streamed(ollama.read_generate, b'{"model":"pip","prompt":"Hello"' + _LOGPROBS + b"}"),
+    "generate.json": whole(ollama.read_generate, b'{"model":"pip","prompt":"Hello"' + _LOGPROBS + b',"stream":false}'),
 }
 
 PLAIN_ONLY = frozenset({"completion.sse", "completion.json"})
