@@ -1,0 +1,79 @@
+"""Golden requests: what each dialect's body means, and that the client halves write it so that it means the same."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from adapters.dialect import Ask
+from adapters.openai import call, serve
+from canonical.requests import Generate, Origin
+
+REQUESTS = Path(__file__).parent / "requests"
+
+READ: dict[str, Callable[[bytes], Ask]] = {
+    "openai.json": serve.read_chat,
+    "completion.json": serve.read_completion,
+}
+WRITE: dict[str, Callable[[Generate, str], bytes]] = {
+    "openai.json": call.write_chat,
+    "completion.json": call.write_completion,
+}
+
+_CASES = [path for file in READ for path in sorted(REQUESTS.glob(f"*/{file}"))]
+cases = pytest.mark.parametrize("path", _CASES, ids=[f"{path.parent.name}-{path.stem}" for path in _CASES])
+
+
+def canonical(request: Generate) -> dict[str, Any]:
+    """The request as plain JSON values, without its origin and what is at its default."""
+    values: dict[str, Any] = json.loads(msgspec.json.encode(bare(request)))
+    return _lean(values, json.loads(msgspec.json.encode(Generate(model=""))))
+
+
+def bare(request: Generate) -> Generate:
+    return msgspec.structs.replace(request, origin=Origin())
+
+
+def _lean(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    lean = {}
+    for name, value in values.items():
+        if name == "sampling":
+            value = _lean(value, defaults[name])
+        if name == "model" or value not in (defaults.get(name), {}):
+            lean[name] = value
+    return lean
+
+
+@cases
+def test_m4_a_body_means_its_canonical_request(path: Path) -> None:
+    (request,) = READ[path.name](path.read_bytes()).requests
+    assert canonical(request) == json.loads((path.parent / "canonical.json").read_bytes())
+    assert request.origin.body == path.read_bytes()
+
+
+@cases
+def test_m5_what_the_client_half_writes_means_the_same(path: Path) -> None:
+    (request,) = READ[path.name](path.read_bytes()).requests
+    (again,) = READ[path.name](WRITE[path.name](bare(request), request.model)).requests
+    assert bare(again) == bare(request)
+
+
+@cases
+def test_m5_fields_that_only_this_dialect_knows_travel_on(path: Path) -> None:
+    (request,) = READ[path.name](path.read_bytes()).requests
+    body, sent = json.loads(WRITE[path.name](request, "other")), json.loads(path.read_bytes())
+    assert body["model"] == "other"
+    for name in ("user", "metadata"):
+        assert body.get(name) == sent.get(name)
+
+
+if __name__ == "__main__":
+    for case in _CASES:
+        (found,) = READ[case.name](case.read_bytes()).requests
+        text = json.dumps(canonical(found), indent=1, ensure_ascii=False)
+        (case.parent / "canonical.json").write_text(text + "\n")
