@@ -1,0 +1,211 @@
+"""Canonical requests -> the JSON bodies that the engines read: the OpenAI adapter's, made safe for a model inside.
+
+A client's unknown fields reach an engine only by name from the tables here. Templates, slots, adapters, paths and
+addresses never do.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import msgspec
+from msgspec import Raw, structs
+
+from adapters.openai.call import write_chat, write_completion
+from canonical.errors import InvalidRequest, Unsupported
+from canonical.limits import check_grammar, check_schema
+from canonical.messages import Audio, Image
+from canonical.requests import Generate, Origin, Prompt, Sampling
+
+_INTEGERS = frozenset({"mirostat", "min_keep", "dry_allowed_length", "dry_penalty_last_n"})
+_NUMBERS = frozenset(
+    {
+        "mirostat_tau",
+        "mirostat_eta",
+        "dry_multiplier",
+        "dry_base",
+        "xtc_probability",
+        "xtc_threshold",
+        "top_n_sigma",
+        "dynatemp_range",
+        "dynatemp_exponent",
+    }
+)
+_SWITCHES = frozenset({"cache_prompt", "ignore_eos"})
+_BREAKERS = 32
+_KWARGS = 32
+_KWARG = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}\Z")
+_SEEDS = 2**32
+
+_encode = msgspec.json.Encoder().encode
+_json = msgspec.json.Decoder()
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What one model sets for all its requests."""
+
+    context: int
+    """Tokens per slot."""
+    fill: tuple[int, int, int] | None = None
+    """Token ids for filling a gap: before the prefix, before the suffix, before the middle."""
+    temperature: float | None = None
+    """For requests that say none."""
+
+
+def chat_body(request: Generate, limits: Limits, *, thinking: bool | None, vision: bool) -> bytes:
+    """The body of a chat. ``thinking`` goes to the template; None: the template has no such switch.
+
+    Raises:
+        Unsupported: pictures or sounds that this model cannot take, or links to them.
+        InvalidRequest: a client's extra field has a wrong value or breaks a limit.
+    """
+    for message in request.messages:
+        for part in message.parts:
+            if isinstance(part, Audio):
+                raise Unsupported("this model does not take audio", param="messages")
+            if isinstance(part, Image):
+                if not vision:
+                    raise Unsupported("this model does not support images", param="messages")
+                if isinstance(part.source, str):
+                    raise Unsupported("images must come as data: URLs; links are not followed", param="messages")
+    extras = _extras(request, limits)
+    kwargs = extras.pop("chat_template_kwargs", {})
+    if thinking is not None:
+        kwargs = {"enable_thinking": thinking, **kwargs}
+        if request.think in {"minimal", "low", "medium", "high", "max"}:
+            kwargs.setdefault("reasoning_effort", request.think)
+    if kwargs:
+        extras["chat_template_kwargs"] = kwargs
+    return _joined(write_chat(_settled(request, limits), "model"), extras)
+
+
+def completion_body(request: Generate, prompt: Prompt, limits: Limits) -> bytes:
+    """The body of a raw completion. Raises as ``chat_body``."""
+    extras = _extras(request, limits)
+    extras.pop("chat_template_kwargs", None)
+    pieces: list[int | str] | None = None
+    if prompt.suffix is not None:
+        if limits.fill is None:
+            raise Unsupported("this model does not support insert", param="suffix")
+        before, after, middle = limits.fill
+        pieces = [before, prompt.text, after, prompt.suffix, middle]
+        prompt = Prompt()
+    elif prompt.echo:
+        prompt = structs.replace(prompt, echo=False)  # said by the model object, which knows the text
+    if request.output is not None:
+        if request.output.schema is not None:
+            extras["json_schema"] = request.output.schema
+        else:
+            extras["json_schema"] = {"type": "object"}
+    body = write_completion(structs.replace(_settled(request, limits), prompt=prompt), "model")
+    if pieces is not None:
+        fields = msgspec.json.decode(body, type=dict[str, Raw])
+        fields["prompt"] = Raw(_encode(pieces))
+        body = _encode(fields)
+    return _joined(body, extras)
+
+
+def _settled(request: Generate, limits: Limits) -> Generate:
+    """The request as an engine wants it: always a stream (that is how it is stopped), values within bounds."""
+    given = request.sampling
+    sampling: Sampling = structs.replace(
+        given,
+        temperature=limits.temperature if given.temperature is None else given.temperature,
+        repeat_last_n=None if given.repeat_last_n is None else _window(given.repeat_last_n, limits),
+        seed=None if given.seed is None or given.seed < 0 else given.seed % _SEEDS,
+        max_tokens=None if given.max_tokens is None or given.max_tokens < 0 else given.max_tokens,
+        # A negative top_k means "all" to everybody; the engine takes 0 for that.
+        top_k=None if given.top_k is None else max(given.top_k, 0),
+    )
+    return structs.replace(request, stream=True, think=None, origin=Origin(), sampling=sampling)
+
+
+def _window(tokens: int, limits: Limits) -> int:
+    """A sampler's look back, clamped: a longer one than the context costs gigabytes and minutes."""
+    return limits.context if tokens < 0 else min(tokens, limits.context)
+
+
+def _joined(body: bytes, extras: dict[str, Any]) -> bytes:
+    # return_progress: a record per batch of the prompt, without which nothing could stop a long one.
+    return body[:-1] + b"," + _encode({"return_progress": True, **extras})[1:]
+
+
+def _extras(request: Generate, limits: Limits) -> dict[str, Any]:
+    dialect = request.origin.dialect
+    if dialect == "openai":
+        given = request.origin.extras(frozenset())
+    elif dialect == "ollama":
+        given = request.origin.extras(frozenset(), inside="options")
+    else:
+        return {}
+    found: dict[str, Any] = {}
+    for name, raw in given.items():
+        if name in _READERS:
+            value = _json.decode(raw)
+            if value is not None:
+                found[name] = _READERS[name](name, value, raw, limits)
+    return found
+
+
+def _integer(name: str, value: Any, _raw: Raw, limits: Limits) -> int:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool) or not -1 <= value < 2**31:
+        raise InvalidRequest(f"{name!r} must be an integer from -1", param=name, code="invalid_type")
+    return _window(value, limits) if name.endswith("last_n") else value
+
+
+def _number(name: str, value: Any, _raw: Raw, _limits: Limits) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or abs(value) > 1e9:
+        raise InvalidRequest(f"{name!r} must be a number", param=name, code="invalid_type")
+    return value
+
+
+def _switch(name: str, value: Any, _raw: Raw, _limits: Limits) -> bool:
+    if not isinstance(value, bool):
+        raise InvalidRequest(f"{name!r} must be true or false", param=name, code="invalid_type")
+    return value
+
+
+def _grammar(name: str, value: Any, _raw: Raw, _limits: Limits) -> str:
+    if not isinstance(value, str):
+        raise InvalidRequest(f"{name!r} must be a string", param=name, code="invalid_type")
+    check_grammar(value, param=name)
+    return value
+
+
+def _schema(name: str, value: Any, raw: Raw, _limits: Limits) -> Raw:
+    if not isinstance(value, dict):
+        raise InvalidRequest(f"{name!r} must be an object", param=name, code="invalid_type")
+    check_schema(raw, param=name)
+    return raw
+
+
+def _breakers(name: str, value: Any, _raw: Raw, _limits: Limits) -> list[str]:
+    right = isinstance(value, list) and len(value) <= _BREAKERS
+    if not right or not all(isinstance(text, str) and 0 < len(text) <= 64 for text in value):
+        raise InvalidRequest(f"{name!r} must be a list of at most {_BREAKERS} short strings", param=name)
+    return list(value)
+
+
+def _kwargs(name: str, value: Any, _raw: Raw, _limits: Limits) -> dict[str, Any]:
+    right = isinstance(value, dict) and len(value) <= _KWARGS
+    if not right or not all(
+        _KWARG.match(key) and isinstance(item, str | int | float | bool) and "template" not in key
+        for key, item in value.items()
+    ):
+        raise InvalidRequest(f"{name!r} must be an object of plain values", param=name)
+    return dict(value)
+
+
+_READERS = {
+    **dict.fromkeys(_INTEGERS, _integer),
+    **dict.fromkeys(_NUMBERS, _number),
+    **dict.fromkeys(_SWITCHES, _switch),
+    "grammar": _grammar,
+    "json_schema": _schema,
+    "dry_sequence_breakers": _breakers,
+    "chat_template_kwargs": _kwargs,
+}
