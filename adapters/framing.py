@@ -34,10 +34,11 @@ def sse(data: bytes) -> bytes:
 class LineReader:
     r"""Bytes in any slices -> whole lines without their end. A last line without ``\n`` is never passed on."""
 
-    __slots__ = ("_rest",)
+    __slots__ = ("_rest", "_size")
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest: list[bytes] = []
+        self._size = 0
 
     @property
     def pending(self) -> bool:
@@ -50,12 +51,19 @@ class LineReader:
         Raises:
             BackendError: a line exceeds ``RECORD_LIMIT``.
         """
-        if self._rest:
-            data = self._rest + data
         lines = data.split(b"\n")
-        self._rest = lines.pop()
-        if len(self._rest) > RECORD_LIMIT:
-            raise BackendError(f"the backend sent a frame of more than {RECORD_LIMIT} bytes")
+        last = lines.pop()
+        if lines:
+            if self._rest:
+                self._rest.append(lines[0])
+                lines[0] = b"".join(self._rest)
+            self._rest.clear()
+            self._size = 0
+        if last:
+            self._rest.append(last)
+            self._size += len(last)
+            if self._size > RECORD_LIMIT:
+                raise _too_long()
         return lines
 
 
@@ -65,13 +73,14 @@ class SseReader:
     A ``data`` line that is followed by no blank line is a half frame and dropped.
     """
 
-    __slots__ = ("_between", "_data", "_event", "_lines")
+    __slots__ = ("_between", "_data", "_event", "_lines", "_size")
 
     def __init__(self) -> None:
         self._between = True
         self._lines = LineReader()
         self._event = b""
         self._data: list[bytes] = []
+        self._size = 0
 
     def feed(self, data: bytes) -> list[tuple[bytes, bytes]]:
         """The events that ``data`` completes; comments and unknown fields are skipped.
@@ -92,11 +101,13 @@ class SseReader:
                 if self._data:
                     events.append((self._event, self._data[0] if len(self._data) == 1 else b"\n".join(self._data)))
                     self._data = []
+                    self._size = 0
                 self._event = b""
             elif line.startswith(b"data:"):
                 self._data.append(line[6:] if line[5:6] == b" " else line[5:])
-                if len(self._data) > 1 and sum(map(len, self._data)) > RECORD_LIMIT:
-                    raise BackendError(f"the backend sent a frame of more than {RECORD_LIMIT} bytes")
+                self._size += len(line)
+                if self._size > RECORD_LIMIT and len(self._data) > 1:
+                    raise _too_long()
             elif line.startswith(b"event:"):
                 self._event = line[6:].strip()
             elif line.startswith(b"error:"):
@@ -105,3 +116,7 @@ class SseReader:
                 self._data.append(line[6:].strip())
         self._between = not (self._data or self._event or self._lines.pending)
         return events
+
+
+def _too_long() -> BackendError:
+    return BackendError(f"the backend sent a frame of more than {RECORD_LIMIT} bytes")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from typing import Any, NoReturn
 
 from msgspec import Raw
@@ -50,7 +51,7 @@ def check_json(body: bytes) -> None:
         raise InvalidRequest("missing request body")
     if body.count(b"{") + body.count(b"[") > DEPTH:
         _check_depth(body)
-    if body.count(b",") > VALUES and _STRING.sub(b"", body).count(b",") > VALUES:
+    if body.count(b",") >= VALUES and _STRING.sub(b"", body).count(b",") >= VALUES:
         raise InvalidRequest(f"the body has more than {VALUES} values")
     try:
         text = body.decode()
@@ -134,7 +135,10 @@ def _check_bounds(schema: dict[str, Any], param: str) -> None:
 
 def _check_depth(body: bytes) -> None:
     depth = 0
-    for byte in _STRING.sub(b"", body).translate(None, _NOT_BRACKETS):
+    brackets = _STRING.sub(b"", body).translate(None, _NOT_BRACKETS)
+    if len(brackets) > 2 * VALUES:
+        raise InvalidRequest(f"the body has more than {VALUES} values")
+    for byte in brackets:
         depth += 1 if byte in b"[{" else -1
         if depth > DEPTH:
             raise InvalidRequest(f"the body is nested deeper than {DEPTH}")
@@ -142,8 +146,7 @@ def _check_depth(body: bytes) -> None:
 
 def _pairs(pairs: list[tuple[str, Any]]) -> None:
     if len({name for name, _ in pairs}) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = next(name for name, times in Counter(name for name, _ in pairs).items() if times > 1)
         raise ValueError(f"the name {twice[:80]!r} stands twice in one object")
 
 

@@ -1,0 +1,85 @@
+"""Media: the type is read off the bytes, and base64 goes both ways."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from canonical.errors import InvalidRequest
+from canonical.media import AUDIO_LIMIT, IMAGE_LIMIT, Blob, audio_from_base64, audio_type, image_from_base64, image_type
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (PNG, "image/png"),
+        (b"\xff\xd8\xff\xe0", "image/jpeg"),
+        (b"GIF87a", "image/gif"),
+        (b"GIF89a", "image/gif"),
+        (b"RIFF\0\0\0\0WEBPVP8 ", "image/webp"),
+        (b"RIFF\0\0\0\0WAVE", None),
+        (b"<svg>", None),
+        (b"", None),
+    ],
+)
+def test_image_type(data: bytes, kind: str | None) -> None:
+    assert image_type(data) == kind
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (b"RIFF\0\0\0\0WAVE", "audio/wav"),
+        (b"ID3\x04", "audio/mpeg"),
+        (b"\xff\xfb\x90", "audio/mpeg"),
+        (b"\xff\xf3", "audio/mpeg"),
+        (b"\xff\xd8\xff", None),
+        (b"\xff", None),
+        (b"OggS", None),
+    ],
+)
+def test_audio_type(data: bytes, kind: str | None) -> None:
+    assert audio_type(data) == kind
+
+
+@given(st.binary())
+def test_images_go_both_ways(tail: bytes) -> None:
+    blob = Blob(PNG + tail, "image/png")
+    assert image_from_base64(blob.base64(), param="p") == blob
+    assert image_from_base64(blob.data_url(), param="p") == blob
+
+
+def test_a_claimed_type_is_not_believed() -> None:
+    assert image_from_base64("data:image/jpeg;base64," + Blob(PNG, "").base64(), param="p").media_type == "image/png"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("%%%", "illegal base64"),
+        ("aGk", "illegal base64"),
+        ("ü", "illegal base64"),
+        ("aGVsbG8=", "unknown image format"),
+        ("", "unknown image format"),
+        ("data:image/png,abc", "must be base64"),
+        ("data:image/png;base64", "must be base64"),
+        ("A" * (IMAGE_LIMIT * 4 // 3 + 8), "at most"),
+    ],
+)
+def test_images_refused(text: str, words: str) -> None:
+    with pytest.raises(InvalidRequest, match=words) as caught:
+        image_from_base64(text, param="here")
+    assert caught.value.param == "here"
+
+
+def test_sounds() -> None:
+    wave = b"RIFF\0\0\0\0WAVE"
+    assert audio_from_base64(base64.b64encode(wave).decode(), param="p") == Blob(wave, "audio/wav")
+    for text, words in (("aGVsbG8=", "unknown audio"), ("!", "illegal base64"), ("A" * (AUDIO_LIMIT * 2), "at most")):
+        with pytest.raises(InvalidRequest, match=words):
+            audio_from_base64(text, param="p")
