@@ -1,31 +1,40 @@
 """config.yaml -> frozen structs. Strict: a typo, a wrong type or a missing variable is one error that names its place.
 
-``${NAME}`` in any text stands for an environment variable. YAML is read without tags, with few aliases and no name
-twice in one mapping. Backends check their own sections: their ``Settings`` struct says which keys they have.
+``${NAME}`` in any text stands for an environment variable. Backends check their own sections: their ``Settings`` struct
+says which keys they have. How YAML is read is ``strict_yaml``'s business.
 """
 
 from __future__ import annotations
 
 import importlib
 import ipaddress
+import math
 import os
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import Annotated, Any, Literal, TypeVar, cast
+from urllib.parse import urlsplit
 
 import msgspec
-import yaml
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
 
 from backends.base import TYPES, Backend, Section
+from canonical.durations import seconds
+from gateway.strict_yaml import YamlError, read_yaml
 
-SIZE_LIMIT = 1024 * 1024
-ALIAS_LIMIT = 100
+KEY_LENGTH = 8
+"""Characters a key has at least."""
 
 T = TypeVar("T")
+Seconds = Annotated[float, Meta(ge=0)]
+Count = Annotated[int, Meta(ge=0)]
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_BACKEND_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_KEY = re.compile(r"[!-~]+")
+_ORIGIN = re.compile(r"\*|[a-z*][a-z0-9+.*-]*://[^/\s]+")
+_ANY_ADDRESS = frozenset({"", "0.0.0.0", "::"})  # noqa: S104  # recognised here, not bound
 
 
 class ConfigError(Exception):
@@ -42,7 +51,7 @@ class Cors(Section, frozen=True):
 class Listener(Section, frozen=True):
     """One port, and the dialects it speaks; the first words the errors of paths that belong to none."""
 
-    port: int
+    port: Annotated[int, Meta(ge=0, le=65535)]
     host: str = "127.0.0.1"
     dialects: tuple[Literal["ollama", "openai"], ...] = ("ollama", "openai")
     hosts: tuple[str, ...] = ()
@@ -52,12 +61,7 @@ class Listener(Section, frozen=True):
     @property
     def loopback(self) -> bool:
         """Whether only this machine can reach it."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        return _is_loopback(self.host)
 
 
 class ModelEntry(Struct, frozen=True, kw_only=True):
@@ -84,13 +88,13 @@ class Defaults(Section, frozen=True):
 class Limits(Section, frozen=True):
     """Bounds on clients; seconds and bytes."""
 
-    body: int = 32 * 1024 * 1024
-    head_time: float = 10.0
-    body_silence: float = 30.0
-    waiting: int = 512
+    body: Count = 32 * 1024 * 1024
+    head_time: Seconds = 10.0
+    body_silence: Seconds = 30.0
+    waiting: Count = 512
     """Requests that may wait for one model."""
-    waiting_time: float = 60.0
-    grace: float = 30.0
+    waiting_time: Seconds = 60.0
+    grace: Seconds = 30.0
     """How long running answers may go on after SIGTERM."""
 
 
@@ -127,50 +131,32 @@ def load(path: Path, environ: Mapping[str, str] = os.environ) -> Settled:
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
     try:
-        return settle(_parse(text), base=path.parent, environ=environ)
-    except (ConfigError, msgspec.ValidationError) as error:
+        return settle(read_yaml(text), base=path.parent, environ=environ)
+    except (ConfigError, YamlError, msgspec.ValidationError) as error:
         raise ConfigError(f"{path}: {error}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path}: nested too deeply") from error
 
 
 def settle(document: Any, *, base: Path, environ: Mapping[str, str]) -> Settled:
-    """Check a parsed document. Relative paths in backends' settings count from ``base``."""
-    config = msgspec.convert(_expand(document or {}, "$", environ), Config, strict=False)
+    """Check a parsed document. Relative paths in backends' settings count from ``base``.
+
+    Raises:
+        ConfigError, msgspec.ValidationError: it says something that cannot be; the message names the place.
+    """
+    config = msgspec.convert(_expand({} if document is None else document, "$", environ), Config, strict=False)
     _check_listeners(config)
+    _check_keys(config)
+    _check_duration(config.keep_alive, "$.keep_alive")
     backends = {name: _backend(name, section, base) for name, section in config.backends.items()}
+    if not all(listener.loopback for listener in config.listeners):
+        for backend in backends.values():
+            if (expose := getattr(backend, "expose", None)) is not None:
+                expose()
     models = tuple(_model(index, entry, backends) for index, entry in enumerate(config.models))
-    _check_names(config, models)
+    _check_names(config, models, backends)
     _check_self_calls(config)
     return Settled(config=config, models=models, backends=backends)
-
-
-class _Loader(yaml.SafeLoader):
-    aliases = 0
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):  # type: ignore[no-untyped-call]  # untyped in its stubs
-            self.aliases += 1
-            if self.aliases > ALIAS_LIMIT:
-                raise ConfigError(f"more than {ALIAS_LIMIT} aliases")
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for name in names:
-            if names.count(name) > 1:
-                raise ConfigError(f"{name!r} stands twice in one mapping, line {node.start_mark.line + 1}")
-        return super().construct_mapping(node, deep)
-
-
-def _parse(text: bytes) -> Any:
-    if len(text) > SIZE_LIMIT:
-        raise ConfigError(f"larger than {SIZE_LIMIT} bytes")
-    try:
-        return yaml.load(text, _Loader)  # noqa: S506  # a SafeLoader, only stricter
-    except yaml.MarkedYAMLError as error:
-        where = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise ConfigError(f"not YAML: {error.problem}{where}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError("not YAML") from error
 
 
 def _expand(value: Any, place: str, environ: Mapping[str, str]) -> Any:
@@ -186,12 +172,16 @@ def _expand(value: Any, place: str, environ: Mapping[str, str]) -> Any:
             return {name: _expand(item, f"{place}.{name}", environ) for name, item in value.items()}
         case list():
             return [_expand(item, f"{place}[{index}]", environ) for index, item in enumerate(value)]
+        case float() if not math.isfinite(value):
+            raise ConfigError(f"a finite number is needed - at `{place}`")
         case _:
             return value
 
 
 def _backend(name: str, section: dict[str, Any], base: Path) -> Backend:
     place = f"$.backends.{name}"
+    if not _BACKEND_NAME.fullmatch(name):
+        raise ConfigError(f"a backend's name has letters, digits, `_`, `.` and `-` - at `{place}`")
     kind = section.get("type")
     if not isinstance(kind, str):
         raise ConfigError(f"missing `type` (one of {', '.join(sorted(TYPES))}) - at `{place}`")
@@ -201,10 +191,11 @@ def _backend(name: str, section: dict[str, Any], base: Path) -> Backend:
     module, _, attribute = target.partition(":")
     try:
         backend_class = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"cannot import {target}: {error} - at `{place}.type`") from error
+        settings_class = backend_class.Settings
+    except Exception as error:  # a module may fail in any way while it is imported
+        raise ConfigError(f"cannot use {target}: {error} - at `{place}.type`") from error
     rest = {key: value for key, value in section.items() if key != "type"}
-    settings = _convert(rest, backend_class.Settings, place)
+    settings = _convert(rest, settings_class, place)
     try:
         return cast("Backend", backend_class(name, settings, base))
     except ValueError as error:
@@ -225,6 +216,8 @@ def _model(index: int, entry: dict[str, Any], backends: dict[str, Backend]) -> M
     model = _convert({key: value for key, value in entry.items() if key in own}, ModelEntry, place)
     if model.backend not in backends:
         raise ConfigError(f"unknown backend {model.backend!r} - at `{place}.backend`")
+    if model.keep_alive is not None:
+        _check_duration(model.keep_alive, f"{place}.keep_alive")
     rest = {key: value for key, value in entry.items() if key not in own}
     backend = backends[model.backend]
     settings_class = getattr(backend, "ModelSettings", None)
@@ -238,16 +231,35 @@ def _model(index: int, entry: dict[str, Any], backends: dict[str, Backend]) -> M
     return model
 
 
+def _check_duration(value: float | str, place: str) -> None:
+    try:
+        seconds(value)
+    except ValueError as error:
+        raise ConfigError(f"{error} - at `{place}`") from error
+
+
+def _check_keys(config: Config) -> None:
+    """A key that no header can carry would lock everybody out. The messages never quote one."""
+    for index, key in enumerate(config.keys):
+        if len(key) < KEY_LENGTH or not _KEY.fullmatch(key):
+            raise ConfigError(
+                f"a key has at least {KEY_LENGTH} characters, all of them ASCII and none blank - at `$.keys[{index}]`"
+            )
+
+
 def _check_listeners(config: Config) -> None:
     if not config.listeners:
         raise ConfigError("no listener - at `$.listeners`")
     seen: set[tuple[str, int]] = set()
     for index, listener in enumerate(config.listeners):
         place = f"$.listeners[{index}]"
-        if not 0 <= listener.port < 65536:
-            raise ConfigError(f"port {listener.port} is none - at `{place}.port`")
         if not listener.dialects:
             raise ConfigError(f"no dialect - at `{place}.dialects`")
+        if len(set(listener.dialects)) < len(listener.dialects):
+            raise ConfigError(f"a dialect stands twice - at `{place}.dialects`")
+        for origin in listener.cors.origins:
+            if not _ORIGIN.fullmatch(origin):
+                raise ConfigError(f"an origin is scheme://host, without a path - at `{place}.cors.origins`")
         if listener.port and (listener.host, listener.port) in seen:
             raise ConfigError(f"port {listener.port} stands twice - at `{place}.port`")
         seen.add((listener.host, listener.port))
@@ -258,31 +270,72 @@ def _check_listeners(config: Config) -> None:
                 f"{listener.host} can be reached from other machines and no `keys` are set; "
                 f"set keys, or serve_the_whole_network_without_keys: true - at `{place}.host`"
             )
-    if any(len(key) < 8 for key in config.keys):
-        raise ConfigError("a key has at least 8 characters - at `$.keys`")
 
 
-def _check_names(config: Config, models: tuple[ModelEntry, ...]) -> None:
+def _check_names(config: Config, models: tuple[ModelEntry, ...], backends: dict[str, Backend]) -> None:
     owners: dict[str, str] = {}
-    for model in models:
+    targets: dict[tuple[str, str], str] = {}
+    for index, model in enumerate(models):
+        place = f"$.models[{index}]"
         for name in (model.id, *model.aliases):
+            if not name or not name.isprintable() or name != name.strip():
+                raise ConfigError(f"a name is printable and neither empty nor edged with blanks - at `{place}`")
             if name in owners:
-                raise ConfigError(f"the name {name!r} belongs to {owners[name]!r} already - at `$.models`")
+                raise ConfigError(f"the name {name!r} belongs to {owners[name]!r} already - at `{place}`")
             owners[name] = model.id
-    for model in models:
+        target = (model.backend, model.name or model.id)
+        if target in targets and hasattr(backends[model.backend], "ModelSettings"):
+            # One model has one group of settings there: the later would silently replace the earlier.
+            raise ConfigError(
+                f"{model.id!r} and {targets[target]!r} are one model of {model.backend!r}: use aliases - at `{place}`"
+            )
+        targets[target] = model.id
+
+    def known(name: str) -> bool:
+        return name in owners or name.partition("/")[0] in config.backends
+
+    for index, model in enumerate(models):
         for name in model.fallbacks:
+            if owners.get(name) == model.id:
+                raise ConfigError(f"{model.id!r} falls back to itself - at `$.models[{index}].fallbacks`")
             if name not in owners:
-                raise ConfigError(f"{model.id!r} falls back to {name!r}, which is no model here - at `$.models`")
+                raise ConfigError(
+                    f"{model.id!r} falls back to {name!r}, which is no model here - at `$.models[{index}].fallbacks`"
+                )
     for capability in Defaults.__struct_fields__:
         name = getattr(config.defaults, capability)
-        if name and models and name not in owners:
-            raise ConfigError(f"no model {name!r} - at `$.defaults.{capability}`")
+        if name and models and not known(name):
+            raise ConfigError(
+                f"no model {name!r} (a backend's own model is written backend/name) - at `$.defaults.{capability}`"
+            )
 
 
 def _check_self_calls(config: Config) -> None:
     """A backend that is one of our own listeners would call itself for ever."""
-    ports = {listener.port for listener in config.listeners}
     for name, section in config.backends.items():
-        match = re.match(r"https?://(127\.[\d.]+|localhost|\[::1\]):(\d+)", str(section.get("url", "")))
-        if match and int(match[2]) in ports:
-            raise ConfigError(f"port {match[2]} is this gateway's own listener - at `$.backends.{name}.url`")
+        try:
+            url = urlsplit(str(section.get("url", "")))
+            host, port = (url.hostname or "").rstrip("."), url.port or {"http": 80, "https": 443}.get(url.scheme)
+        except ValueError:
+            continue  # the backend has its own words for it
+        for listener in config.listeners:
+            if host and port == listener.port and _reaches(host, listener.host):
+                raise ConfigError(f"port {port} is this gateway's own listener - at `$.backends.{name}.url`")
+
+
+def _reaches(host: str, listening: str) -> bool:
+    """Whether calling ``host`` on a port of ours can end at a socket on ``listening``, as far as names tell."""
+    if host == listening.casefold():
+        return True
+    local = _is_loopback(host) or host in _ANY_ADDRESS
+    return local and (_is_loopback(listening) or listening in _ANY_ADDRESS)
+
+
+def _is_loopback(host: str) -> bool:
+    name = host.casefold()
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
