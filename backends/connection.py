@@ -57,7 +57,7 @@ class Keeper(Protocol):
         """Its response is complete and it may serve another request."""
 
     def lost(self, connection: Connection) -> None:
-        """It is closed."""
+        """It is closed; told at most once."""
 
 
 class Response:
@@ -242,7 +242,9 @@ class Response:
 
     def on_body(self, data: bytes) -> None:
         """A piece of content, freed from its framing."""
-        if not self._head_only:
+        if self._head_only:
+            self._keep = False  # a body where none can be: the next answer would begin with it
+        else:
             self._buffer.append(data)
             self._size += len(data)
 
@@ -325,13 +327,11 @@ class Response:
 class Connection(asyncio.Protocol):
     """A TCP or TLS connection; it outlives its responses."""
 
-    __slots__ = ("_keeper", "_poll", "idle_since", "loop", "made", "response", "transport")
+    __slots__ = ("_keeper", "_poll", "idle_since", "loop", "response", "transport")
 
     def __init__(self, keeper: Keeper, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.transport: asyncio.Transport | None = None
-        self.made = False
-        """It was open once, and so ``Keeper.lost`` is called."""
         self.response: Response | None = None
         self.idle_since = 0.0
         self._keeper = keeper
@@ -389,7 +389,6 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """TCP, and TLS where asked for, are up."""
         self.transport = cast("asyncio.Transport", transport)
-        self.made = True
         sock = transport.get_extra_info("socket")
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if hasattr(select, "poll"):  # Windows has none

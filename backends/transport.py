@@ -143,8 +143,9 @@ class Client:
 
     def lost(self, connection: Connection) -> None:
         """A connection is closed, and its place free. It may still stand among the idle ones: cheaper than a search."""
-        self._all.discard(connection)
-        self._freed()
+        if connection in self._all:
+            self._all.remove(connection)
+            self._freed()
 
     # Inside.
 
@@ -201,6 +202,7 @@ class Client:
         loop = asyncio.get_running_loop()
         address = self._address
         connection = Connection(self, loop)
+        self._all.add(connection)
         try:
             async with asyncio.timeout(self._limits.connect):
                 if address.tls and self._tls is None:
@@ -214,8 +216,9 @@ class Client:
                 )
         except BaseException as error:
             connection.abort()
-            if not connection.made:
-                self._freed()
+            # Not left to `connection_lost`: uvloop does not call it for a connection that is cancelled while it is
+            # being made, asyncio does.
+            self.lost(connection)
             if isinstance(error, TimeoutError):
                 limit = f"{self._limits.connect:g} s"
                 raise BackendTimeout(f"backend {self._name!r} could not be reached within {limit}") from None
@@ -226,7 +229,6 @@ class Client:
             connection.abort()
         if connection.transport is None or self._closed:
             raise BackendUnavailable(f"backend {self._name!r} cannot be reached: the connection was closed at once")
-        self._all.add(connection)
         return connection
 
     def _freed(self) -> None:
