@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from adapters.dialect import Ask, LoadAsk, Stamp
+from adapters.dialect import Ask
 from adapters.ollama import serve
 from canonical.errors import (
     BackendError,
@@ -19,15 +18,9 @@ from canonical.errors import (
     InvalidRequest,
     ModelNotFound,
     NotImplementedHere,
-    Unsupported,
 )
-from canonical.events import Completion, TextDelta, TokenLogprob, ToolCallDelta
-from canonical.media import Blob
-from canonical.messages import Image, Message, Reasoning, Text, ToolCall, ToolResult
-from canonical.requests import Embeddings, Generate, Output, Prompt, Sampling
-
-PNG = b"\x89PNG\r\n\x1a\n" + b"pixels"
-STAMP = Stamp("abc", lambda: 1787302800_104000123)
+from canonical.messages import Message, Text, ToolCall
+from canonical.requests import Generate, Output, Sampling
 
 
 def chat(**fields: Any) -> Generate:
@@ -168,8 +161,10 @@ def test_m2_an_upper_case_key_never_reaches_a_backend_beside_ours() -> None:
                 "messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}],
             },
             400,
-            "json: cannot unmarshal string into Go struct field ChatRequest.messages.tool_calls.function.arguments"
-            " of type api.ToolCallFunctionArguments",
+            (
+                "json: cannot unmarshal string into Go struct field ChatRequest.messages.tool_calls.function.arguments"
+                " of type api.ToolCallFunctionArguments"
+            ),
         ),
     ],
 )
@@ -299,15 +294,13 @@ def test_m2_keep_alive_is_a_number_or_a_duration(value: Any, seconds: float | No
         ("soon", 'time: invalid duration "soon"'),
         ("5x", 'time: unknown unit "x" in duration "5x"'),
         ("1m30", 'time: missing unit in duration "1m30"'),
-        ("1..s", 'time: unknown unit "" in duration "1..s"'),
+        ("1..s", 'time: invalid duration "1..s"'),
         ("9" * 200, 'time: invalid duration "' + "9" * 100 + '"'),
     ],
 )
 def test_m2_any_other_keep_alive_is_refused(value: Any, text: str) -> None:
     error = refused(serve.read_generate, {"model": "m", "prompt": "x", "keep_alive": value})
-    assert error.status == 400
-    if value != "1..s":
-        assert error.message == text
+    assert (error.status, error.message) == (400, text)
 
 
 def test_m2_options_are_renamed() -> None:
@@ -379,9 +372,7 @@ def test_m2_options_are_lenient_where_ollama_is(options: dict[str, Any], samplin
         ({"stop": ["a", 5]}, 'option "stop" must be of an array of strings'),
     ],
 )
-@pytest.mark.parametrize(
-    "read", [serve.read_chat, serve.read_generate, serve.read_embed, serve.read_embeddings]
-)
+@pytest.mark.parametrize("read", [serve.read_chat, serve.read_generate, serve.read_embed, serve.read_embeddings])
 def test_m2_an_option_of_a_wrong_type_is_named(
     read: Callable[[bytes], object], options: dict[str, Any], text: str
 ) -> None:
@@ -401,9 +392,7 @@ def test_m2_think_is_a_boolean_or_a_level(value: Any, think: str) -> None:
 def test_m2_another_think_level_is_refused(value: str) -> None:
     error = refused(serve.read_generate, {"model": "m", "prompt": "x", "think": value})
     assert error.status == 400
-    assert error.message == (
-        f'invalid think value: "{value}" (must be "high", "medium", "low", "max", true, or false)'
-    )
+    assert error.message == (f'invalid think value: "{value}" (must be "high", "medium", "low", "max", true, or false)')
 
 
 def test_m2_think_of_another_type_is_refused() -> None:

@@ -20,7 +20,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _CENTURIES_AHEAD = "2318-01-01T00:00:00.000000Z"
 _LONGEST = 2**63 / 1e9
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_STEP = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)([^0-9.]*)")
+_STEP = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(\.|[^0-9.]*)")
 _DURATION_LIMIT = 100
 """Characters: the longest duration that anybody means is far shorter."""
 
@@ -103,7 +103,7 @@ def _seconds_from_text(text: str) -> float:
     total, end = 0.0, 0
     while end < len(bare):
         step = _STEP.match(bare, end)
-        if step is None:
+        if step is None or step[2] == ".":
             raise _no_duration(text)
         number, unit = step.groups()
         if not unit and step.end() == len(bare) and end == 0:
