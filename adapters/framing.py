@@ -88,10 +88,19 @@ class SseReader:
         Raises:
             BackendError: an event exceeds ``RECORD_LIMIT``.
         """
-        if self._between and data.startswith(b"data: ") and data.endswith(b"\n\n") and b"\r" not in data:
+        if (
+            self._between
+            and data.startswith(b"data: ")
+            and data.endswith(b"\n\n")
+            and b"\r" not in data
+            and len(data) <= RECORD_LIMIT
+        ):
+            ends = data.count(b"\n")
+            if ends == 2:
+                return [(b"", data[6:-2])]
             whole = data[6:-2].split(b"\n\ndata: ")
             # The usual case: nothing but one-line events, as the count of line ends proves.
-            if data.count(b"\n") == 2 * len(whole) and len(data) <= RECORD_LIMIT:
+            if ends == 2 * len(whole):
                 return [(b"", event) for event in whole]
         events: list[tuple[bytes, bytes]] = []
         for line in self._lines.feed(data):
@@ -105,7 +114,7 @@ class SseReader:
                 self._event = b""
             elif line.startswith(b"data:"):
                 self._data.append(line[6:] if line[5:6] == b" " else line[5:])
-                self._size += len(line)
+                self._size += len(line) + 1
                 if self._size > RECORD_LIMIT and len(self._data) > 1:
                     raise _too_long()
             elif line.startswith(b"event:"):
