@@ -72,3 +72,11 @@ class Backend(Protocol):
 
     async def close(self) -> None:
         """Let go of connections and workers; models are closed before."""
+
+
+@runtime_checkable
+class Isolates(Protocol):
+    """A backend that puts a wall around native code where strangers can reach the gateway."""
+
+    def expose(self) -> None:
+        """Say that other machines can reach the gateway; called before any model opens."""

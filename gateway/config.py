@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta, Struct, field
 
-from backends.base import TYPES, Backend, Section
+from backends.base import TYPES, Backend, Isolates, Section
 from canonical.durations import seconds
 from gateway.strict_yaml import YamlError, read_yaml
 
@@ -151,8 +151,8 @@ def settle(document: Any, *, base: Path, environ: Mapping[str, str]) -> Settled:
     backends = {name: _backend(name, section, base) for name, section in config.backends.items()}
     if not all(listener.loopback for listener in config.listeners):
         for backend in backends.values():
-            if (expose := getattr(backend, "expose", None)) is not None:
-                expose()
+            if isinstance(backend, Isolates):
+                backend.expose()
     models = tuple(_model(index, entry, backends) for index, entry in enumerate(config.models))
     _check_names(config, models, backends)
     _check_self_calls(config)

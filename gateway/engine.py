@@ -55,6 +55,8 @@ class Engine:
                 stream = _generator(lease.model, request, required)
                 try:
                     async for batch in stream:
+                        if not batch:
+                            continue
                         for event in batch:
                             check.feed(event)
                         if type(batch[-1]) is Finished:

@@ -234,6 +234,11 @@ class Exchange:
                 raise
             # The grace period of a shutdown is over.
             await self._break_off(encoder, BackendUnavailable("the gateway is shutting down"))
+        except Exception as error:
+            if not self._status:
+                raise
+            self.gateway.access_log.crash(error)
+            await self._break_off(encoder, GatewayError("internal error"))
 
     async def _choice(self, encoder: Encoder, choice: int, request: Generate) -> None:
         feed, send = encoder.feed, self._send
