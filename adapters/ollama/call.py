@@ -14,11 +14,12 @@ from msgspec import Raw
 from adapters.ollama import wire
 from adapters.ollama.discovery import read_shown as read_show
 from adapters.ollama.discovery import read_tags
+from adapters.ollama.fields import read_reply
 from adapters.ollama.replies import ChatReader, GenerateReader, error_text, read_chat, read_embed, read_generate
 from adapters.ollama.times import write_keep_alive
 from adapters.ollama.values import arguments_object, write_format, write_options, write_think
 from adapters.upstream import upstream_error
-from canonical.errors import GatewayError, InvalidRequest, Unsupported
+from canonical.errors import BackendError, GatewayError, InvalidRequest, Unsupported
 from canonical.messages import Audio, Image, Message, Reasoning, ToolCall, ToolResult
 from canonical.requests import Embed, Generate, Origin, Prompt, Tool
 
@@ -101,8 +102,8 @@ def write_embed(request: Embed, model: str) -> bytes:
 def read_error(status: int, body: bytes, retry_after: str | None) -> GatewayError:
     """The error that a reply of ``status`` tells of, whatever its body is."""
     try:
-        fields = _error.decode(body)
-    except msgspec.DecodeError:
+        fields = read_reply(_error, body)
+    except BackendError:
         # A proxy's page in between; its text is not for our client.
         fields = {}
     text = error_text(fields["error"]) if fields.get("error") else ""

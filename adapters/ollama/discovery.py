@@ -9,14 +9,15 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
+from typing import TypeVar
 
 import msgspec
 from msgspec import UNSET, Raw, Struct
 
 from adapters.ollama import names, wire
-from adapters.ollama.fields import read_fields
+from adapters.ollama.fields import read_fields, read_reply
 from adapters.ollama.times import nanoseconds_from_rfc3339, rfc3339
-from canonical.errors import BackendError, InvalidRequest
+from canonical.errors import InvalidRequest
 from canonical.models import Capability, LoadedModel, ModelDetails, ModelInfo
 
 CAPABILITIES: tuple[tuple[str, tuple[Capability, ...]], ...] = (
@@ -28,6 +29,8 @@ CAPABILITIES: tuple[tuple[str, tuple[Capability, ...]], ...] = (
     ("thinking", (Capability.REASONING,)),
 )
 """Ollama's word -> ours, read in both directions; a word is said when the model can do any of its row."""
+
+Scalar = TypeVar("Scalar", str, int)
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _HIDDEN = frozenset(("general.name", "tokenizer.chat_template"))
@@ -115,10 +118,7 @@ def version_reply(version: str) -> bytes:
 
 def read_tags(body: bytes) -> list[ModelInfo]:
     """The models of another server's ``/api/tags``. Raises BackendError."""
-    try:
-        rows = _tags.decode(body).models or []
-    except msgspec.DecodeError as error:
-        raise BackendError(f"the backend's model list is not Ollama's: {error}") from error
+    rows = read_reply(_tags, body, "list of models").models or []
     found = []
     for row in rows:
         told = row.details or wire.Details()
@@ -143,10 +143,7 @@ def read_tags(body: bytes) -> list[ModelInfo]:
 
 def read_shown(body: bytes, name: str) -> ModelDetails:
     """Another server's ``/api/show`` on ``name``. Raises BackendError."""
-    try:
-        shown = _shown.decode(body)
-    except msgspec.DecodeError as error:
-        raise BackendError(f"the backend's model details are not Ollama's: {error}") from error
+    shown = read_reply(_shown, body, "description of a model")
     told = shown.details or wire.Details()
     metadata = shown.model_info or {}
     architecture = _text(metadata.get(_ARCHITECTURE))
@@ -225,10 +222,15 @@ def _read_capabilities(words: Sequence[str] | None, family: str | None) -> froze
 
 
 def _text(value: Raw | None) -> str:
-    found = msgspec.json.decode(value) if value is not None else None
-    return found if isinstance(found, str) else ""
+    return _scalar(value, str) or ""
 
 
 def _number(value: Raw | None) -> int:
-    found = msgspec.json.decode(value) if value is not None else None
-    return found if isinstance(found, int) and not isinstance(found, bool) else 0
+    return _scalar(value, int) or 0
+
+
+def _scalar(value: Raw | None, kind: type[Scalar]) -> Scalar | None:
+    try:
+        return None if value is None else msgspec.json.decode(value, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None

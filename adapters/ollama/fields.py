@@ -1,4 +1,7 @@
-"""A request's body -> its wire struct, with Ollama's leniency about keys and its wording of errors."""
+"""JSON -> wire struct: a client's request, with Ollama's leniency about keys and its wording of errors; a backend's reply.
+
+msgspec has three ways to refuse bytes (its own error, bad UTF-8, too deep a nesting); here they become one.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,11 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Raw
 
-from canonical.errors import InvalidRequest
+from canonical.errors import BackendError, InvalidRequest
 from canonical.limits import check_json
 
 Request = TypeVar("Request")
+Reply = TypeVar("Reply")
 Shape = dict[str, "Shape"]
 
 _UPPER_KEY = re.compile(rb'"[a-z_]*+[A-Z][A-Za-z_]*+"\s*+:')
@@ -40,6 +44,14 @@ def read_fields(decoder: msgspec.json.Decoder[Request], body: bytes) -> tuple[Re
     except msgspec.DecodeError as error:
         # A lone surrogate's escape, which Python's parser takes and msgspec does not.
         raise InvalidRequest(f"the body is not valid JSON: {error}") from error
+
+
+def read_reply(decoder: msgspec.json.Decoder[Reply], body: bytes, what: str = "line") -> Reply:
+    """A backend's ``body``. Raises BackendError, which calls it ``what``."""
+    try:
+        return decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BackendError(f"the backend sent a {what} that is not Ollama's: {error}") from error
 
 
 def _lowered(body: bytes, shape: Shape) -> bytes:

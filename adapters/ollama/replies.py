@@ -12,6 +12,7 @@ import msgspec
 
 from adapters.framing import LineReader
 from adapters.ollama import wire
+from adapters.ollama.fields import read_reply
 from canonical.errors import BackendError
 from canonical.events import (
     Event,
@@ -30,6 +31,7 @@ from canonical.requests import Embeddings
 _NO_TIMINGS = Timings()
 
 _answer = msgspec.json.Decoder(wire.Answer)
+_text = msgspec.json.Decoder(str)
 _embed = msgspec.json.Decoder(wire.EmbedReply)
 
 
@@ -54,33 +56,26 @@ class ChatReader:
         for line in self._lines.feed(data):
             if not line or line.isspace() or self._finished:
                 continue
-            try:
-                answer = _answer.decode(line)
-            except msgspec.DecodeError as error:
-                raise BackendError(f"the backend sent a line that is not Ollama's: {error}") from error
-            self._read(answer, events)
+            self._read(read_reply(_answer, line), events)
         return events
 
     def finish(self) -> list[Event]:
         """The last line, if it is whole but for its line break; a half one is dropped."""
         rest = self._lines.feed(b"\n")[0]
+        if self._finished:
+            return []
         try:
-            answer = _answer.decode(rest)
-        except msgspec.DecodeError:
+            answer = read_reply(_answer, rest)
+        except BackendError:
             return []
         events: list[Event] = []
-        if not self._finished:
-            self._read(answer, events)
+        self._read(answer, events)
         return events
 
     def whole(self, body: bytes) -> list[Event]:
         """The events of a reply that was not streamed. Raises BackendError as ``feed`` does."""
         events: list[Event] = []
-        try:
-            answer = _answer.decode(body)
-        except msgspec.DecodeError as error:
-            raise BackendError(f"the backend's reply is not Ollama's: {error}") from error
-        self._read(answer, events)
+        self._read(read_reply(_answer, body, "reply"), events)
         return events
 
     def _read(self, answer: wire.Answer, events: list[Event]) -> None:
@@ -116,12 +111,12 @@ class ChatReader:
         arguments = bytes(function.arguments)
         if arguments.startswith(b'"'):
             # Servers that only resemble Ollama send OpenAI's form, JSON within a string.
-            arguments = msgspec.json.decode(arguments, type=str).encode()
-        elif arguments in (b"", b"null"):
-            arguments = b"{}"
+            text = read_reply(_text, arguments, "tool call")
+        else:
+            text = arguments.decode(errors="replace")
         id = call.id if call.id and call.id not in self._calls else self._new_id()
         self._calls.append(id)
-        return ToolCallDelta(len(self._calls) - 1, id, function.name, arguments.decode())
+        return ToolCallDelta(len(self._calls) - 1, id, function.name, "{}" if text in ("", "null") else text)
 
 
 class GenerateReader(ChatReader):
@@ -147,10 +142,7 @@ def read_generate(body: bytes, new_id: Callable[[], str]) -> list[Event]:
 
 def read_embed(body: bytes) -> Embeddings:
     """The reply of ``/api/embed``. Raises BackendError."""
-    try:
-        reply = _embed.decode(body)
-    except msgspec.DecodeError as error:
-        raise BackendError(f"the backend's embeddings are not Ollama's: {error}") from error
+    reply = read_reply(_embed, body, "list of embeddings")
     count = reply.prompt_eval_count
     return Embeddings(
         model=reply.model or "",
