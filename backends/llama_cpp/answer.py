@@ -1,0 +1,144 @@
+"""A model's raw bytes -> OpenAI-shaped chunks: whole characters, stop strings, thoughts, tool calls, log probabilities.
+
+For the engine that has none of this itself. Pure: bytes in, bytes out.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from backends.llama_cpp.engine import Kind
+from backends.llama_cpp.tags import Call, ToolSplitter
+from canonical.events import ReasoningDelta
+from canonical.think import ThinkSplitter, held
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Text:
+    """Bytes of tokens -> text; never half a character, never a stop string nor the beginning of one."""
+
+    def __init__(self, stops: list[str]) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._stops = [stop for stop in stops if stop]
+        self._held = ""
+        self.stopped = False
+
+    def feed(self, data: bytes, *, final: bool = False) -> str:
+        """The text that ``data`` settles; nothing follows once ``stopped``."""
+        text = self._held + self._decoder.decode(data, final)
+        self._held = ""
+        found = min((at for at in (text.find(stop) for stop in self._stops) if at >= 0), default=-1)
+        if found >= 0:
+            self.stopped = True
+            return text[:found]
+        if not final and self._stops:
+            count = max(held(text, stop) for stop in self._stops)
+            if count:
+                self._held, text = text[-count:], text[:-count]
+        return text
+
+
+class Writer:
+    """One answer's chunks.
+
+    ``thinks``: None where the model has no such tags, else whether the prompt has already opened one. ``calls``: whether
+    tool calls are looked for.
+    """
+
+    def __init__(self, kind: Kind, *, thinks: bool | None, calls: bool, new_id: Callable[[], str]) -> None:
+        self._chat = kind == "chat"
+        self._think = ThinkSplitter(thinking=thinks) if self._chat and thinks is not None else None
+        self._tools = ToolSplitter() if self._chat and calls else None
+        self._new_id = new_id
+        self._calls = 0
+        self._logprobs: list[dict[str, Any]] = []
+
+    def begin(self) -> bytes:
+        """The chunk that says that the answer has begun."""
+        return self._chunk({"role": "assistant", "content": ""} if self._chat else "")
+
+    def feed(self, text: str, logprobs: list[dict[str, Any]]) -> list[bytes]:
+        """The chunks that ``text`` settles. ``logprobs`` of its tokens go out with the next text there is."""
+        self._logprobs += logprobs
+        if not self._chat:
+            return [self._chunk(text)] if text else []
+        if self._think is None:
+            return self._texts([text]) if text else []
+        return self._thoughts(self._think.feed(text)) if text else []
+
+    def finish(self, reason: str) -> list[bytes]:
+        """What was held back, and the finish reason."""
+        chunks: list[bytes] = []
+        if self._think is not None:
+            chunks += self._thoughts(self._think.finish())
+        if self._tools is not None:
+            chunks += self._pieces(self._tools.finish())
+        if self._logprobs:
+            chunks.append(self._chunk({"content": ""} if self._chat else ""))
+        if self._calls and reason == "stop":
+            reason = "tool_calls"
+        chunks.append(self._chunk({} if self._chat else "", reason))
+        return chunks
+
+    def _thoughts(self, events: list[Any]) -> list[bytes]:
+        chunks: list[bytes] = []
+        for event in events:
+            if isinstance(event, ReasoningDelta):
+                self._logprobs.clear()  # they belong to tokens that are no content
+                chunks.append(self._chunk({"reasoning_content": event.text}))
+            else:
+                chunks += self._texts([event.text])
+        return chunks
+
+    def _texts(self, texts: list[str]) -> list[bytes]:
+        if self._tools is None:
+            return [self._chunk({"content": text}) for text in texts]
+        return [chunk for text in texts for chunk in self._pieces(self._tools.feed(text))]
+
+    def _pieces(self, pieces: list[str | Call]) -> list[bytes]:
+        chunks: list[bytes] = []
+        for piece in pieces:
+            if isinstance(piece, str):
+                chunks.append(self._chunk({"content": piece}))
+            else:
+                function = {"name": piece.name, "arguments": piece.arguments}
+                call = {"index": self._calls, "id": self._new_id(), "type": "function", "function": function}
+                self._calls += 1
+                self._logprobs.clear()
+                chunks.append(self._chunk({"tool_calls": [call]}))
+        return chunks
+
+    def _chunk(self, delta: dict[str, Any] | str, reason: str | None = None) -> bytes:
+        choice: dict[str, Any] = {"index": 0, "finish_reason": reason, "delta" if self._chat else "text": delta}
+        if self._logprobs and (delta if isinstance(delta, str) else "content" in delta or reason):
+            choice["logprobs"] = {"content": self._logprobs}
+            self._logprobs = []
+        return _encode({"choices": [choice], "model": "model"})
+
+
+def usage(*, prompt: int, cached: int, completion: int, prompt_ms: float, eval_ms: float) -> bytes:
+    """The last chunk."""
+    return _encode(
+        {
+            "choices": [],
+            "model": "model",
+            "usage": {
+                "prompt_tokens": prompt,
+                "completion_tokens": completion,
+                "total_tokens": prompt + completion,
+                "prompt_tokens_details": {"cached_tokens": cached},
+            },
+            "timings": {
+                "cache_n": cached,
+                "prompt_n": prompt - cached,
+                "prompt_ms": prompt_ms,
+                "predicted_n": completion,
+                "predicted_ms": eval_ms,
+            },
+        }
+    )
