@@ -1,4 +1,8 @@
-"""What the backends offer, kept fresh beside the requests: a dead backend costs its own models, never the list's time."""
+"""What the backends offer, kept fresh beside the requests.
+
+A dead backend costs its own rows, never the list's time: one that was slow once is not waited for again until it has
+answered, and then it is back in the list.
+"""
 
 from __future__ import annotations
 
@@ -32,6 +36,10 @@ class Catalog:
         self._lists: dict[str, list[ModelInfo]] = {}
         self._asked: dict[str, float] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
+        self._silent: set[str] = set()
+        """Backends whose last answer was a failure; their last list still says which names are theirs."""
+        self._slow: set[str] = set()
+        """Backends that nobody waits for."""
         self.names: Directory = directory(models, {})
 
     async def refresh(self, *, force: bool = False) -> Directory:
@@ -42,25 +50,45 @@ class Catalog:
                 self._asked[name] = now
                 task = asyncio.create_task(self._ask(name, backend))
                 self._running[name] = task
-        if self._running:
-            await asyncio.wait(self._running.values(), timeout=PATIENCE)
+        awaited = {task: name for name, task in self._running.items() if name not in self._slow}
+        if awaited:
+            _, late = await asyncio.wait(awaited, timeout=PATIENCE)
+            self._slow.update(awaited[task] for task in late)
         return self.names
 
     async def _ask(self, name: str, backend: Backend) -> None:
         try:
             found = await backend.models()
         except GatewayError as error:
-            logger.warning("backend %s cannot list its models: %s", name, error.message)
-            found = []
+            if name not in self._silent:
+                logger.warning("backend %s cannot list its models: %s", name, error.message)
+            self._tell(name, None)
+        except Exception:  # one backend's defect must not cost the list
+            logger.exception("backend %s cannot list its models", name)
+            self._tell(name, None)
+        else:
+            self._slow.discard(name)
+            self._tell(name, found)
         finally:
             del self._running[name]
-        if found != self._lists.get(name):
+
+    def _tell(self, name: str, found: list[ModelInfo] | None) -> None:
+        """Note an answer; None: a failure."""
+        if found is None:
+            if name in self._silent:
+                return
+            self._silent.add(name)
+        elif name in self._silent or found != self._lists.get(name):
+            self._silent.discard(name)
             self._lists[name] = found
-            ordered = {name: self._lists[name] for name in self._backends if name in self._lists}
-            self.names = directory(self._models, ordered)
+        else:
+            return
+        ordered = {backend: self._lists[backend] for backend in self._backends if backend in self._lists}
+        self.names = directory(self._models, ordered, silent=self._silent)
 
     async def close(self) -> None:
         """Stop asking."""
-        for task in list(self._running.values()):
+        running = list(self._running.values())
+        for task in running:
             task.cancel()
-        await asyncio.gather(*self._running.values(), return_exceptions=True)
+        await asyncio.gather(*running, return_exceptions=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 
@@ -20,6 +21,7 @@ from gateway.pool import Lease, Pool
 from gateway.router import Route, check_needs, resolve
 
 _EMBED = frozenset({Capability.EMBED})
+_REASONING = frozenset({Capability.REASONING})
 
 
 class Engine:
@@ -31,7 +33,6 @@ class Engine:
         self._defaults = config.defaults
         self._keep_alive = seconds(config.keep_alive)
         self._backends = settled.backends
-        self._entries = {entry.id: entry for entry in settled.models}
         self._catalog = Catalog(settled.backends, settled.models, clock=time.monotonic)
         self._pool = Pool(waiting=config.limits.waiting, waiting_time=config.limits.waiting_time)
 
@@ -44,6 +45,9 @@ class Engine:
         arrived = self._clock()
         check_generate(request)
         required = needs(request)
+        if request.origin.dialect == "ollama" and request.think not in {None, "off"}:
+            # Its clients expect a refusal and try again without; OpenAI's expect the wish to be ignored.
+            required |= _REASONING
         candidates = self._candidates(await self._route(request.model, required))
         for candidate in candidates:
             lease: Lease | None = None
@@ -52,7 +56,7 @@ class Engine:
                 lease = await self._lease(candidate, request.keep_alive)
                 leased = first = self._clock()
                 check = Check()
-                stream = _generator(lease.model, request, required)
+                stream = _generator(candidate, lease.model, request, required)
                 try:
                     async for batch in stream:
                         if not batch:
@@ -83,8 +87,10 @@ class Engine:
         lease = await self._lease(route, request.keep_alive)
         try:
             leased = self._clock()
+            name = request.model or route.id
+            check_needs(name, _EMBED, lease.model.info)
             if not isinstance(lease.model, Embeds):
-                raise Unsupported(f'"{request.model}" does not support embed', param="model")
+                raise Unsupported(f'"{name}" does not support embed', param="model")
             if request.inputs:
                 answer = await lease.model.embed(request)
             else:
@@ -123,7 +129,7 @@ class Engine:
         """The models that hold memory of this machine now."""
         public = {(route.backend, route.name): route.id for route in reversed(self._catalog.names.by_id.values())}
         rows: list[LoadedModel] = []
-        now, epoch = time.monotonic(), time.time_ns()
+        now, epoch = asyncio.get_running_loop().time(), time.time_ns()
         for resident in self._pool.residents():
             model = resident.model
             if model is None or not model.slots:
@@ -184,10 +190,11 @@ class Engine:
 
 
 def _generator(
-    model: Model, request: Generate, required: frozenset[Capability]
+    route: Route, model: Model, request: Generate, required: frozenset[Capability]
 ) -> AsyncGenerator[Sequence[Event], None]:
-    check_needs(request.model, required, model.info)
+    name = request.model or route.id
+    check_needs(name, required, model.info)
     if not isinstance(model, Generates):
         verb = "chat" if request.prompt is None else "generate"
-        raise Unsupported(f'"{request.model}" does not support {verb}', param="model")
+        raise Unsupported(f'"{name}" does not support {verb}', param="model")
     return model.generate(request)

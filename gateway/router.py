@@ -1,12 +1,12 @@
 """A name -> where to send the request. Pure: the catalog is handed in.
 
-In order: exact id, alias, ``backend/name``, another spelling (``name:latest``, letter case), a name of a backend's
-catalog, and for no name at all the default of the capability.
+In order: exact id, alias, ``backend/name``, another spelling of these (``name:latest``, letter case), a name of a
+backend's catalog and its spellings, and for no name at all the default of the capability.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from msgspec import Struct, structs
 
@@ -35,37 +35,60 @@ class Directory(Struct, frozen=True):
     """What a model list shows: one row an id."""
 
 
-def directory(models: Sequence[ModelEntry], catalog: Mapping[str, Sequence[ModelInfo]]) -> Directory:
-    """Put configured models and the backends' catalogs together; what is configured wins a name.
+def directory(
+    models: Sequence[ModelEntry], catalog: Mapping[str, Sequence[ModelInfo]], *, silent: Collection[str] = ()
+) -> Directory:
+    """Put configured models and the backends' catalogs together; what is configured wins a name in any spelling.
 
-    A catalog model whose name is taken is listed as ``backend/name``.
+    A catalog model whose name is taken is listed as ``backend/name``. The models of a ``silent`` backend, which cannot
+    be reached now, are not listed and keep their names: whoever asks for one learns of the failure, and nobody gets
+    another model under its name.
     """
-    known = {backend: {spelling(info.id): info for info in infos} for backend, infos in catalog.items()}
     by_id: dict[str, Route] = {}
     rows: list[ModelInfo] = []
+    listed: set[tuple[str, str]] = set()
+    known = {backend: _Known(infos) for backend, infos in catalog.items()}
     for entry in models:
         name = entry.name or entry.id
-        info = known.get(entry.backend, {}).get(spelling(name))
+        info = known[entry.backend].find(name) if entry.backend in known else None
         by_id[entry.id] = Route(entry.id, entry.backend, name, entry, info)
         rows.append(structs.replace(info or ModelInfo(id=entry.id), id=entry.id, backend=entry.backend))
+        listed.add((entry.backend, info.id if info is not None else name))
     for entry in models:
         for alias in entry.aliases:
             by_id[alias] = by_id[entry.id]
-    configured = {(entry.backend, spelling(entry.name or entry.id)) for entry in models}
-    for backend, infos in catalog.items():
-        for info in infos:
-            full = f"{backend}/{info.id}"
-            if (backend, spelling(info.id)) not in configured:
-                id = full if info.id in by_id else info.id
-                by_id[id] = Route(id, backend, info.id, None, info)
-                rows.append(structs.replace(info, id=id, backend=backend))
-            by_id.setdefault(full, Route(full, backend, info.id, None, info))
     for entry in models:
         by_id.setdefault(f"{entry.backend}/{entry.name or entry.id}", by_id[entry.id])
     by_spelling: dict[str, Route] = {}
     for id, route in by_id.items():
         by_spelling.setdefault(spelling(id), route)
+    taken = frozenset(by_spelling)
+    for backend, infos in known.items():
+        for info in infos.by_id.values():
+            full = f"{backend}/{info.id}"
+            if (backend, info.id) not in listed:
+                id = full if info.id in by_id or spelling(info.id) in taken else info.id
+                if id in by_id or not info.id:
+                    continue  # even its long name means something else here
+                by_id[id] = Route(id, backend, info.id, None, info)
+                if backend not in silent:
+                    rows.append(structs.replace(info, id=id, backend=backend))
+            by_id.setdefault(full, Route(full, backend, info.id, None, info))
+    for id, route in by_id.items():
+        by_spelling.setdefault(spelling(id), route)
     return Directory(by_id, by_spelling, tuple(rows))
+
+
+class _Known:
+    """One backend's catalog, by name and by spelling."""
+
+    def __init__(self, infos: Sequence[ModelInfo]) -> None:
+        self.by_id = {info.id: info for info in reversed(infos)}
+        self.by_id = dict(reversed(self.by_id.items()))
+        self._by_spelling = {spelling(info.id): info for info in reversed(infos)}
+
+    def find(self, name: str) -> ModelInfo | None:
+        return self.by_id.get(name) or self._by_spelling.get(spelling(name))
 
 
 def spelling(name: str) -> str:
@@ -88,9 +111,9 @@ def resolve(name: str, needs: frozenset[Capability], names: Directory, defaults:
             raise NoModelLoaded("model is required", param="model", code="missing_required_parameter")
     route = names.by_id.get(wanted) or names.by_spelling.get(spelling(wanted))
     if route is None:
-        raise ModelNotFound(f"model '{name}' not found", param="model")
+        raise ModelNotFound(f"model '{wanted}' not found", param="model")
     if route.info is not None:
-        check_needs(name, needs, route.info)
+        check_needs(wanted, needs, route.info)
     return route
 
 
@@ -110,5 +133,7 @@ def check_needs(name: str, needs: frozenset[Capability], info: ModelInfo) -> Non
             raise Unsupported(f"{name} does not support images", param="messages")
         case Capability.COMPLETE:
             raise Unsupported(f'"{name}" does not support generate', param="model")
+        case Capability.REASONING:
+            raise Unsupported(f'"{name}" does not support thinking', param="think")
         case _:
             raise Unsupported(f'"{name}" does not support {missing}', param="model")
