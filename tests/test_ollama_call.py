@@ -402,8 +402,9 @@ def test_m5_lines_of_generate() -> None:
 def test_m5_a_line_that_is_no_answer_is_an_error(line: bytes, text: str) -> None:
     with pytest.raises(BackendError, match=text):
         call.ChatReader(new_id).feed(line + b"\n")
-    with pytest.raises(BackendError):
-        call.read_chat(line, new_id)
+    for read in (call.read_chat, call.read_generate):
+        with pytest.raises(BackendError):
+            read(line, new_id)
 
 
 def test_m5_an_endless_line_is_an_error() -> None:

@@ -10,19 +10,25 @@ from typing import Any
 import msgspec
 import pytest
 
-from adapters.dialect import Ask
+from adapters.dialect import Ask, LoadAsk
+from adapters.ollama import call as ollama_call
+from adapters.ollama import serve as ollama_serve
 from adapters.openai import call, serve
 from canonical.requests import Generate, Origin
 
 REQUESTS = Path(__file__).parent / "requests"
 
-READ: dict[str, Callable[[bytes], Ask]] = {
+READ: dict[str, Callable[[bytes], Ask | LoadAsk]] = {
     "openai.json": serve.read_chat,
     "completion.json": serve.read_completion,
+    "ollama.json": ollama_serve.read_chat,
+    "generate.json": ollama_serve.read_generate,
 }
 WRITE: dict[str, Callable[[Generate, str], bytes]] = {
     "openai.json": call.write_chat,
     "completion.json": call.write_completion,
+    "ollama.json": ollama_call.write_chat,
+    "generate.json": ollama_call.write_generate,
 }
 
 _CASES = [path for file in READ for path in sorted(REQUESTS.glob(f"*/{file}"))]
@@ -68,7 +74,7 @@ def test_m5_fields_that_only_this_dialect_knows_travel_on(path: Path) -> None:
     (request,) = READ[path.name](path.read_bytes()).requests
     body, sent = json.loads(WRITE[path.name](request, "other")), json.loads(path.read_bytes())
     assert body["model"] == "other"
-    for name in ("user", "metadata"):
+    for name in ("user", "metadata", "truncate"):
         assert body.get(name) == sent.get(name)
 
 
