@@ -22,6 +22,9 @@ STREAMS = frozenset({"text/event-stream"})
 class OpenAISettings(RemoteSettings, frozen=True):
     """``url`` is what an SDK calls the base URL: with or without its ``/v1``."""
 
+    max_tokens_field: call.Limit = "max_tokens"
+    """How this server wants the limit spelled; reasoning models of clouds know only ``max_completion_tokens``."""
+
 
 class OpenAIBackend:
     """The models of one server."""
@@ -32,6 +35,7 @@ class OpenAIBackend:
         """``base`` is the folder from which relative paths in settings count. Raises ValueError."""
         self._upstream = Upstream(name, settings, base, prefix=base_path, read_error=call.read_error)
         self._catalog = Catalog(name, settings.models)
+        self._limit = settings.max_tokens_field
         self._list = self._upstream.head("GET", "/models")
         self._chat = self._upstream.head("POST", "/chat/completions")
         self._completion = self._upstream.head("POST", "/completions")
@@ -55,6 +59,7 @@ class OpenAIBackend:
         return OpenAIModel(
             self._upstream,
             self._catalog.info(name),
+            limit=self._limit,
             chat=self._chat,
             completion=self._completion,
             embeddings=self._embeddings,
@@ -68,9 +73,12 @@ class OpenAIBackend:
 class OpenAIModel(Handle):
     """One model of the server."""
 
-    def __init__(self, upstream: Upstream, info: ModelInfo, *, chat: Head, completion: Head, embeddings: Head) -> None:
+    def __init__(
+        self, upstream: Upstream, info: ModelInfo, *, limit: call.Limit, chat: Head, completion: Head, embeddings: Head
+    ) -> None:
         super().__init__(info)
         self._upstream = upstream
+        self._limit = limit
         self._chat = chat
         self._completion = completion
         self._embeddings = embeddings
@@ -79,7 +87,7 @@ class OpenAIModel(Handle):
         """Go on with the conversation, or with the prompt as it stands."""
         name = self.info.id
         if request.prompt is None:
-            body = call.write_chat(request, name)
+            body = call.write_chat(request, name, limit=self._limit)
             whole = partial(call.read_chat, new_id=new_id)
             exchange = Exchange(self._chat, body, partial(call.ChatReader, new_id), whole, STREAMS)
         else:

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
-import msgspec
-from msgspec import Meta, Raw, Struct, structs
+from msgspec import Meta, Struct, structs
 
 from adapters.dialect import Reader
 from adapters.upstream import retry_seconds
@@ -112,8 +111,8 @@ class Upstream:
             self._headers["Authorization"] = f"Bearer {self._key}"
         self._data = Client(name, address, limits)
         # Its own connections and patience: a list of models waits neither behind generations nor as long as they may.
-        quick = structs.replace(limits, connections=8, first_byte=min(30.0, limits.first_byte), total=min(60.0, limits.total))  # fmt: skip
-        self._control = Client(name, address, quick)
+        soon, whole = min(30.0, limits.first_byte), min(60.0, limits.total)
+        self._control = Client(name, address, structs.replace(limits, connections=8, first_byte=soon, total=whole))
 
     def head(self, method: str, path: str) -> Head:
         """Prepare a request to ``path`` under the URL."""
@@ -152,16 +151,15 @@ class Upstream:
                                 events = reader.feed(data)
                             else:
                                 ended = True
-                                # A line's end may be missing where the body's end is certain: one JSON object.
-                                last = reader.feed(b"\n") if media_type == "application/json" else []
-                                events = last + reader.finish()
+                                events = reader.finish()
                         if events:
                             if _finished(events):
                                 ended = True
                                 response.drain()
                             yield events
                 elif _is_json(media_type):
-                    yield self._whole(exchange, await response.body())
+                    # Also in place of a stream: an error with status 200, as LM Studio sends it.
+                    yield exchange.whole(await response.body())
                 else:
                     raise BackendError(f"backend {self.name!r} answered with {media_type[:80]!r}, which is no answer")
             finally:
@@ -169,6 +167,8 @@ class Upstream:
         except GatewayError as error:
             self._redact(error)
             raise
+        except UnicodeDecodeError as error:
+            raise self._no_text(error) from error
 
     async def close(self) -> None:
         """Close all connections."""
@@ -186,16 +186,16 @@ class Upstream:
                 answer = await response.body()
             finally:
                 response.close()
-            self._check_error(answer)
         except GatewayError as error:
             self._redact(error)
             raise
+        except UnicodeDecodeError as error:
+            raise self._no_text(error) from error
         return answer
 
-    def _whole(self, exchange: Exchange, answer: bytes) -> list[Event]:
-        """One JSON body: what was asked for, or in place of a stream an error with status 200 (LM Studio does that)."""
-        self._check_error(answer)
-        return exchange.whole(answer)
+    def _no_text(self, error: UnicodeDecodeError) -> BackendError:
+        """What msgspec raises for JSON with bytes that are no UTF-8; it is none of its own errors."""
+        return BackendError(f"backend {self.name!r} sent text that is not UTF-8: {error.reason}")
 
     async def _check(self, response: Response) -> None:
         """Raise what a status other than success means. Redirects are none: a key goes only where it was sent."""
@@ -208,14 +208,6 @@ class Upstream:
             body = b""
         pause = retry_seconds(response.header(b"retry-after"), now=time.time())
         raise self._read_error(response.status, body, None if pause is None else f"{pause:.0f}")
-
-    def _check_error(self, answer: bytes) -> None:
-        try:
-            error = bytes(_failure.decode(answer).error)
-        except msgspec.DecodeError:
-            return  # the dialect's own reader says what is wrong with it
-        if error not in (b"", b"null", b"false", b'""', b"{}"):
-            raise self._read_error(502, answer, None)
 
     def _redact(self, error: GatewayError) -> None:
         """Take our key out of what the backend said."""
@@ -264,13 +256,6 @@ class Handle:
 
     async def close(self) -> None:
         """Nothing: the connections are the backend's."""
-
-
-class _Failure(Struct):
-    error: Raw = Raw()
-
-
-_failure = msgspec.json.Decoder(_Failure)
 
 
 def read_url(url: str) -> tuple[Address, str]:
