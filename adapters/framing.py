@@ -5,6 +5,8 @@ Lines end at ``\n`` alone: U+2028 and U+0085 are legal inside JSON strings, and 
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from canonical.errors import BackendError
@@ -16,10 +18,10 @@ RECORD_LIMIT = 8 * 1024 * 1024
 _encode = msgspec.json.Encoder().encode
 
 
-def encode_text(text: str) -> bytes:
-    """A JSON string that no reader of lines can cut, not even those that split on U+0085, U+2028 and U+2029."""
-    data = _encode(text)
-    if text.isascii():
+def encode_line(value: Any) -> bytes:
+    """JSON that no reader of lines can cut, not even one that splits on U+0085, U+2028 and U+2029."""
+    data = _encode(value)
+    if data.isascii():
         return data
     return (
         data.replace(b"\xc2\x85", b"\\u0085").replace(b"\xe2\x80\xa8", b"\\u2028").replace(b"\xe2\x80\xa9", b"\\u2029")

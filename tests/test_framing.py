@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.framing import RECORD_LIMIT, LineReader, SseReader, encode_text, sse
+from adapters.framing import RECORD_LIMIT, LineReader, SseReader, encode_line, sse
 from canonical.errors import BackendError
 
 EVENTS = [
@@ -73,7 +73,7 @@ def test_lines_in_any_slices(text: str, cuts: list[int]) -> None:
 
 @given(st.text())
 def test_no_reader_of_lines_can_cut_a_text(text: str) -> None:
-    data = encode_text(text)
+    data = encode_line(text)
     assert json.loads(data) == text
     assert len(data.decode().splitlines()) == 1
     assert SseReader().feed(sse(data)) == [(b"", data)]

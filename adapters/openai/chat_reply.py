@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from msgspec import UNSET
 
 from adapters.dialect import Stamp
-from adapters.framing import encode_text
+from adapters.framing import encode_line
 from adapters.openai import wire
 from adapters.openai.reply import FINGERPRINT, REASONS, Stream, chat_logprobs, created, encode, total_usage
 from canonical.errors import BackendError
@@ -50,14 +50,14 @@ class ChatStream(Stream):
         match event:
             case TextDelta():
                 if event.logprobs:
-                    logprobs = encode(chat_logprobs(event.logprobs))
-                    text = self._text[choice] + encode_text(event.text)
+                    logprobs = encode_line(chat_logprobs(event.logprobs))
+                    text = self._text[choice] + encode_line(event.text)
                     return text + b'},"logprobs":' + logprobs + b',"finish_reason":null}' + self._end
-                return self._text[choice] + encode_text(event.text) + self._text_end
+                return self._text[choice] + encode_line(event.text) + self._text_end
             case ToolCallDelta():
                 return self._before[choice] + self._call(event)
             case ReasoningDelta(text):
-                return self._before[choice] + b'{"reasoning_content":' + encode_text(text) + self._text_end
+                return self._before[choice] + b'{"reasoning_content":' + encode_line(text) + self._text_end
             case Started(model):
                 self._name = self._name or model
                 self._before[choice] = self._head() + b'{"index":%d,"delta":' % choice
@@ -69,14 +69,14 @@ class ChatStream(Stream):
                 return self._before[choice] + b'{},"logprobs":null,"finish_reason":"%b"}' % told.encode() + self._end
 
     def _call(self, event: ToolCallDelta) -> bytes:
-        arguments = encode_text(event.arguments)
+        arguments = encode_line(event.arguments)
         if self._legacy:
             _refuse_more(event.index)
-            name = b'"name":' + encode(event.name) + b"," if event.name else b""
+            name = b'"name":' + encode_line(event.name) + b"," if event.name else b""
             return b'{"function_call":{' + name + b'"arguments":' + arguments + b"}" + self._text_end
         if not event.id:
             return b'{"tool_calls":[{"index":%d,"function":{"arguments":' % event.index + arguments + self._calls_end
-        head = (event.index, encode(event.id), encode(event.name))
+        head = (event.index, encode_line(event.id), encode_line(event.name))
         return (
             b'{"tool_calls":[{"index":%d,"id":%b,"type":"function","function":{"name":%b,"arguments":' % head
             + arguments

@@ -13,7 +13,7 @@ from functools import partial
 import msgspec
 
 from adapters.dialect import Ask, Stamp
-from adapters.framing import encode_text
+from adapters.framing import encode_line
 from adapters.openai import wire
 from adapters.openai.fields import check_constraints, choices, read, sampling
 from adapters.openai.reply import FINGERPRINT, REASONS, Stream, created, encode, text_logprobs, total_usage
@@ -95,12 +95,12 @@ class CompletionStream(Stream):
             case TextDelta():
                 if event.logprobs:
                     return self._with_logprobs(event, choice)
-                return self._text[choice] + encode_text(event.text) + self._text_end[choice]
+                return self._text[choice] + encode_line(event.text) + self._text_end[choice]
             case Started(model):
                 self._name = self._name or model
                 self._text[choice] = self._head() + b'{"text":'
                 echo = self._echo[choice]
-                return self._text[choice] + encode_text(echo) + self._text_end[choice] if echo else b""
+                return self._text[choice] + encode_line(echo) + self._text_end[choice] if echo else b""
             case Finished(reason, usage):
                 self._usages[choice] = usage
                 end = (choice, _reason(REASONS[reason]).encode())
@@ -108,10 +108,10 @@ class CompletionStream(Stream):
         return b""
 
     def _with_logprobs(self, event: TextDelta, choice: int) -> bytes:
-        logprobs = encode(text_logprobs(event.logprobs, self._offsets[choice]))
+        logprobs = encode_line(text_logprobs(event.logprobs, self._offsets[choice]))
         self._offsets[choice] += sum(len(token.token) for token in event.logprobs)
         end = b',"index":%d,"logprobs":%b,"finish_reason":null}' % (choice, logprobs)
-        return self._text[choice] + encode_text(event.text) + end + self._end
+        return self._text[choice] + encode_line(event.text) + end + self._end
 
 
 def completion_reply(

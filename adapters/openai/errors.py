@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from adapters.framing import encode_line
 from adapters.openai import seen, wire
 from adapters.upstream import upstream_error
 from canonical.errors import GatewayError, ModelNotFound
@@ -23,8 +24,6 @@ _STATUS_BY_TYPE = {
     "insufficient_quota": 429,
     "unavailable_error": 503,
 }
-
-_encode = msgspec.json.Encoder().encode
 
 
 class _Body(msgspec.Struct):
@@ -51,7 +50,7 @@ def error_body(error: GatewayError) -> bytes:
     if param is None and isinstance(error, ModelNotFound):
         param = "model"
     shown = wire.ErrorObject(message=error.message, type=kind, param=param, code=error.code)
-    return b'{"error":' + _encode(shown) + b"}"
+    return b'{"error":' + encode_line(shown) + b"}"
 
 
 def read_error(status: int, body: bytes, retry_after: str | None, *, now: float | None = None) -> GatewayError:

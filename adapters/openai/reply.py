@@ -12,6 +12,7 @@ from typing import ClassVar
 import msgspec
 
 from adapters.dialect import Stamp
+from adapters.framing import encode_line
 from adapters.openai import wire
 from adapters.openai.errors import error_body
 from canonical.errors import GatewayError
@@ -66,7 +67,7 @@ class Stream:
             self._id,
             self._object,
             self._created,
-            encode(self._model or self._name),
+            encode_line(self._model or self._name),
             encode(FINGERPRINT),
         )
 
