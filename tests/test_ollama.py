@@ -231,7 +231,7 @@ def test_m2_a_missing_model_is_worded_by_its_route() -> None:
 @pytest.mark.parametrize(
     ("error", "status", "text"),
     [
-        (Busy("the queue is full"), 503, "server busy, please try again.  maximum pending requests exceeded"),
+        (Busy("server busy, please try again.  full"), 503, "server busy, please try again.  full"),
         (Busy("slow down", status=429, code="rate_limit_exceeded"), 429, "slow down"),
         (BackendTimeout("silent"), 504, "silent"),
         (NotImplementedHere("later"), 501, "later"),

@@ -18,7 +18,7 @@ from adapters.dialect import Stamp
 from adapters.ollama import wire
 from adapters.ollama.times import CreatedAt
 from adapters.ollama.values import arguments_object
-from canonical.errors import BackendError, Busy, GatewayError, ModelNotFound
+from canonical.errors import BackendError, GatewayError, ModelNotFound
 from canonical.events import (
     Completion,
     Event,
@@ -35,9 +35,6 @@ from canonical.messages import ToolCall
 from canonical.requests import Embeddings
 
 MEDIA_TYPE = "application/x-ndjson"
-BUSY = "server busy, please try again.  maximum pending requests exceeded"
-"""Ollama's own words, two spaces included, for a full queue."""
-
 _encode = msgspec.json.encode
 _NO_TIMINGS = Timings()
 
@@ -207,9 +204,8 @@ def error_status(error: GatewayError) -> int:
 
 
 def error_body(error: GatewayError) -> bytes:
-    """``{"error":"text"}``. Clients search the text, so that of a full queue is Ollama's own."""
-    full = isinstance(error, Busy) and error.code == Busy.code
-    return _error(BUSY if full else error.message)
+    """``{"error":"text"}``. Clients search the text for ``not found`` and ``does not support``."""
+    return _error(error.message)
 
 
 def embed_error_body(error: GatewayError) -> bytes:
