@@ -34,7 +34,8 @@ _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _BACKEND_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _KEY = re.compile(r"[!-~]+")
 _ORIGIN = re.compile(r"\*|[a-z*][a-z0-9+.*-]*://[^/\s]+")
-_ANY_ADDRESS = frozenset({"", "0.0.0.0", "::"})  # noqa: S104  # recognised here, not bound
+ANY_ADDRESS = frozenset({"", "0.0.0.0", "::"})  # noqa: S104  # recognised here, not bound
+"""Hosts of a listener that stand for every address of the machine."""
 
 
 class ConfigError(Exception):
@@ -327,8 +328,8 @@ def _reaches(host: str, listening: str) -> bool:
     """Whether calling ``host`` on a port of ours can end at a socket on ``listening``, as far as names tell."""
     if host == listening.casefold():
         return True
-    local = _is_loopback(host) or host in _ANY_ADDRESS
-    return local and (_is_loopback(listening) or listening in _ANY_ADDRESS)
+    local = _is_loopback(host) or host in ANY_ADDRESS
+    return local and (_is_loopback(listening) or listening in ANY_ADDRESS)
 
 
 def _is_loopback(host: str) -> bool:

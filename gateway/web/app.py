@@ -58,10 +58,15 @@ def listener_app(listener: Listener, config: Config, gateway: Gateway) -> ASGIAp
         path = request.scope["path"]
         voice = voice_of(path)
         error = _error(exception, path)
+        status = voice.error_status(error)
+        headers: dict[str, str] = {}
         if not isinstance(exception, HTTPException):
             gateway.access_log.crash(exception)
+        elif exception.status_code == 405:
+            headers["allow"] = (exception.headers or {}).get("allow", "")
+        gateway.access_log.line(f"{voice.name} {request.method} {path[:100]} refused {status}")
         return Response(
-            voice.error_body(error), status_code=voice.error_status(error), media_type=voice.json_type.decode()
+            voice.error_body(error), status_code=status, media_type=voice.json_type.decode(), headers=headers
         )
 
     app = Litestar(

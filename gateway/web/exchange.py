@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from adapters.dialect import Ask, EmbedAsk, Encoder, LoadAsk, Stamp
-from canonical.errors import BackendUnavailable, Busy, GatewayError, InvalidRequest, MethodNotAllowed, TooLarge
+from canonical.errors import (
+    BackendError,
+    BackendUnavailable,
+    Busy,
+    GatewayError,
+    InvalidRequest,
+    MethodNotAllowed,
+    TooLarge,
+)
 from canonical.events import Event, Finished, fold
 from canonical.requests import Generate
 from gateway.accesslog import AccessLog
@@ -82,7 +90,12 @@ class Exchange:
         running = self.gateway.running
         running.add(task)
         try:
-            await methods.get(self.scope["method"], _refuse_method)(self)
+            method = self.scope["method"]
+            if method in methods:
+                await methods[method](self)
+            else:
+                error = MethodNotAllowed(f"method {method} is not allowed here")
+                await self.fail(error, [(b"allow", ", ".join(methods).encode())])
         except GatewayError as error:
             await self.fail(error)
         except asyncio.CancelledError:
@@ -143,11 +156,11 @@ class Exchange:
         await self._send({"type": "http.response.start", "status": status, "headers": head})
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
 
-    async def fail(self, error: GatewayError) -> None:
+    async def fail(self, error: GatewayError, extra: Sequence[tuple[bytes, bytes]] = ()) -> None:
         """Send an error in the dialect's words, unless the answer has begun or the client has left."""
         if self._status or self._gone:
             return
-        headers: list[tuple[bytes, bytes]] = []
+        headers = list(extra)
         if error.retry_after is not None:
             headers.append((b"retry-after", b"%d" % max(1, round(error.retry_after))))
         if error.status >= 500 and not error.retry:
@@ -208,9 +221,9 @@ class Exchange:
             try:
                 async for batch in stream:
                     events.extend(batch)
-                    size += sum(len(getattr(event, "text", "")) for event in batch)
+                    size += sum(len(getattr(event, "text", "") or getattr(event, "arguments", "")) for event in batch)
                     if size > REPLY_LIMIT:
-                        raise GatewayError(f"the answer has more than {REPLY_LIMIT} characters", status=502)
+                        raise BackendError(f"the answer has more than {REPLY_LIMIT} characters")
             finally:
                 await stream.aclose()
             completion = fold(events)
@@ -271,7 +284,3 @@ class Exchange:
 
     async def _break_off(self, encoder: Encoder, error: GatewayError) -> None:
         await self._send({"type": "http.response.body", "body": encoder.fail(error), "more_body": False})
-
-
-async def _refuse_method(exchange: Exchange) -> None:
-    raise MethodNotAllowed(f"method {exchange.scope['method']} is not allowed here")

@@ -25,6 +25,8 @@ OPEN = frozenset({"/health/live", "/health/ready"})
 _LOCAL_PAGE = re.compile(
     r"https?://(localhost|127\.0\.0\.1|0\.0\.0\.0|\[::1\])(:\d+)?|(app|file|tauri|vscode-webview|vscode-file)://.*"
 )
+NAME_LIMIT = 512
+"""Bytes of a Host or Origin that can be allowed at all; what is remembered of strangers stays small."""
 _METHODS = b"GET, POST, PUT, PATCH, DELETE, HEAD, OPTIONS"
 _EXPOSED = b"x-request-id, retry-after"
 
@@ -34,8 +36,8 @@ def guarded(
 ) -> ASGIApp:
     """``app`` behind the guards of one listener."""
     secrets = tuple(key.encode() for key in keys)
-    origin_allowed = lru_cache(1024)(_origins(listener.cors.origins))
-    host_allowed = lru_cache(1024)(_hosts(listener.hosts)) if listener.loopback else None
+    origin_known = lru_cache(256)(_origins(listener.cors.origins))
+    host_known = lru_cache(256)(_hosts(listener.hosts))
     everyone = "*" in listener.cors.origins
 
     async def call(scope: Scope, receive: Receive, send: Send) -> None:
@@ -43,7 +45,8 @@ def guarded(
         await http(cast("HTTPScope", scope), receive, send)
 
     async def http(scope: HTTPScope, receive: Receive, send: Send) -> None:
-        host = origin = site = key = bearer = b""
+        host = origin = site = b""
+        given: list[bytes] = []
         for name, value in scope["headers"]:
             if name == b"host":
                 host = value
@@ -52,13 +55,19 @@ def guarded(
             elif name == b"sec-fetch-site":
                 site = value
             elif name == b"authorization":
-                bearer = value
+                if value[:7].lower() == b"bearer ":
+                    given.append(value[7:].strip())
             elif name in {b"x-api-key", b"api-key"}:
-                key = value
+                given.append(value)
         error: GatewayError | None = None
-        if host_allowed is not None and not host_allowed(host):
+        if listener.loopback and (len(host) > NAME_LIMIT or not host_known(host)):
             error = Forbidden("this host name is not served here; list it under `hosts` of the listener")
-        elif origin and not origin_allowed(origin, scope["scheme"].encode() + b"://" + host):
+            origin = b""
+        elif (
+            origin
+            and origin != scope["scheme"].encode() + b"://" + host
+            and (len(origin) > NAME_LIMIT or not origin_known(origin))
+        ):
             error = Forbidden("this origin may not call; list it under `cors.origins` of the listener")
             origin = b""
         elif site == b"cross-site" and not origin and scope["method"] not in {"GET", "HEAD"}:
@@ -68,33 +77,37 @@ def guarded(
             if error is None and scope["method"] == "OPTIONS":
                 await _preflight(scope, send)
                 return
-        if error is None and secrets and scope["path"] not in OPEN and not _keyed(secrets, bearer, key):
+        if error is None and secrets and scope["path"] not in OPEN and not _keyed(secrets, given):
             error = Unauthorized("a valid API key is needed: Authorization: Bearer KEY, or x-api-key: KEY")
         if error is None and gateway.draining and scope["path"] not in OPEN:
             error = Busy("the gateway is shutting down", retry_after=5)
         if error is None:
             await app(scope, receive, send)
         else:
-            await refuse(scope, send, error, voice_of(scope["path"]))
+            await refuse(scope, send, error, voice_of(scope["path"]), gateway)
 
     return call
 
 
-async def refuse(scope: HTTPScope, send: Send, error: GatewayError, voice: Voice) -> None:
+async def refuse(scope: HTTPScope, send: Send, error: GatewayError, voice: Voice, gateway: Gateway) -> None:
     """Word an error for a request that reached no route."""
-    body = b"" if scope["method"] == "HEAD" else voice.error_body(error)
+    body = voice.error_body(error)
+    status = voice.error_status(error)
     headers = [(b"content-type", voice.json_type), (b"content-length", b"%d" % len(body))]
     if error.retry_after is not None:
         headers.append((b"retry-after", b"%d" % error.retry_after))
-    await send({"type": "http.response.start", "status": voice.error_status(error), "headers": headers})
+    if status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    gateway.access_log.line(f"{voice.name} {scope['method']} {scope['path'][:100]} refused {status}")
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
-def _keyed(secrets: tuple[bytes, ...], bearer: bytes, key: bytes) -> bool:
-    given = bearer[7:].strip() if bearer[:7].lower() == b"bearer " else key
+def _keyed(secrets: tuple[bytes, ...], given: list[bytes]) -> bool:
     found = False
     for secret in secrets:  # all are compared: the time tells nothing
-        found |= hmac.compare_digest(secret, given)
+        for key in given:
+            found |= hmac.compare_digest(secret, key)
     return found
 
 
@@ -102,8 +115,8 @@ def _hosts(listed: tuple[str, ...]) -> Callable[[bytes], bool]:
     names = {name.casefold() for name in listed}
 
     def allowed(host: bytes) -> bool:
-        name = re.sub(r":\d+$", "", host.decode("latin-1")).casefold().strip("[]")
-        if not name or name == "localhost" or name.endswith(".localhost") or name in names:
+        name = re.sub(r":\d*$", "", host.decode("latin-1")).casefold().strip("[]")
+        if not host or name == "localhost" or name.endswith(".localhost") or name in names:
             return True
         try:
             return ipaddress.ip_address(name).is_loopback
@@ -113,12 +126,10 @@ def _hosts(listed: tuple[str, ...]) -> Callable[[bytes], bool]:
     return allowed
 
 
-def _origins(listed: tuple[str, ...]) -> Callable[[bytes, bytes], bool]:
+def _origins(listed: tuple[str, ...]) -> Callable[[bytes], bool]:
     patterns = [re.compile(".*".join(map(re.escape, origin.split("*")))) for origin in listed]
 
-    def allowed(origin: bytes, own: bytes) -> bool:
-        if origin == own:
-            return True
+    def allowed(origin: bytes) -> bool:
         text = origin.decode("latin-1")
         return _LOCAL_PAGE.fullmatch(text) is not None or any(pattern.fullmatch(text) for pattern in patterns)
 
@@ -145,6 +156,7 @@ async def _preflight(scope: HTTPScope, send: Send) -> None:
     headers: list[tuple[bytes, bytes]] = [
         (b"access-control-allow-methods", _METHODS),
         (b"access-control-max-age", b"43200"),
+        (b"vary", b"Access-Control-Request-Headers"),
     ]
     if asked:
         headers.append((b"access-control-allow-headers", asked))

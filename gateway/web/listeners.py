@@ -1,4 +1,4 @@
-"""One server, many sockets: the local port picks the application. Start, drain and end of the process."""
+"""One server, many sockets: the local address picks the application. Start, drain and end of the process."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Iterator
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ import uvicorn
 
 from canonical.errors import GatewayError
 from gateway.accesslog import AccessLog
-from gateway.config import Config, ConfigError, Listener, Settled
+from gateway.config import ANY_ADDRESS, Config, ConfigError, Listener, Settled
 from gateway.engine import Engine
 from gateway.web.app import listener_app, voices
 from gateway.web.exchange import Gateway
@@ -31,6 +32,8 @@ KEEP_ALIVE = 75
 """Seconds an idle client connection stays open."""
 LAST_WORDS = 2.0
 """Seconds that cut-off answers have for their error frame."""
+OVERTIME = 4.5
+"""Seconds after the grace period at which the process ends, whatever still hangs."""
 
 
 def bind(listener: Listener) -> socket.socket:
@@ -50,6 +53,9 @@ def bind(listener: Listener) -> socket.socket:
         if error.errno == errno.EADDRINUSE:
             raise ConfigError(f"port {listener.port} on {listener.host} is already in use") from error
         raise ConfigError(f"cannot listen on {listener.host} port {listener.port}: {error.strerror}") from error
+    except ValueError as error:  # characters that no host name has
+        bound.close()
+        raise ConfigError(f"cannot listen on {listener.host!r}: this is no host name") from error
     return bound
 
 
@@ -65,9 +71,9 @@ async def serve(settled: Settled) -> None:
         sockets.extend(map(bind, config.listeners))
         log = AccessLog(sys.stderr if config.access_log else None)
         gateway = Gateway(Engine(settled), body_limit=config.limits.body, access_log=log)
-        app = _by_port(
+        app = _by_address(
             {
-                bound.getsockname()[1]: listener_app(listener, config, gateway)
+                bound.getsockname()[:2]: listener_app(listener, config, gateway)
                 for bound, listener in zip(sockets, config.listeners, strict=True)
             }
         )
@@ -111,15 +117,19 @@ def _server_config(app: ASGIApp, config: Config) -> uvicorn.Config:
     )
 
 
-def _by_port(apps: dict[int, ASGIApp]) -> ASGIApp:
+def _by_address(apps: dict[tuple[str, int], ASGIApp]) -> ASGIApp:
+    """The local address picks; one port may belong to several listeners on different addresses."""
     if len(apps) == 1:
         return next(iter(apps.values()))
+    # A socket on every address accepts on addresses that are not its own name.
+    by_port = {port: app for (host, port), app in apps.items() if host in ANY_ADDRESS}
 
     async def pick(scope: Scope, receive: Receive, send: Send) -> None:
         server = scope["server"]
         assert server is not None
-        assert server[1] is not None
-        await apps[server[1]](scope, receive, send)
+        host, port = server
+        assert port is not None
+        await (apps.get((host, port)) or by_port[port])(scope, receive, send)
 
     return pick
 
@@ -148,6 +158,10 @@ class Server(uvicorn.Server):
             os._exit(128 + sig)
         self.should_exit = True
         self._gateway.draining = True
+        # Whatever hangs, a model's close or a thread: this is the end in any case.
+        end = threading.Timer(self._grace + OVERTIME, os._exit, (0,))
+        end.daemon = True
+        end.start()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Let running answers finish within the grace period, refusing new ones; then give them their error frame."""
