@@ -204,9 +204,9 @@ class Client:
         connection = Connection(self, loop)
         self._all.add(connection)
         try:
+            if address.tls and self._tls is None:
+                self._tls = await asyncio.to_thread(_tls_context, address)  # reads 200 certificates: no one waits
             async with asyncio.timeout(self._limits.connect):
-                if address.tls and self._tls is None:
-                    self._tls = await asyncio.to_thread(_tls_context, address)  # reads 200 certificates
                 await loop.create_connection(
                     lambda: connection,
                     address.host,

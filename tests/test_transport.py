@@ -330,7 +330,7 @@ def test_a_steady_trickle_passes_the_idle_limit_and_meets_the_total(run: Run) ->
                 await asyncio.sleep(0)
 
         async with faulty(script) as fake:
-            http = client(fake.port, idle=SOON, total=3 * SOON)
+            http = client(fake.port, idle=4 * SOON, total=8 * SOON)
             with pytest.raises(BackendTimeout, match="did not finish"):
                 await (await post(http)).body()
             await http.close()
