@@ -208,7 +208,7 @@ def test_m2_ollama_discovery(ollama_client: ollama.Client) -> None:
     ollama_client.chat("pip:latest", FRANCE)
     running = {model.model: model for model in ollama_client.ps().models}
     assert running["pip:latest"].size > 1_000_000
-    with pytest.raises(ollama.ResponseError, match="model 'none' not found") as caught:
+    with pytest.raises(ollama.ResponseError, match="model 'none:latest' not found") as caught:
         ollama_client.show("none")
     assert caught.value.status_code == 404
 

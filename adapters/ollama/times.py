@@ -6,11 +6,11 @@ nanoseconds. Lengths in requests are numbers of seconds or Go durations (``"1h30
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from canonical.durations import seconds
 from canonical.errors import InvalidRequest
 
 FOREVER = -1.0
@@ -19,10 +19,6 @@ FOREVER = -1.0
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _CENTURIES_AHEAD = "2318-01-01T00:00:00.000000Z"
 _LONGEST = 2**63 / 1e9
-_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_STEP = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(\.|[^0-9.]*)")
-_DURATION_LIMIT = 100
-"""Characters: the longest duration that anybody means is far shorter."""
 
 
 class CreatedAt:
@@ -80,41 +76,18 @@ def read_keep_alive(value: Any) -> float | None:
         case bool() | list() | dict():
             raise InvalidRequest(f"Unsupported type: {_KINDS[type(value)]}", param="keep_alive")
         case str():
-            seconds = _seconds_from_text(value)
+            try:
+                length = seconds(value)
+            except ValueError as error:
+                raise InvalidRequest(f"time: {error}", param="keep_alive") from error
         case _:
-            seconds = float(value)
-    return FOREVER if seconds < 0 or seconds >= _LONGEST else seconds
+            length = float(value)
+    return FOREVER if length < 0 or length >= _LONGEST else length
 
 
-def write_keep_alive(seconds: float | None) -> float | int | None:
+def write_keep_alive(length: float | None) -> float | int | None:
     """``keep_alive`` as a number, which every server understands."""
-    return int(seconds) if seconds is not None and seconds == int(seconds) else seconds
+    return int(length) if length is not None and length == int(length) else length
 
 
 _KINDS = {bool: "bool", list: "array", dict: "object"}
-
-
-def _seconds_from_text(text: str) -> float:
-    bare = text.strip()
-    sign = -1.0 if bare.startswith("-") else 1.0
-    bare = bare[1:] if bare[:1] in ("-", "+") else bare
-    if not bare or len(bare) > _DURATION_LIMIT:
-        raise _no_duration(text)
-    total, end = 0.0, 0
-    while end < len(bare):
-        step = _STEP.match(bare, end)
-        if step is None or step[2] == ".":
-            raise _no_duration(text)
-        number, unit = step.groups()
-        if not unit and step.end() == len(bare) and end == 0:
-            return sign * float(number)
-        if unit not in _UNITS:
-            problem = f'unknown unit "{unit}"' if unit else "missing unit"
-            raise InvalidRequest(f'time: {problem} in duration "{text}"', param="keep_alive")
-        total += float(number) * _UNITS[unit]
-        end = step.end()
-    return sign * total
-
-
-def _no_duration(text: str) -> InvalidRequest:
-    return InvalidRequest(f'time: invalid duration "{text[:_DURATION_LIMIT]}"', param="keep_alive")

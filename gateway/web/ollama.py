@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from msgspec import structs
+
 from adapters.dialect import Ask, LoadAsk
 from adapters.ollama import serve
+from adapters.ollama.names import short
 from canonical.errors import ModelNotFound, NotImplementedHere
 from gateway.web.exchange import Exchange, Handler, Voice
 
@@ -11,6 +14,7 @@ VERSION = "0.33.0"
 """The Ollama release whose API this is: clients parse it as dotted integers and demand recent ones."""
 
 VOICE = Voice("ollama", b"application/json; charset=utf-8", serve.error_status, serve.error_body)
+_EMBED_VOICE = structs.replace(VOICE, error_body=serve.embed_error_body)
 PREFIXES = ("/api/",)
 
 
@@ -38,10 +42,12 @@ async def _answer_or_load(exchange: Exchange, ask: Ask | LoadAsk) -> None:
 
 
 async def _embed(exchange: Exchange) -> None:
+    exchange.voice = _EMBED_VOICE
     await exchange.embed(serve.read_embed(await exchange.body()))
 
 
 async def _embeddings(exchange: Exchange) -> None:
+    exchange.voice = _EMBED_VOICE
     await exchange.embed(serve.read_embeddings(await exchange.body()))
 
 
@@ -55,7 +61,11 @@ async def _ps(exchange: Exchange) -> None:
 
 async def _show(exchange: Exchange) -> None:
     ask = serve.read_show(await exchange.body())
-    await exchange.json(serve.show_reply(await exchange.engine.details(ask.name), ask.verbose))
+    try:
+        details = await exchange.engine.details(ask.name)
+    except ModelNotFound as error:
+        raise ModelNotFound(f"model '{short(ask.name)}' not found", param="model") from error
+    await exchange.json(serve.show_reply(details, ask.verbose))
 
 
 async def _not_here(exchange: Exchange) -> None:
