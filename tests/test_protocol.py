@@ -158,6 +158,12 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
     if path == "/stream":
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"first", "more_body": True})
+    if path == "/pieces":
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
+        for piece in (b"one", b"", b"two"):
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        return
     if path in {"/stream", "/wait"}:
         while (await receive())["type"] != "http.disconnect":
             pass
@@ -322,6 +328,29 @@ def test_honest_requests_are_served(served: Served, name: str, byte_by_byte: boo
         assert reply["body"] == "hi"
         assert "x-trailer" not in reply["headers"]
         assert reply["headers"].count("host") <= 1
+
+
+def test_a_body_without_length_goes_in_chunks_or_ends_with_the_connection(served: Served) -> None:
+    expected = {
+        b"HTTP/1.1": (b"chunked", b"3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n"),
+        b"HTTP/1.0": (None, b"onetwo"),
+    }
+    for version, (coding, text) in expected.items():
+        with served.connect() as client:
+            client.sendall(get(b"Connection: close\r\n", path=b"/pieces", version=version))
+            head, _, body = read_all(client).partition(b"\r\n\r\n")
+            assert read_head(head)[1].get(b"transfer-encoding") == coding
+            assert read_head(head)[1][b"connection"] == b"close"
+            assert body == text
+
+
+def test_head_has_the_head_and_no_body(served: Served) -> None:
+    with served.connect() as client:
+        client.sendall(b"HEAD /echo HTTP/1.1\r\n" + HOST + b"\r\n" + get(b"Connection: close\r\n"))
+        head, second = read_all(client).split(b"HTTP/1.1 200 OK")[1:]
+        assert head.endswith(b"\r\n\r\n")
+        assert b"content-length: " in head
+        assert second.endswith(b"}")
 
 
 def test_a_refusal_is_worded_for_its_path(served: Served) -> None:
@@ -509,10 +538,12 @@ class Wire(asyncio.Transport):
         super().__init__()
         self.protocol = protocol
         self.written = b""
+        self.writes = 0
         self.closed = self.ended = False
 
     def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
         self.written += data
+        self.writes += 1
 
     def write_eof(self) -> None:
         self.ended = True
@@ -676,6 +707,14 @@ async def test_a_client_that_waits_for_100_continue_is_not_silent(rig: Rig) -> N
     assert await rig.take() == b"HTTP/1.1 100 Continue\r\n\r\n"
     rig.protocol.data_received(b"haha")
     assert (await rig.take()).endswith(b"ok")
+
+
+@on_a_clock
+async def test_head_and_first_piece_are_one_write(rig: Rig) -> None:
+    rig.go.set()
+    rig.protocol.data_received(REQUEST)
+    await rig.take()
+    assert rig.wire.writes == 1
 
 
 @on_a_clock

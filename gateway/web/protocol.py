@@ -18,12 +18,14 @@ import json
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, cast
+from urllib.parse import unquote
 
 import httptools
 from msgspec import Struct
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from canonical import limits
+from gateway.web.cycle import Cycle
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGI3Application
@@ -232,28 +234,63 @@ class StrictProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Check the head as a whole and start its request, or queue it."""
-        if len(self.headers) > self.limits.headers:
-            raise Refused(431, f"the request has more than {self.limits.headers} headers")
-        if self._spent + self._chunk > self.limits.head and self._head_size() > self.limits.head:
-            raise Refused(431, f"the request head has more than {self.limits.head} bytes")
-        if self._hosts != 1 or self.parser.get_http_version() != "1.1":
-            self._check_version()
+        limits, parser, scope = self.limits, self.parser, self.scope
+        if len(self.headers) > limits.headers:
+            raise Refused(431, f"the request has more than {limits.headers} headers")
+        if self._spent + self._chunk > limits.head and self._head_size() > limits.head:
+            raise Refused(431, f"the request head has more than {limits.head} bytes")
+        version = parser.get_http_version()
+        if self._hosts != 1 or version != "1.1":
+            self._check_version(version)
         if len(self.pipeline) >= PIPELINE:
             raise Refused(400, "too many requests before the first answer")
-        if self.parser.should_upgrade():
-            if self.parser.get_method() == b"CONNECT":
+        method = parser.get_method()
+        if parser.should_upgrade():
+            if method == b"CONNECT":
                 raise Refused(400, "this is no proxy")
             return  # it comes again, without the upgrade
-        super().on_headers_complete()
+        scope["method"] = method.decode("ascii")
+        scope["http_version"] = version
+        self._locate(self.url)
+        before = self.cycle
+        self.cycle = cycle = Cycle(
+            scope=scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=self.access_log,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue,
+            keep_alive=version == "1.1" and parser.should_keep_alive(),
+            on_response=self.on_response_complete,
+        )
         self._in_head = False
         self._spent = self._received = 0
         self.headers = []  # trailers go here, and nowhere
-        if self.pipeline:
-            # uvicorn stops reading here, and would not see the client leave; early data is kept in bounds above.
-            self.flow.resume_reading()
+        if before is None or before.response_complete:
+            self._start_asgi_task(cycle, self.app)
+        else:
+            # uvicorn would stop reading here, and not see the client leave; early data is kept in bounds below.
+            self.pipeline.appendleft((cycle, self.app))
 
-    def _check_version(self) -> None:
-        version = self.parser.get_http_version()
+    def _locate(self, url: bytes) -> None:
+        """Put the request's target into its scope; an absolute one counts by its path."""
+        if url[:1] == b"/" and b"#" not in url:
+            raw_path, _, query = url.partition(b"?")
+        else:
+            parsed = httptools.parse_url(url)
+            raw_path, query = parsed.path, parsed.query or b""
+            if raw_path is None:
+                raise Refused(400, "the request target has no path")
+        path = raw_path.decode("ascii")
+        scope = self.scope
+        scope["path"] = self.root_path + (unquote(path) if "%" in path else path)
+        scope["raw_path"] = self.root_path.encode("ascii") + raw_path if self.root_path else raw_path
+        scope["query_string"] = query
+
+    def _check_version(self, version: str) -> None:
         if version == "1.1":
             raise Refused(400, "exactly one Host is needed")
         if version != "1.0":
