@@ -311,6 +311,7 @@ class Response:
         self._timer.cancel()
         self._resume()
         self._connection = None
+        del self._parser  # it holds our methods: a cycle a request keeps the garbage collector busy
         connection.release(keep=self._keep)
 
     def _fail(self, error: GatewayError) -> None:
@@ -320,6 +321,7 @@ class Response:
         self._error = error
         self._timer.cancel()
         self._connection = None
+        del self._parser
         connection.release(keep=False)
         self._wake()
 
