@@ -8,7 +8,7 @@ LENGTH_LIMIT = 100
 """Characters: the longest duration that anybody means is far shorter."""
 
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_STEP = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)([^0-9.]*)")
+_STEP = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(\.|[^0-9.]*)")
 
 
 def seconds(value: float | str) -> float:
@@ -27,7 +27,7 @@ def seconds(value: float | str) -> float:
     total, end = 0.0, 0
     while end < len(bare):
         step = _STEP.match(bare, end)
-        if step is None:
+        if step is None or step[2] == ".":
             raise _invalid(value)
         number, unit = step.groups()
         if not unit and step.end() == len(bare) and end == 0:
