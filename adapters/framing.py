@@ -20,7 +20,11 @@ _encode = msgspec.json.Encoder().encode
 
 def encode_line(value: Any) -> bytes:
     """JSON that no reader of lines can cut, not even one that splits on U+0085, U+2028 and U+2029."""
-    data = _encode(value)
+    return escape_lines(_encode(value))
+
+
+def escape_lines(data: bytes) -> bytes:
+    """JSON with those three characters as escapes: the official Ollama client for Python splits on them."""
     if data.isascii():
         return data
     return (

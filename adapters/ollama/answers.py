@@ -15,6 +15,7 @@ from typing import ClassVar
 import msgspec
 
 from adapters.dialect import Stamp
+from adapters.framing import encode_line, escape_lines
 from adapters.ollama import wire
 from adapters.ollama.times import CreatedAt
 from adapters.ollama.values import arguments_object
@@ -47,7 +48,7 @@ class _Stream:
 
     def __init__(self, model: str, top_logprobs: int | None, stamp: Stamp) -> None:
         self._created_at = CreatedAt(stamp.clock)
-        self._head = b'{"model":' + _json(model) + b',"created_at":"'
+        self._head = b'{"model":' + encode_line(model) + b',"created_at":"'
         self._top_logprobs = top_logprobs
         self._calls: list[tuple[str, str, list[str]]] = []
 
@@ -82,9 +83,9 @@ class ChatStream(_Stream):
         match event:
             case TextDelta(text, logprobs):
                 if text or logprobs:
-                    return self._line(b'"content":' + _json(text), self._logprobs(logprobs) if logprobs else b"")
+                    return self._line(b'"content":' + encode_line(text), self._logprobs(logprobs) if logprobs else b"")
             case ReasoningDelta(text):
-                return self._line(b'"content":"","thinking":' + _json(text)) if text else b""
+                return self._line(b'"content":"","thinking":' + encode_line(text)) if text else b""
             case ToolCallDelta():
                 self._collect(event)
             case Finished(reason, usage, timings):
@@ -113,9 +114,9 @@ class GenerateStream(_Stream):
         match event:
             case TextDelta(text, logprobs):
                 if text or logprobs:
-                    return self._line(_json(text), tail=self._logprobs(logprobs) if logprobs else b"")
+                    return self._line(encode_line(text), tail=self._logprobs(logprobs) if logprobs else b"")
             case ReasoningDelta(text):
-                return self._line(b'""', b',"thinking":' + _json(text)) if text else b""
+                return self._line(b'""', b',"thinking":' + encode_line(text)) if text else b""
             case ToolCallDelta():
                 self._collect(event)
             case Finished(reason, usage, timings):
@@ -143,8 +144,8 @@ def chat_reply(model: str, top_logprobs: int | None, completions: Sequence[Compl
     calls = _tool_calls(answer.tool_calls, answer.reason)
     return b'%b,"message":{"role":"assistant","content":%b%b%b},"done":true%b%b}' % (
         _head(model, stamp),
-        _json(answer.text),
-        b',"thinking":' + _json(answer.reasoning) if answer.reasoning else b"",
+        encode_line(answer.text),
+        b',"thinking":' + encode_line(answer.reasoning) if answer.reasoning else b"",
         b',"tool_calls":' + calls if calls else b"",
         _end(answer.reason, answer.usage, answer.timings),
         _logprobs(answer.logprobs, top_logprobs),
@@ -157,8 +158,8 @@ def generate_reply(model: str, top_logprobs: int | None, completions: Sequence[C
     calls = _tool_calls(answer.tool_calls, answer.reason)
     return b'%b,"response":%b%b,"done":true%b%b%b}' % (
         _head(model, stamp),
-        _json(answer.text),
-        b',"thinking":' + _json(answer.reasoning) if answer.reasoning else b"",
+        encode_line(answer.text),
+        b',"thinking":' + encode_line(answer.reasoning) if answer.reasoning else b"",
         _end(answer.reason, answer.usage, answer.timings),
         b',"tool_calls":' + calls if calls else b"",
         _logprobs(answer.logprobs, top_logprobs),
@@ -169,13 +170,13 @@ def chat_loaded(model: str, reason: str, stamp: Stamp) -> bytes:
     """The answer to a chat without messages, one object even when streaming; ``reason`` is ``load`` or ``unload``."""
     return b'%b,"message":{"role":"assistant","content":""},"done":true,"done_reason":%b}' % (
         _head(model, stamp),
-        _json(reason),
+        encode_line(reason),
     )
 
 
 def generate_loaded(model: str, reason: str, stamp: Stamp) -> bytes:
     """The answer to an empty prompt, one object even when streaming; ``reason`` is ``load`` or ``unload``."""
-    return b'%b,"response":"","done":true,"done_reason":%b}' % (_head(model, stamp), _json(reason))
+    return b'%b,"response":"","done":true,"done_reason":%b}' % (_head(model, stamp), encode_line(reason))
 
 
 def embed_reply(model: str, answer: Embeddings) -> bytes:
@@ -218,24 +219,11 @@ def embed_error_body(error: GatewayError) -> bytes:
 
 def _error(text: str) -> bytes:
     # A path's odd bytes come as lone surrogates, which have no UTF-8.
-    return b'{"error":%b}' % _json(text.encode(errors="replace").decode())
-
-
-def _json(text: str) -> bytes:
-    encoded = _encode(text)
-    return encoded if text.isascii() else _one_line(encoded)
-
-
-def _one_line(data: bytes) -> bytes:
-    if data.isascii():
-        return data
-    return (
-        data.replace(b"\xc2\x85", b"\\u0085").replace(b"\xe2\x80\xa8", b"\\u2028").replace(b"\xe2\x80\xa9", b"\\u2029")
-    )
+    return b'{"error":%b}' % encode_line(text.encode(errors="replace").decode())
 
 
 def _head(model: str, stamp: Stamp) -> bytes:
-    return b'{"model":%b,"created_at":"%b"' % (_json(model), CreatedAt(stamp.clock)())
+    return b'{"model":%b,"created_at":"%b"' % (encode_line(model), CreatedAt(stamp.clock)())
 
 
 def _end(reason: Reason, usage: Usage | None, timings: Timings | None) -> bytes:
@@ -275,7 +263,7 @@ def _tool_calls(calls: Sequence[ToolCall], reason: Reason) -> bytes:
             raise BackendError(f"the model called {call.name!r} with arguments that are not a JSON object")
         entries.append(
             b'{"id":%b,"function":{"index":%d,"name":%b,"arguments":%b}}'
-            % (_json(call.id), len(entries), _json(call.name), _one_line(arguments))
+            % (encode_line(call.id), len(entries), encode_line(call.name), escape_lines(arguments))
         )
     return b"[%b]" % b",".join(entries) if entries else b""
 
@@ -297,7 +285,7 @@ def _logprobs(tokens: Sequence[TokenLogprob], top: int | None) -> bytes:
         )
         for token in tokens
     ]
-    return b',"logprobs":' + _one_line(_encode(entries))
+    return b',"logprobs":' + escape_lines(_encode(entries))
 
 
 def _check_finite(answer: Embeddings) -> None:
