@@ -261,7 +261,7 @@ def test_what_is_endless_ends_within_its_limit(run: Run, what: str) -> None:
     async def scenario() -> None:
         async with faulty(endless(*ENDLESS[what])) as fake:
             http = Client("fake", Address("127.0.0.1", fake.port), Limits(reply=1_000_000))
-            with pytest.raises(BackendError, match=r"endless|exceeds|more than|malformed"):
+            with pytest.raises(BackendError, match="more than" if what == "body" else "endless"):
                 await (await post(http)).body()
             await fake.left.wait()
             await http.close()
