@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
 import os
 import signal
 import socket
@@ -53,7 +54,7 @@ def bind(listener: Listener) -> socket.socket:
         if error.errno == errno.EADDRINUSE:
             raise ConfigError(f"port {listener.port} on {listener.host} is already in use") from error
         raise ConfigError(f"cannot listen on {listener.host} port {listener.port}: {error.strerror}") from error
-    except ValueError as error:  # characters that no host name has
+    except (TypeError, ValueError) as error:  # characters that no host name has
         bound.close()
         raise ConfigError(f"cannot listen on {listener.host!r}: this is no host name") from error
     return bound
@@ -85,6 +86,10 @@ async def serve(settled: Settled) -> None:
                 file=sys.stderr,
                 flush=True,
             )
+        # What start-up made stays: without this every full collection walks it, for 30 ms. Requests leave no cycles behind.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(10_000, 20, 20)
         try:
             await server.serve(sockets)
         finally:
@@ -112,6 +117,7 @@ def _server_config(app: ASGIApp, config: Config) -> uvicorn.Config:
         access_log=False,
         log_config=None,
         server_header=False,
+        proxy_headers=False,  # who is asked for and from where is never taken from forwarding headers
         timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=int(LAST_WORDS),
     )
