@@ -86,6 +86,9 @@ class TextModel(Loaded):
         able = self.info.capabilities
         if request.tools and Capability.TOOLS not in able:
             raise Unsupported(f"{self.info.id!r} does not support tools", param="tools")
+        choice = request.tool_choice
+        if choice is not None and choice.mode == "named" and all(tool.name != choice.name for tool in request.tools):
+            raise InvalidRequest(f"there is no tool named {choice.name[:64]!r}", param="tool_choice")
         thinking = None
         if Capability.REASONING in able:
             thinking = self.thinking if request.think is None else request.think != "off"
