@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import TypeGuard
 
 from msgspec import structs
 
@@ -194,7 +195,11 @@ def _generator(
 ) -> AsyncGenerator[Sequence[Event], None]:
     name = request.model or route.id
     check_needs(name, required, model.info)
-    if not isinstance(model, Generates):
+    if not _generates(model):
         verb = "chat" if request.prompt is None else "generate"
         raise Unsupported(f'"{name}" does not support {verb}', param="model")
     return model.generate(request)
+
+
+def _generates(model: Model) -> TypeGuard[Generates]:
+    return issubclass(type(model), Generates)  # remembered by class, unlike isinstance with a protocol: that takes 5 us
