@@ -452,6 +452,18 @@ def test_a_slow_reader_does_not_make_the_worker_run_ahead() -> None:
     assert on({"isolation": "process"}, story, slots=2) <= 257
 
 
+@pytest.mark.parametrize("name", ["pip", "embed"])
+def test_a_model_can_be_closed_as_soon_as_it_is_loaded(name: str) -> None:
+    """The server core used to wait for itself for ever, one time in a few dozen."""
+
+    async def main() -> None:
+        for _ in range(30):
+            async with opened({}, name):
+                pass
+
+    asyncio.run(main())
+
+
 def test_the_engines_own_listener_refuses_everybody() -> None:
     async def story(model: TextModel) -> str:
         address: str = model.runner.engine.address  # type: ignore[attr-defined]

@@ -7,7 +7,9 @@ random key that nobody knows, and every page and endpoint that can be switched o
 from __future__ import annotations
 
 import contextlib
+import http.client
 import secrets
+import urllib.parse
 
 import xllamacpp
 
@@ -31,6 +33,7 @@ class XLlamaCpp:
             RuntimeError, ValueError: llama.cpp refuses the file or the figures.
         """
         self._server: xllamacpp.Server | None = xllamacpp.Server(_params(start))
+        self._settle(embedding=start.embedding)
 
     @property
     def address(self) -> str:
@@ -66,6 +69,21 @@ class XLlamaCpp:
             return bytes(self._running.handle_embeddings(body))
         except (ValueError, RuntimeError, TypeError) as error:
             return write_error(400, str(error))
+
+    def _settle(self, *, embedding: bool) -> None:
+        """Wait until both of its loops run.
+
+        Destroying a server whose threads have not entered their loops yet waits for them for ever: one close in a few
+        dozen, when it followed the load at once. An answer from each shows that it is past that.
+        """
+        if embedding:
+            self.embed(b'{"input":[1]}')
+        else:
+            self.stream("completion", b'{"prompt":[1],"max_tokens":1,"stream":true}', lambda _chunk: False)
+        place = urllib.parse.urlsplit(self.address)
+        with contextlib.closing(http.client.HTTPConnection(place.netloc, timeout=10)) as listener:
+            listener.request("GET", "/health")
+            listener.getresponse().read()
 
     def close(self) -> None:
         """See ``Engine``."""
