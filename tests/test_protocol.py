@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import queue
 import socket
@@ -16,6 +17,7 @@ import uvicorn
 import uvloop
 
 from canonical import limits as canonical_limits
+from gateway.web.cycle import DEPARTURE, Departure
 from gateway.web.protocol import HttpLimits, StrictProtocol, strict_protocol
 
 BODY = 4096
@@ -163,6 +165,12 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
         for piece in (b"one", b"", b"two"):
             await send({"type": "http.response.body", "body": piece, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+        return
+    if path == "/told":
+        left = asyncio.Event()
+        scope["extensions"][DEPARTURE].watch(left.set)
+        await left.wait()
+        told.put((path, "disconnected"))
         return
     if path in {"/stream", "/wait"}:
         while (await receive())["type"] != "http.disconnect":
@@ -464,7 +472,7 @@ LEAVING = [leave_by_close, leave_by_reset, leave_by_half_close]
 
 
 @pytest.mark.parametrize("leave", LEAVING)
-@pytest.mark.parametrize("path", ["/wait", "/stream"])
+@pytest.mark.parametrize("path", ["/wait", "/stream", "/told"])
 def test_the_app_hears_at_once_that_the_client_left(
     served: Served, path: str, leave: Callable[[socket.socket], None]
 ) -> None:
@@ -707,6 +715,34 @@ async def test_a_client_that_waits_for_100_continue_is_not_silent(rig: Rig) -> N
     assert await rig.take() == b"HTTP/1.1 100 Continue\r\n\r\n"
     rig.protocol.data_received(b"haha")
     assert (await rig.take()).endswith(b"ok")
+
+
+def test_a_departure_is_told_once_also_to_those_who_come_late() -> None:
+    heard: list[str] = []
+    departure = Departure()
+    departure.watch(lambda: heard.append("unwatched"))
+    departure.unwatch()
+    departure.watch(lambda: heard.append("watched"))
+    departure.tell()
+    departure.tell()
+    departure.watch(lambda: heard.append("late"))
+    assert heard == ["watched", "late"]
+
+
+@on_a_clock
+async def test_requests_leave_no_cycles_behind(rig: Rig) -> None:
+    rig.go.set()
+    rig.protocol.data_received(REQUEST)
+    await rig.take()
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(50):
+            rig.protocol.data_received(REQUEST)
+            assert (await rig.take()).endswith(b"ok")
+        assert gc.collect() < 50
+    finally:
+        gc.enable()
 
 
 @on_a_clock

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from uvicorn.protocols.http.httptools_impl import HEADER_RE, HEADER_VALUE_RE, STATUS_LINE, RequestResponseCycle
@@ -10,15 +11,55 @@ if TYPE_CHECKING:
     from uvicorn._types import ASGISendEvent, HTTPResponseStartEvent
 
 
+DEPARTURE = "dragoman.departure"
+"""The scope's extension under which an application finds its ``Departure``."""
+
+
+class Departure:
+    """Tells one listener that the client has left. It knows no connection: a scope that did would be a cycle."""
+
+    __slots__ = ("_gone", "_listener")
+
+    def __init__(self) -> None:
+        self._gone = False
+        self._listener: Callable[[], None] | None = None
+
+    def watch(self, listener: Callable[[], None]) -> None:
+        """Call ``listener`` when the client leaves, or now when it has left."""
+        if self._gone:
+            listener()
+        else:
+            self._listener = listener
+
+    def unwatch(self) -> None:
+        """Nobody wants to know any more."""
+        self._listener = None
+
+    def tell(self) -> None:
+        """The client has left."""
+        self._gone = True
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener()
+
+
 class Cycle(RequestResponseCycle):
     """One request's answer. Its head goes out together with the first piece of its body: one write, not two.
 
     HTTP 1.0 knows no chunks: there the end of the connection ends a body without a length.
     """
 
+    departure: Departure
     head = b""
     """What is not written yet."""
     unframed = False
+
+    def leave(self) -> None:
+        """The client is gone, or will not be listened to."""
+        if not self.response_complete:
+            self.disconnected = True
+            self.message_event.set()
+            self.departure.tell()
 
     async def send(self, message: ASGISendEvent) -> None:
         """Take one message of the application; waits while the client does not read."""

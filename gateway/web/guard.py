@@ -39,6 +39,7 @@ def guarded(
     origin_known = lru_cache(256)(_origins(listener.cors.origins))
     host_known = lru_cache(256)(_hosts(listener.hosts))
     everyone = "*" in listener.cors.origins
+    loopback = listener.loopback
 
     async def call(scope: Scope, receive: Receive, send: Send) -> None:
         # The server speaks neither WebSocket nor lifespan.
@@ -60,7 +61,7 @@ def guarded(
             elif name in {b"x-api-key", b"api-key"}:
                 given.append(value)
         error: GatewayError | None = None
-        if listener.loopback and (len(host) > NAME_LIMIT or not host_known(host)):
+        if loopback and (len(host) > NAME_LIMIT or not host_known(host)):
             error = Forbidden("this host name is not served here; list it under `hosts` of the listener")
             origin = b""
         elif (

@@ -25,7 +25,7 @@ from msgspec import Struct
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from canonical import limits
-from gateway.web.cycle import Cycle
+from gateway.web.cycle import DEPARTURE, Cycle, Departure
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGI3Application
@@ -81,6 +81,7 @@ class StrictProtocol(HttpToolsProtocol):
 
     limits: ClassVar[HttpLimits] = HttpLimits()
     refuse: ClassVar[Refuse] = staticmethod(error_json)
+    cycle: Cycle
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -96,7 +97,7 @@ class StrictProtocol(HttpToolsProtocol):
         self._received = 0
         """Bytes of a chunked body."""
         self._early = bytearray()
-        self._serving: RequestResponseCycle | None = None
+        self._serving: Cycle | None = None
         """The request being answered; ``self.cycle`` is the newest that was read."""
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -137,9 +138,8 @@ class StrictProtocol(HttpToolsProtocol):
         self.pipeline.clear()
         self._early.clear()
         for cycle in (self._serving, self.cycle):
-            if cycle is not None and not cycle.response_complete:
-                cycle.disconnected = True
-                cycle.message_event.set()
+            if cycle is not None:
+                cycle.leave()
 
     # Bytes in
 
@@ -266,6 +266,8 @@ class StrictProtocol(HttpToolsProtocol):
             keep_alive=version == "1.1" and parser.should_keep_alive(),
             on_response=self.on_response_complete,
         )
+        cycle.departure = departure = Departure()
+        scope["extensions"] = {DEPARTURE: cast("dict[object, object]", departure)}
         self._in_head = False
         self._spent = self._received = 0
         self.headers = []  # trailers go here, and nowhere
@@ -315,6 +317,7 @@ class StrictProtocol(HttpToolsProtocol):
         cycle = self.cycle
         cycle.more_body = False
         cycle.message_event.set()
+        self.flow.resume_reading()  # a full buffer stopped it, and an application need not ask again
         self._spent = 0
         if cycle.response_complete:
             self._wait(self.timeout_keep_alive)
@@ -325,7 +328,7 @@ class StrictProtocol(HttpToolsProtocol):
     # Answers
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        self._serving = cycle
+        self._serving = cast("Cycle", cycle)
         super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
@@ -365,9 +368,7 @@ class StrictProtocol(HttpToolsProtocol):
                 # Half an answer is on its way, or a whole one: no second may follow.
                 self._refusal = b""
             cycle.more_body = False
-            if not cycle.response_complete:
-                cycle.disconnected = True
-                cycle.message_event.set()
+            cycle.leave()
             if cycle is self._serving:
                 self._serving = None
         self.logger.info("refused a request: %d %s", refused.status, refused.message)
