@@ -44,6 +44,8 @@ def run(main: Coroutine[Any, Any, T]) -> T:
             try:
                 return await main
             finally:
+                for _ in range(3):  # what was cancelled last needs a moment to end
+                    await asyncio.sleep(0)
                 left = asyncio.all_tasks() - {asyncio.current_task()}
                 assert not left, f"tasks left behind: {left}"
 
