@@ -172,18 +172,18 @@ class LlamaCppBackend:
         layers = common.gpu_layers if own.gpu_layers is None else own.gpu_layers
         gpu = layers != 0 and common.engine == "xllamacpp" and _has_gpu()
         flash = common.flash_attention if own.flash_attention is None else own.flash_attention
-        if flash is None and not gpu:
-            flash = False  # on CPUs it makes the small batches that can be stopped slower, by half at 1000 tokens
         batch = own.batch or common.batch or (512 if gpu else default_batch(head.parameters, count))
         one = common.engine == "llama-cpp-python"
+        slots = 1 if one else own.slots or common.slots
         return Start(
             path=str(self._inside(own.file or f"{name}.gguf")),
             projector=str(self._inside(own.mmproj)) if own.mmproj and not one else "",
             embedding=embedding,
             threads=count,
             context=context,
-            slots=1 if one else own.slots or common.slots,
-            batch=context if embedding else min(batch, context),
+            slots=slots,
+            # An encoder takes a text in one batch or not at all; a batch below the slots aborts the process.
+            batch=context if embedding else max(min(batch, context), slots),
             gpu_layers=layers if gpu or one else 0,
             flash_attention=flash,
         )
