@@ -41,8 +41,19 @@ class Encoder(Protocol):
 class Reader(Protocol):
     """One upstream stream's bytes -> canonical events, in any slices."""
 
+    failure: GatewayError | None
+    """What ended the stream behind the events that the last ``feed`` gave: those are the client's all the same."""
+
+    @property
+    def ending(self) -> bool:
+        """Whether the finish reason has come, and at most the usage may follow."""
+
     def feed(self, data: bytes) -> list[Event]:
-        """The events that ``data`` completes. Raises BackendError for what is not this format or tells of a failure."""
+        """The events that ``data`` completes.
+
+        Raises:
+            GatewayError: at once with what is not this format or tells of a failure; behind events it is ``failure``.
+        """
 
     def finish(self) -> list[Event]:
         """What is left once the upstream has closed. A stream without its finish reason yields no Finished."""

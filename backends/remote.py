@@ -25,6 +25,8 @@ from canonical.models import LoadedModel, ModelInfo
 
 ERROR_LIMIT = 64 * 1024
 """Bytes of a backend's error that are read."""
+LAST_TIME = 1.0
+"""Seconds that a usage record may follow the finish reason; some servers then neither end the stream nor close."""
 ERROR_TIME = 5.0
 """Seconds in which they have to come: the status already says what matters."""
 SECRET = 4
@@ -141,7 +143,7 @@ class Upstream:
                     ended = False
                     while not ended:
                         try:
-                            data = await response.read()
+                            data = await (_last_read(response) if reader.ending else response.read())
                         except BackendError:
                             events = reader.finish()
                             if not _finished(events):
@@ -157,6 +159,8 @@ class Upstream:
                                 ended = True
                                 response.drain()
                             yield events
+                        if reader.failure is not None:
+                            raise reader.failure
                 elif _is_json(media_type):
                     # Also in place of a stream: an error with status 200, as LM Studio sends it.
                     yield exchange.whole(await response.body())
@@ -279,6 +283,14 @@ def read_url(url: str) -> tuple[Address, str]:
         raise ValueError("url has characters that must be percent-encoded")
     tls = parts.scheme == "https"
     return Address(parts.hostname, port or (443 if tls else 80), tls), parts.path.rstrip("/")
+
+
+async def _last_read(response: Response) -> bytes:
+    try:
+        async with asyncio.timeout(LAST_TIME):
+            return await response.read()
+    except TimeoutError:
+        return b""
 
 
 def _media_type(response: Response) -> str:

@@ -131,6 +131,28 @@ def test_an_error_in_the_stream_ends_it(dialect: Dialect) -> None:
 
 
 @both
+def test_m5_what_stood_before_an_error_in_one_read_is_not_lost(dialect: Dialect) -> None:
+    failed = dialect.framed(dialect.error("the GPU has gone"))
+    error, told = failing(dialect, once(stream(dialect, pieces=[dialect.pieces[0] + dialect.pieces[1] + failed])))
+    assert (error.message, words(told)) == ("the GPU has gone", "Hello")
+
+
+def test_m5_a_server_that_never_ends_its_stream_does_not_keep_its_client() -> None:
+    """The finish reason has come, no usage, no [DONE], no close: the answer is complete all the same."""
+
+    async def scenario() -> None:
+        said = OPENAI.head + b"".join(map(chunk, OPENAI.pieces[:3]))
+        async with faulty(then_silent(said)) as fake:
+            source = backend(OPENAI, fake.port)
+            events = await answer(source)
+            assert words(events) == "Hello"
+            assert events[-1] == Finished("stop")
+            await source.close()
+
+    asyncio.run(scenario())
+
+
+@both
 @pytest.mark.parametrize("request_", [ASK, WHOLE], ids=["stream", "whole"])
 def test_an_error_with_status_200_is_an_error(dialect: Dialect, request_: Generate) -> None:
     error, _ = failing(dialect, once(reply(200, dialect.error("Unexpected endpoint"))), request=request_)

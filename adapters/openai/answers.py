@@ -15,7 +15,7 @@ from adapters.framing import SseReader
 from adapters.openai import seen
 from adapters.openai.errors import in_band_error
 from adapters.openai.messages import arguments_text, piece_text
-from canonical.errors import BackendError
+from canonical.errors import BackendError, GatewayError
 from canonical.events import (
     Event,
     Finished,
@@ -44,29 +44,41 @@ _answer = msgspec.json.Decoder(seen.Answer, strict=False)
 class _Reader(ABC):
     """What the streams of both kinds share: framing, failure, usage, the held-back end."""
 
-    __slots__ = ("_done", "_reason", "_sse", "_started", "_timings", "_usage")
+    __slots__ = ("_done", "_reason", "_sse", "_started", "_timings", "_usage", "failure")
 
     def __init__(self) -> None:
+        self.failure: GatewayError | None = None
         self._sse = SseReader()
         self._started = self._done = False
         self._reason: Reason | None = None
         self._usage: seen.Usage | None = None
         self._timings: seen.Timings | None = None
 
+    @property
+    def ending(self) -> bool:
+        """Whether the finish reason has come, and at most the usage may follow."""
+        return self._reason is not None
+
     def feed(self, data: bytes) -> list[Event]:
         """The events that ``data`` completes.
 
         Raises:
-            GatewayError: the backend tells of a failure, or sends what is not this format.
+            GatewayError: the backend tells of a failure, or sends what is not this format, before any of these events;
+                after some it is kept in ``failure``.
         """
         events: list[Event] = []
-        for name, record in self._sse.feed(data):
-            if record == b"[DONE]":
-                events.extend(self.finish())
-            elif name == b"error":
-                raise _named_error(record)
-            elif not self._done:
-                self._read(record, events)
+        try:
+            for name, record in self._sse.feed(data):
+                if record == b"[DONE]":
+                    events.extend(self.finish())
+                elif name == b"error":
+                    raise _named_error(record)
+                elif not self._done:
+                    self._read(record, events)
+        except GatewayError as error:
+            if not events or type(events[-1]) is Started:
+                raise
+            self.failure = error
         return events
 
     def feed_record(self, json: bytes) -> list[Event]:
