@@ -97,7 +97,7 @@ class _Reader(ABC):
     def _read(self, record: bytes, events: list[Event]) -> None:
         try:
             answer = _answer.decode(record)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise BackendError(f"the backend sent a record that is not in OpenAI's format: {error}") from error
         if answer.error:
             raise in_band_error(answer.error)
