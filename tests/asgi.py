@@ -13,6 +13,7 @@ from gateway.accesslog import AccessLog
 from gateway.config import Config, Listener, ModelEntry
 from gateway.engine import Engine
 from gateway.web.app import listener_app
+from gateway.web.cycle import DEPARTURE, Departure
 from gateway.web.exchange import Gateway
 from tests.houses import Home, settled
 
@@ -22,6 +23,9 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 class Call:
     """One request on its way. ``sent`` is what the application has sent so far."""
+
+    tells_departure = True
+    """Whether the scope has our server's own word of a client that leaves, or only ASGI's."""
 
     def __init__(self, app: Any, method: str, path: str, body: bytes | Sequence[bytes], headers: Headers) -> None:
         pieces = [body] if isinstance(body, bytes) else list(body)
@@ -52,6 +56,9 @@ class Call:
             "server": ("127.0.0.1", 11434),
             "state": {},
         }
+        self._departure = Departure()
+        if self.tells_departure:
+            scope["extensions"] = {DEPARTURE: self._departure}
         self.task = asyncio.ensure_future(app(scope, self._receive, self._send))
 
     def arrive(self, piece: bytes, *, more: bool) -> None:
@@ -59,6 +66,8 @@ class Call:
         self._news.set()
 
     def leave(self) -> None:
+        if not self.complete:
+            self._departure.tell()
         self._gone = True
         self._news.set()
 

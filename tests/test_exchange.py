@@ -23,6 +23,12 @@ OLLAMA, OPENAI = "/api/chat", "/v1/chat/completions"
 BOTH = pytest.mark.parametrize("path", [OLLAMA, OPENAI])
 
 
+@pytest.fixture(autouse=True, params=[True, False], ids=["told", "asked"])
+def _departures(request, monkeypatch):
+    """Every promise holds under our own server, which tells of a client that leaves, and under any other."""
+    monkeypatch.setattr(Call, "tells_departure", request.param)
+
+
 def chat(*, stream: bool = True) -> dict:
     return {**CHAT, "stream": stream}
 

@@ -79,22 +79,23 @@ async def serve(settled: Settled) -> None:
             }
         )
         server = Server(_server_config(app, config), gateway, grace=config.limits.grace)
-        for bound, listener in zip(sockets, config.listeners, strict=True):
-            address = f"[{listener.host}]" if ":" in listener.host else listener.host
-            print(
-                f"dragoman speaks {' and '.join(listener.dialects)} on http://{address}:{bound.getsockname()[1]}",
-                file=sys.stderr,
-                flush=True,
-            )
-        # What start-up made stays: without this every full collection walks it, for 30 ms. Requests leave no cycles behind.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(10_000, 20, 20)
-        try:
-            await server.serve(sockets)
-        finally:
-            await gateway.engine.close()
-            log.flush()
+        with server.capture_signals():  # from the first word on, until the models are closed
+            for bound, listener in zip(sockets, config.listeners, strict=True):
+                address = f"[{listener.host}]" if ":" in listener.host else listener.host
+                print(
+                    f"dragoman speaks {' and '.join(listener.dialects)} on http://{address}:{bound.getsockname()[1]}",
+                    file=sys.stderr,
+                    flush=True,
+                )
+            # What start-up made stays: without this every full collection walks it, for 30 ms. Requests leave no cycles behind.
+            gc.collect()
+            gc.freeze()
+            gc.set_threshold(10_000, 20, 20)
+            try:
+                await server.serve(sockets)
+            finally:
+                await gateway.engine.close()
+                log.flush()
     finally:
         for bound in sockets:
             bound.close()
