@@ -5,6 +5,7 @@
 One gateway is started on config.yaml (the port is replaced by a free one). Rounds alternate between one client and
 many; each client streams the demo model's story again and again for a while. A token is a chunk with text.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -19,10 +20,15 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-BODY = json.dumps({
-    "model": "pip", "stream": True, "temperature": 0, "max_tokens": 200,
-    "messages": [{"role": "user", "content": "Tell me a story."}],
-}).encode()
+BODY = json.dumps(
+    {
+        "model": "pip",
+        "stream": True,
+        "temperature": 0,
+        "max_tokens": 200,
+        "messages": [{"role": "user", "content": "Tell me a story."}],
+    }
+).encode()
 REQUEST = b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n" % len(BODY) + BODY
 TOKEN, END = b'"delta":{"content":', b"0\r\n\r\n"
 
@@ -81,10 +87,15 @@ def main() -> None:
             for _ in range(options.rounds):
                 one.append(asyncio.run(round_of(port, 1, options.seconds)))
                 many.append(asyncio.run(round_of(port, options.clients, options.seconds)))
-                print(f"  one {one[-1]:7.0f} tokens/s   {options.clients} {many[-1]:7.0f} tokens/s   x {many[-1] / one[-1]:.2f}", flush=True)
-            ratios = [b / a for a, b in zip(one, many)]
-            print(f"one client {statistics.median(one):.0f} tokens/s, {options.clients} clients {statistics.median(many):.0f} tokens/s: "
-                  f"x {statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})")
+                print(
+                    f"  one {one[-1]:7.0f} tokens/s   {options.clients} {many[-1]:7.0f} tokens/s   x {many[-1] / one[-1]:.2f}",
+                    flush=True,
+                )
+            ratios = [b / a for a, b in zip(one, many, strict=False)]
+            print(
+                f"one client {statistics.median(one):.0f} tokens/s, {options.clients} clients {statistics.median(many):.0f} tokens/s: "
+                f"x {statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
+            )
         finally:
             gateway.terminate()
             gateway.wait(10)

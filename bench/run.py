@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Benchmark runner for LLM gateways: paired, interleaved, loopback only.
 
     run.py bench   -t targets.toml [-T name,name] [-s scenario,...] [-r ROUNDS] [-o out.json]
@@ -31,7 +30,7 @@ KIT = Path(__file__).resolve().parent
 BUILD = KIT / "build"
 TICK = os.sysconf("SC_CLK_TCK")
 
-# name: (connections, model, stream, seconds, warm-up, ramp)
+# What each name stands for: connections, model, whether it streams, seconds, warm-up, ramp.
 SCENARIOS = {
     "json-c1": (1, "mock-64-0", False, 3, 0.5, 0),
     "json-c16": (16, "mock-64-0", False, 3, 0.5, 0),
@@ -71,7 +70,7 @@ def pin(cpus: str) -> list[str]:
 
 def session_pids(sid: int) -> list[int]:
     out = []
-    for d in os.listdir("/proc"):
+    for d in (entry.name for entry in Path("/proc").iterdir()):
         if d.isdigit():
             with contextlib.suppress(OSError):
                 f = Path(f"/proc/{d}/stat").read_text().rsplit(")", 1)[1].split()
@@ -165,7 +164,7 @@ class Target:
             (self.tmp / name).write_text(self.fill(text))
         env = {**os.environ, **{k: self.fill(v) for k, v in self.spec.get("env", {}).items()}}
         env.pop("PYTHONDONTWRITEBYTECODE", None)
-        log = open(self.tmp / "log", "wb")
+        log = (self.tmp / "log").open("wb")  # the process's own, for as long as it runs
         t = time.perf_counter()
         self.proc = subprocess.Popen(
             [*pin(self.cpus), *map(self.fill, self.spec["cmd"])],
@@ -197,10 +196,8 @@ class Target:
             return
         self.signal(signal.SIGCONT)
         self.signal(signal.SIGTERM)
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self.proc.wait(6)
-        except subprocess.TimeoutExpired:
-            pass
         self.signal(signal.SIGKILL)
         self.proc.wait()
         self.proc = None
