@@ -161,7 +161,8 @@ class LlamaCppBackend:
         try:
             return InProcess(await threads.call(lambda: _load(start), name="llama-load"))
         except (ImportError, RuntimeError, ValueError, TypeError) as error:
-            raise BackendError(f"the model {name!r} could not be loaded: {error}") from error
+            reason = str(error).replace(f"{self._folder}{os.sep}", "")  # no reply tells where files are
+            raise BackendError(f"the model {name!r} could not be loaded: {reason}") from error
 
     def _start(self, name: str, own: LlamaCppModelSettings, head: Head, *, embedding: bool) -> Start:
         common = self._settings

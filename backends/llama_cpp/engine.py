@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Literal, Protocol
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Struct
 
 from canonical.errors import BackendError, Busy, GatewayError, InvalidRequest, Unsupported
 
@@ -56,10 +56,6 @@ class _Failure(Struct):
 
 class _Failed(Struct):
     error: _Failure = msgspec.field(default_factory=_Failure)
-
-
-class _Failing(Struct):
-    error: Raw = Raw()
 
 
 _failed = msgspec.json.Decoder(_Failed)

@@ -15,6 +15,7 @@ import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections import deque
 from collections.abc import AsyncGenerator
+from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -265,7 +266,8 @@ class Worker:
             raise
         if failure:
             life.wanted = False
-            raise BackendError(f"the model {self._name!r} could not be loaded: {failure}")
+            reason = failure.replace(f"{Path(self._start.path).parent}{os.sep}", "")  # no reply tells where files are
+            raise BackendError(f"the model {self._name!r} could not be loaded: {reason}")
 
     async def _watch(self, life: _Life) -> None:
         """Wait for the end of a process, and tell those who wait for its answers."""
