@@ -170,8 +170,10 @@ def test_a_model_that_cannot_be_closed_does_not_keep_the_process():
         call.cut()
         answer.read()
         served.process.send_signal(signal.SIGTERM)
-        assert strings.call().wants == "close"  # and it gets no answer
+        asked = strings.call()
+        assert asked.wants == "close"  # and it gets no answer
         assert served.process.wait(5) == 0
+        assert asked.stopped()
 
 
 @pytest.mark.parametrize("stream", [True, False])
