@@ -85,7 +85,20 @@ def main() -> int:
     common = [*files, "-T", ",".join(names), *values]
     out = KIT / "results" / stamp
     status = subprocess.run(
-        [*run, "bench", *common, *baseline, "-s", options.scenarios, "-r", str(options.rounds), "--scale", str(options.scale), "-o", f"{out}.json"]
+        [
+            *run,
+            "bench",
+            *common,
+            *baseline,
+            "-s",
+            options.scenarios,
+            "-r",
+            str(options.rounds),
+            "--scale",
+            str(options.scale),
+            "-o",
+            f"{out}.json",
+        ]
     ).returncode
     print(f"\n### startup  (median of {options.rounds} rounds)\n", flush=True)
     status |= subprocess.run(
