@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Sequence
 import pytest
 
 from canonical.errors import BackendError, BackendUnavailable, Busy, GatewayError
-from canonical.events import Event, Finished, Started, TextDelta, ToolCallDelta, Usage
+from canonical.events import Event, Finished, Started, TextDelta, ToolCallDelta
 from canonical.requests import Embed, Embeddings, Generate
 from gateway.config import Config, Limits, ModelEntry
 from gateway.web import exchange
@@ -444,61 +444,6 @@ def test_broken_requests_are_400_in_the_dialects_words(path):
     run(whole())
 
 
-@pytest.mark.parametrize(
-    ("path", "dialect"),
-    [
-        ("/api/nothing", "/api"),
-        ("/v1/nothing", "/v1"),
-        ("/nothing", "/api"),
-        ("/v1", "/api"),
-        ("/models/a/b/c", "/v1"),
-        ("/api/chat/x", "/api"),
-        ("/%2e%2e/x", "/api"),
-    ],
-)
-@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
-def test_an_unknown_route_speaks_the_dialect_of_its_prefix(path, dialect, method):
-    async def whole() -> None:
-        house = House(a=Home(tells(HELLO)))
-        call = await house.ask(method, path, b"{}")
-        expected = {404} if path != "/models/a/b/c" else {404, 405, 501}
-        assert call.status in expected
-        assert message_of(dialect, call.json())
-        assert len(house.access()) == 1
-        await house.close()
-
-    run(whole())
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "allow"),
-    [
-        ("GET", "/api/chat", b"POST"),
-        ("PUT", "/v1/chat/completions", b"POST"),
-        ("HEAD", "/api/ps", b"GET"),
-        ("POST", "/api/tags", b"GET, HEAD"),
-        ("POST", "/v1/models", b"GET, HEAD"),
-        ("PATCH", "/v1/models/a", None),
-        ("POST", "/health/live", b"GET, HEAD"),
-        ("POST", "/", b"GET, HEAD"),
-        ("BREW", "/api/chat", b"POST"),
-    ],
-)
-def test_a_wrong_method_is_405_and_says_which_are_right(method, path, allow):
-    async def whole() -> None:
-        house = House(a=Home(tells(HELLO)))
-        call = await house.ask(method, path, b"{}")
-        assert call.status == 405
-        assert message_of("/v1" if path.startswith("/v1") else "/api", call.json())
-        assert call.headers[b"allow"]
-        if allow is not None:
-            assert call.headers[b"allow"] == allow
-        assert len(house.access()) == 1
-        await house.close()
-
-    run(whole())
-
-
 # The end
 
 
@@ -558,71 +503,6 @@ def test_a_draining_gateway_refuses_new_work_in_the_dialects_words(path):
     run(whole())
 
 
-# The access log
-
-
-def test_the_log_has_a_line_for_every_request_and_no_words_of_anybody(caplog):
-    async def whole() -> None:
-        house = House(a=Home(tells(HELLO)), config=Config(keys=("0123456789",)))
-        key = [(b"authorization", b"Bearer 0123456789")]
-        await house.ask("POST", OLLAMA, chat(), key)
-        await house.ask("POST", OLLAMA, chat())
-        await house.ask("GET", "/nothing", headers=key)
-        await house.ask("POST", OLLAMA, b"{the secret prompt", key)
-        await house.ask("GET", "/api/tags", headers=[*key, (b"origin", b"https://evil.example")])
-        await house.ask("POST", OLLAMA, {**CHAT, "model": "none"}, key)
-        lines = house.access()
-        assert [next(word for word in line.split() if word.isdigit()) for line in lines] == [
-            "200", "401", "404", "400", "403", "404",
-        ]  # fmt: skip
-        written = house.written.getvalue()
-        for word in ("secret", "Hel", "0123456789"):
-            assert word not in written
-        await house.close()
-
-    with caplog.at_level(logging.DEBUG):
-        run(whole())
-    for word in ("secret prompt", "0123456789"):
-        assert word not in caplog.text
-
-
-def test_no_input_forges_a_line():
-    async def whole() -> None:
-        house = House(a=Home(tells(HELLO)))
-        evil = "x\n00:00:00 ollama POST /api/chat forged 200\r\x1b[2J\u2028\u0085\x00y"
-        await house.ask("POST", OLLAMA, {**CHAT, "model": evil})
-        await house.ask("GET", f"/{evil}")
-        await house.ask("GET", f"/v1/models/{evil}")
-        await house.ask("GET", "/" + "long" * 1000)
-        await house.ask("POST", OLLAMA, {**CHAT, "model": "long" * 1000})
-        house.log.flush()
-        written = house.written.getvalue()
-        assert written.count("\n") == len(written.splitlines()) == 5
-        assert written.replace("\n", "").isprintable()
-        assert written.isascii()
-        assert all(len(line) < 400 for line in written.splitlines())
-        await house.close()
-
-    run(whole())
-
-
-def test_lines_are_written_together_and_without_a_stream_not_at_all():
-    async def whole() -> None:
-        house = House(a=Home(tells(HELLO)))
-        await house.ask("GET", "/api/version")
-        await house.ask("GET", "/api/version")
-        assert house.written.getvalue() == ""
-        await asyncio.sleep(0.2)
-        assert house.written.getvalue().count("\n") == 2
-        house.log._stream = None
-        await house.ask("GET", "/api/version")
-        house.log.flush()
-        assert house.written.getvalue().count("\n") == 2
-        await house.close()
-
-    run(whole())
-
-
 def test_two_models_and_an_internal_error_of_the_engine_leave_no_slot_behind():
     async def whole() -> None:
         async def broken() -> None:
@@ -641,15 +521,3 @@ def test_two_models_and_an_internal_error_of_the_engine_leave_no_slot_behind():
         run(whole())
     finally:
         logging.disable(logging.NOTSET)
-
-
-def test_usage_counts_into_the_log_only_what_the_backend_said():
-    async def whole() -> None:
-        quiet = [*HELLO[:3], Finished("stop")]
-        house = House(a=Home(tells(quiet)), b=Home(tells([*HELLO[:3], Finished("stop", Usage(1, 40))])))
-        await house.ask("POST", OLLAMA, {**chat(), "model": "a"})
-        await house.ask("POST", OLLAMA, {**chat(), "model": "b"})
-        assert [line.split()[5] for line in house.access()] == ["0", "40"]
-        await house.close()
-
-    run(whole())
