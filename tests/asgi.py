@@ -163,3 +163,22 @@ class House:
     async def close(self) -> None:
         assert not self.gateway.running
         await self.engine.close()
+
+
+def message_of(path: str, body: dict[str, Any]) -> str:
+    """What an error body of the path's dialect says."""
+    error = body["error"]
+    if path.startswith("/api"):
+        assert isinstance(error, str)
+        return error
+    assert set(error) == {"message", "type", "param", "code"}
+    return error["message"]
+
+
+def frames(path: str, call: Call) -> list[Any]:
+    """A stream's objects, of either dialect."""
+    if path.startswith("/api"):
+        return call.lines()
+    records = call.body.decode().removesuffix("\n\n").split("\n\n")
+    assert all(record.startswith("data: ") for record in records)
+    return [text if text == "[DONE]" else json.loads(text) for text in (record[6:] for record in records)]

@@ -30,6 +30,17 @@ def tells(*batches: Sequence[Event] | Exception) -> Story:
     return story
 
 
+def waits(*before: Sequence[Event]) -> Story:
+    """A model that says this and then nothing for ever."""
+
+    async def story(_: Generate) -> AsyncGenerator[Sequence[Event], None]:
+        for batch in before:
+            yield batch
+        await asyncio.get_running_loop().create_future()
+
+    return story
+
+
 class Talks:
     """A model that generates as its story says, and notes what becomes of it."""
 

@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
-from tests.asgi import House
+from tests.asgi import House, message_of
 from tests.houses import HELLO, Home, tells
 from tests.virtual_time import run
-
-
-def message_of(dialect: str, body: dict[str, Any]) -> str:
-    error = body["error"]
-    if dialect == "/v1":
-        assert set(error) == {"message", "type", "param", "code"}
-        error = error["message"]
-    assert isinstance(error, str)
-    return error
 
 
 @pytest.mark.parametrize(

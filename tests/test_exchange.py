@@ -14,8 +14,8 @@ from canonical.events import Event, Finished, Started, TextDelta, ToolCallDelta
 from canonical.requests import Embed, Embeddings, Generate
 from gateway.config import Config, Limits, ModelEntry
 from gateway.web import exchange
-from tests.asgi import Call, House
-from tests.houses import HELLO, Home, Story, tells
+from tests.asgi import Call, House, frames, message_of
+from tests.houses import HELLO, Home, tells, waits
 from tests.virtual_time import run
 
 CHAT = {"model": "a", "messages": [{"role": "user", "content": "the secret prompt"}]}
@@ -31,34 +31,6 @@ def _departures(request, monkeypatch):
 
 def chat(*, stream: bool = True) -> dict:
     return {**CHAT, "stream": stream}
-
-
-def message_of(path: str, body: dict) -> str:
-    error = body["error"]
-    if path.startswith("/api"):
-        assert isinstance(error, str)
-        return error
-    assert set(error) == {"message", "type", "param", "code"}
-    return error["message"]
-
-
-def frames(path: str, call: Call) -> list[dict | str]:
-    if path == OLLAMA:
-        return call.lines()
-    records = call.body.decode().removesuffix("\n\n").split("\n\n")
-    assert all(record.startswith("data: ") for record in records)
-    return [text if text == "[DONE]" else json.loads(text) for text in (record[6:] for record in records)]
-
-
-def waits(*before: Sequence[Event]) -> Story:
-    """A model that says this and then nothing for ever."""
-
-    async def story(_: Generate) -> AsyncGenerator[Sequence[Event], None]:
-        for batch in before:
-            yield batch
-        await asyncio.get_running_loop().create_future()
-
-    return story
 
 
 # Answers
