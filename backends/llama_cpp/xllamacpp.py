@@ -74,12 +74,24 @@ class XLlamaCpp:
         """Wait until both of its loops run.
 
         Destroying a server whose threads have not entered their loops yet waits for them for ever: one close in a few
-        dozen, when it followed the load at once. An answer from each shows that it is past that.
+        dozen, when it followed the load at once. An answer from each shows that it is past that; a refusal would not,
+        for it comes from before the queue. The prompt is text, as token ids are refused beside a projector.
+
+        Raises:
+            RuntimeError: the model does not answer.
         """
+        answers: list[bytes] = []
+
+        def take(chunk: bytes) -> bool:
+            answers.append(chunk)
+            return False
+
         if embedding:
-            self.embed(b'{"input":[1]}')
+            take(self.embed(b'{"input":"a"}'))
         else:
-            self.stream("completion", b'{"prompt":[1],"max_tokens":1,"stream":true}', lambda _chunk: False)
+            self.stream("completion", b'{"prompt":"a","max_tokens":1,"stream":true}', take)
+        if not answers or is_error(answers[0]):
+            raise RuntimeError(f"the model loads but does not answer: {answers[:1]}")
         place = urllib.parse.urlsplit(self.address)
         with contextlib.closing(http.client.HTTPConnection(place.netloc, timeout=10)) as listener:
             listener.request("GET", "/health")
