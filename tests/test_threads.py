@@ -145,3 +145,46 @@ def test_a_call_gives_its_result_or_its_error() -> None:
     assert asyncio.run(threads.call(lambda: 7)) == 7
     with pytest.raises(ZeroDivisionError):
         asyncio.run(threads.call(lambda: 1 // 0))
+
+
+class Counting(asyncio.SelectorEventLoop):
+    """A loop that counts how often threads wake it."""
+
+    woken = 0
+
+    def call_soon_threadsafe(self, *arguments, **named):
+        self.woken += 1
+        return super().call_soon_threadsafe(*arguments, **named)
+
+
+@pytest.mark.parametrize("crowd", [2, threads.CROWD, 16])
+def test_streams_of_one_engine_wake_the_loop_together_and_lose_nothing(crowd: int) -> None:
+    gate, ended = threading.Event(), threading.Event()
+    emitted = threading.Barrier(crowd + 1)
+
+    def work(emit: Emit) -> None:
+        gate.wait()
+        for item in range(100):
+            emit(item)
+        emitted.wait()
+        ended.wait()
+
+    async def main() -> None:
+        bell = threads.Bell()
+        streams = [threads.stream(work, bell=bell) for _ in range(crowd)]
+        firsts = [asyncio.ensure_future(anext(stream)) for stream in streams]
+        await asyncio.sleep(0)
+        assert bell.streams == crowd
+        gate.set()
+        emitted.wait()  # the loop stands still until every thread has said everything
+        assert await asyncio.gather(*firsts) == [list(range(100))] * crowd
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, Counting)
+        assert loop.woken == 1
+        ended.set()
+        for stream in streams:
+            await stream.aclose()
+        assert bell.streams == 0
+
+    with asyncio.Runner(loop_factory=Counting) as runner:
+        runner.run(main())

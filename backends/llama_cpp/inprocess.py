@@ -27,6 +27,7 @@ class InProcess:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self._bell = threads.Bell()
 
     def stream(self, kind: Kind, body: bytes) -> AsyncGenerator[list[bytes], None]:
         """See ``Runner``."""
@@ -34,7 +35,7 @@ class InProcess:
         def work(emit: Emit) -> None:
             self.engine.stream(kind, body, emit)
 
-        return threads.stream(work, name=f"llama-{kind}")
+        return threads.stream(work, name=f"llama-{kind}", bell=self._bell)
 
     async def embed(self, body: bytes) -> bytes:
         """See ``Runner``."""
