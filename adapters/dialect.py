@@ -77,6 +77,13 @@ class EmbedAsk(Struct, frozen=True):
     whole: Callable[[Embeddings], bytes]
 
 
+class CountAsk(Struct, frozen=True):
+    """A request to count the prompt's tokens, and how to word the answer."""
+
+    request: Generate
+    whole: Callable[[int], bytes]
+
+
 class LoadAsk(Struct, frozen=True):
     """A request that only loads or unloads a model (Ollama's empty prompt)."""
 

@@ -58,6 +58,14 @@ class Embeds(Protocol):
         """One unit-length vector per input."""
 
 
+@runtime_checkable
+class Counts(Protocol):
+    """A model that can tell exactly how many tokens a prompt has."""
+
+    async def count(self, request: Generate) -> int:
+        """The tokens of the request's prompt, template and tools included; nothing is generated."""
+
+
 class Backend(Protocol):
     """A source of models."""
 

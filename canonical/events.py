@@ -14,7 +14,7 @@ from typing import Literal
 from msgspec import Struct
 
 from canonical.errors import BackendError
-from canonical.messages import ToolCall
+from canonical.messages import Reasoning, ToolCall
 
 Reason = Literal["stop", "length", "tool_calls", "content_filter", "cancelled"]
 
@@ -59,10 +59,11 @@ class TextDelta(Struct, frozen=True, tag=True, omit_defaults=True):
     logprobs: tuple[TokenLogprob, ...] = ()
 
 
-class ReasoningDelta(Struct, frozen=True, tag=True, gc=False):
-    """A piece of what the model thinks."""
+class ReasoningDelta(Struct, frozen=True, tag=True, omit_defaults=True, gc=False):
+    """A piece of what the model thinks; ``signature`` is a vendor's opaque proof of all pieces since the last one."""
 
     text: str
+    signature: str = ""
 
 
 class ToolCallDelta(Struct, frozen=True, tag=True, omit_defaults=True, gc=False):
@@ -80,6 +81,8 @@ class Finished(Struct, frozen=True, tag=True, omit_defaults=True):
     reason: Reason
     usage: Usage | None = None
     timings: Timings | None = None
+    stop_sequence: str | None = None
+    """Which of the request's stop strings ended it, where the backend tells."""
 
 
 Event = Started | TextDelta | ReasoningDelta | ToolCallDelta | Finished
@@ -127,6 +130,9 @@ class Completion(Struct, frozen=True, kw_only=True):
     reason: Reason
     usage: Usage | None
     timings: Timings | None
+    signed: tuple[Reasoning, ...] = ()
+    """The same reasoning in the pieces that a vendor signed; empty where nobody signs."""
+    stop_sequence: str | None = None
 
 
 def fold(events: Sequence[Event]) -> Completion:
@@ -134,6 +140,8 @@ def fold(events: Sequence[Event]) -> Completion:
     model = ""
     text: list[str] = []
     reasoning: list[str] = []
+    signed: list[Reasoning] = []
+    unsigned = 0
     logprobs: list[TokenLogprob] = []
     calls: list[tuple[str, str, list[str]]] = []
     end = Finished("stop")
@@ -142,8 +150,11 @@ def fold(events: Sequence[Event]) -> Completion:
             case TextDelta(piece, tokens):
                 text.append(piece)
                 logprobs.extend(tokens)
-            case ReasoningDelta(piece):
+            case ReasoningDelta(piece, signature):
                 reasoning.append(piece)
+                if signature:
+                    signed.append(Reasoning("".join(reasoning[unsigned:]), signature))
+                    unsigned = len(reasoning)
             case ToolCallDelta(index, id, name, arguments):
                 if index == len(calls):
                     calls.append((id, name, []))
@@ -152,6 +163,8 @@ def fold(events: Sequence[Event]) -> Completion:
                 model = name
             case Finished():
                 end = event
+    if signed and (rest := "".join(reasoning[unsigned:])):
+        signed.append(Reasoning(rest))
     return Completion(
         model=model,
         text="".join(text),
@@ -161,4 +174,6 @@ def fold(events: Sequence[Event]) -> Completion:
         reason=end.reason,
         usage=end.usage,
         timings=end.timings,
+        signed=tuple(signed),
+        stop_sequence=end.stop_sequence,
     )

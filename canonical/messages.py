@@ -48,12 +48,19 @@ class ToolCall(Struct, frozen=True, tag="tool_call", gc=False):
     arguments: str
 
 
-class ToolResult(Struct, frozen=True, tag="tool_result"):
+class ToolResult(Struct, frozen=True, tag="tool_result", omit_defaults=True):
     """What the function of call ``id`` answered. ``name`` may be empty where the wire does not say it."""
 
     id: str
     name: str
     text: str
+    error: bool = False
+    """The function failed, and the text says how."""
+
+    @property
+    def told(self) -> str:
+        """The text, for wires that have no other word for a failure."""
+        return f"Error: {self.text}" if self.error else self.text
 
 
 Part = Text | Reasoning | Image | Audio | ToolCall | ToolResult

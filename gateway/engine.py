@@ -187,7 +187,7 @@ class Engine:
             prompt=first - leased if told.prompt is None and first is not None else told.prompt,
             eval=now - first if told.eval is None and first is not None else told.eval,
         )
-        return Finished(event.reason, event.usage, measured)
+        return Finished(event.reason, event.usage, measured, event.stop_sequence)
 
 
 def _generator(

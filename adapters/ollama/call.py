@@ -155,7 +155,7 @@ def _messages(messages: tuple[Message, ...]) -> list[wire.Message]:
         found.extend(
             wire.Message(
                 role="tool",
-                content=result.text,
+                content=result.told,
                 tool_name=result.name or names.get(result.id) or None,
                 tool_call_id=result.id or None,
             )

@@ -57,6 +57,8 @@ class ChatStream(Stream):
             case ToolCallDelta():
                 return self._before[choice] + self._call(event)
             case ReasoningDelta(text):
+                if not text:
+                    return b""
                 return self._before[choice] + b'{"reasoning_content":' + encode_line(text) + self._text_end
             case Started(model):
                 self._name = self._name or model

@@ -70,7 +70,7 @@ def write_messages(messages: Sequence[Message]) -> list[wire.Message]:
     for message in messages:
         if message.role == "tool":
             written.extend(
-                wire.Message(role="tool", content=part.text, tool_call_id=part.id)
+                wire.Message(role="tool", content=part.told, tool_call_id=part.id)
                 for part in message.parts
                 if isinstance(part, ToolResult)
             )
