@@ -74,7 +74,8 @@ def write_chat(request: Generate, model: str, *, limit: Limit = "max_tokens") ->
         body[limit] = request.sampling.max_tokens
     if request.top_logprobs is not None:
         body["logprobs"] = True
-        body["top_logprobs"] = request.top_logprobs
+        # With 0 llama.cpp gives none at all; who asked for none gets none: the server half cuts.
+        body["top_logprobs"] = max(request.top_logprobs, 1)
     if request.tools:
         body["tools"] = [_tool(tool) for tool in request.tools]
     if request.tool_choice is not None:
@@ -106,7 +107,7 @@ def write_completion(request: Generate, model: str) -> bytes:
     # An absent limit means 16 tokens here. Null means none to vLLM and llama-server.
     body["max_tokens"] = request.sampling.max_tokens
     if request.top_logprobs is not None:
-        body["logprobs"] = request.top_logprobs
+        body["logprobs"] = max(request.top_logprobs, 1)  # as in a chat
     return _encode({**body, **_extras(request, COMPLETION_FIELDS)})
 
 

@@ -33,6 +33,7 @@ def read_chat(body: bytes) -> Ask:
     limit = request.max_tokens if request.max_completion_tokens is None else request.max_completion_tokens
     effort = request.reasoning_effort or (request.reasoning.effort if request.reasoning else None)
     stream = bool(request.stream)
+    top = _logprobs(request)
     generate = Generate(
         model=request.model or "",
         messages=read_messages(request.messages),
@@ -44,7 +45,7 @@ def read_chat(body: bytes) -> Ask:
         output=_output(request.response_format),
         think=EFFORTS.get(effort or ""),
         sampling=sampling(request, limit if limit is not None and limit > 0 else None),
-        top_logprobs=_logprobs(request),
+        top_logprobs=top,
         origin=Origin("openai", body),
     )
     requests = tuple(choices(generate, request.n))
@@ -52,8 +53,8 @@ def read_chat(body: bytes) -> Ask:
     return Ask(
         requests=requests,
         stream=stream,
-        encoder=partial(ChatStream, model=generate.model, usage=usage, choices=len(requests), legacy=legacy),
-        whole=partial(chat_reply, model=generate.model, legacy=legacy),
+        encoder=partial(ChatStream, model=generate.model, top=top, usage=usage, choices=len(requests), legacy=legacy),
+        whole=partial(chat_reply, model=generate.model, top=top, legacy=legacy),
     )
 
 

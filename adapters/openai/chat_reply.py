@@ -23,12 +23,19 @@ _NOT_YET = b',"logprobs":null,"finish_reason":null}'
 
 
 class ChatStream(Stream):
-    """Canonical events -> ``chat.completion.chunk`` frames."""
+    """Canonical events -> ``chat.completion.chunk`` frames. ``top``: a token has no more alternatives than that."""
 
-    __slots__ = ("_before", "_calls_end", "_legacy", "_text", "_text_end")
+    __slots__ = ("_before", "_calls_end", "_legacy", "_text", "_text_end", "_top")
 
     def __init__(
-        self, stamp: Stamp, *, model: str, usage: bool = False, choices: int = 1, legacy: bool = False
+        self,
+        stamp: Stamp,
+        *,
+        model: str,
+        top: int | None = None,
+        usage: bool = False,
+        choices: int = 1,
+        legacy: bool = False,
     ) -> None:
         super().__init__(
             stamp,
@@ -40,6 +47,7 @@ class ChatStream(Stream):
             n=choices,
         )
         self._legacy = legacy
+        self._top = top
         self._before = [b""] * choices
         self._text = [b""] * choices
         self._text_end = b"}" + _NOT_YET + self._end
@@ -50,7 +58,7 @@ class ChatStream(Stream):
         match event:
             case TextDelta():
                 if event.logprobs:
-                    logprobs = encode_line(chat_logprobs(event.logprobs))
+                    logprobs = encode_line(chat_logprobs(event.logprobs, self._top))
                     text = self._text[choice] + encode_line(event.text)
                     return text + b'},"logprobs":' + logprobs + b',"finish_reason":null}' + self._end
                 return self._text[choice] + encode_line(event.text) + self._text_end
@@ -86,8 +94,10 @@ class ChatStream(Stream):
         )
 
 
-def chat_reply(completions: Sequence[Completion], stamp: Stamp, *, model: str, legacy: bool = False) -> bytes:
-    """The whole answer, a choice per completion."""
+def chat_reply(
+    completions: Sequence[Completion], stamp: Stamp, *, model: str, top: int | None = None, legacy: bool = False
+) -> bytes:
+    """The whole answer, a choice per completion; ``top`` as in ``ChatStream``."""
     usage = total_usage([completion.usage for completion in completions], len(completions))
     return encode(
         wire.Reply(
@@ -96,13 +106,13 @@ def chat_reply(completions: Sequence[Completion], stamp: Stamp, *, model: str, l
             created=created(stamp),
             model=model or completions[0].model,
             system_fingerprint=FINGERPRINT,
-            choices=[_choice(index, completion, legacy) for index, completion in enumerate(completions)],
+            choices=[_choice(index, completion, top, legacy) for index, completion in enumerate(completions)],
             usage=UNSET if usage is None else usage,
         )
     )
 
 
-def _choice(index: int, completion: Completion, legacy: bool) -> wire.Choice:
+def _choice(index: int, completion: Completion, top: int | None, legacy: bool) -> wire.Choice:
     calls = completion.tool_calls
     message = wire.ReplyMessage(content=None if calls and not completion.text else completion.text)
     if completion.reasoning:
@@ -113,7 +123,7 @@ def _choice(index: int, completion: Completion, legacy: bool) -> wire.Choice:
     elif calls:
         message.tool_calls = [wire.ReplyCall(id=call.id, function=_function(call)) for call in calls]
     reason = _reason(REASONS[completion.reason], legacy=legacy)
-    return wire.Choice(index, message, chat_logprobs(completion.logprobs), reason)
+    return wire.Choice(index, message, chat_logprobs(completion.logprobs, top), reason)
 
 
 def _function(call: ToolCall) -> wire.ReplyFunction:

@@ -66,23 +66,34 @@ def read_completion(body: bytes) -> Ask:
     return Ask(
         requests=tuple(requests),
         stream=stream,
-        encoder=partial(CompletionStream, model=model, echo=echo, n=n, usage=usage),
-        whole=partial(completion_reply, model=model, echo=echo, n=n),
+        encoder=partial(CompletionStream, model=model, top=request.logprobs, echo=echo, n=n, usage=usage),
+        whole=partial(completion_reply, model=model, top=request.logprobs, echo=echo, n=n),
     )
 
 
 class CompletionStream(Stream):
-    """Canonical events -> ``text_completion`` frames. ``echo`` is what stands before each choice's text."""
+    """Canonical events -> ``text_completion`` frames.
 
-    __slots__ = ("_echo", "_offsets", "_text", "_text_end")
+    ``echo`` is what stands before each choice's text; ``top`` is as in ``ChatStream``.
+    """
+
+    __slots__ = ("_echo", "_offsets", "_text", "_text_end", "_top")
 
     def __init__(
-        self, stamp: Stamp, *, model: str, echo: tuple[str, ...] = ("",), n: int = 1, usage: bool = False
+        self,
+        stamp: Stamp,
+        *,
+        model: str,
+        top: int | None = None,
+        echo: tuple[str, ...] = ("",),
+        n: int = 1,
+        usage: bool = False,
     ) -> None:
         super().__init__(
             stamp, prefix="cmpl-", object="text_completion", model=model, usage=usage, choices=len(echo), n=n
         )
         self._echo = echo
+        self._top = top
         self._offsets = [0] * len(echo)
         self._text = [b""] * len(echo)
         self._text_end = [
@@ -108,14 +119,20 @@ class CompletionStream(Stream):
         return b""
 
     def _with_logprobs(self, event: TextDelta, choice: int) -> bytes:
-        logprobs = encode_line(text_logprobs(event.logprobs, self._offsets[choice]))
+        logprobs = encode_line(text_logprobs(event.logprobs, self._top, self._offsets[choice]))
         self._offsets[choice] += sum(len(token.token) for token in event.logprobs)
         end = b',"index":%d,"logprobs":%b,"finish_reason":null}' % (choice, logprobs)
         return self._text[choice] + encode_line(event.text) + end + self._end
 
 
 def completion_reply(
-    completions: Sequence[Completion], stamp: Stamp, *, model: str, echo: tuple[str, ...] = ("",), n: int = 1
+    completions: Sequence[Completion],
+    stamp: Stamp,
+    *,
+    model: str,
+    top: int | None = None,
+    echo: tuple[str, ...] = ("",),
+    n: int = 1,
 ) -> bytes:
     """The whole answer, a choice per completion."""
     usage = total_usage([completion.usage for completion in completions], n)
@@ -130,7 +147,7 @@ def completion_reply(
                 wire.TextChoice(
                     text=echo[index] + completion.text,
                     index=index,
-                    logprobs=text_logprobs(completion.logprobs, 0),
+                    logprobs=text_logprobs(completion.logprobs, top),
                     finish_reason=_reason(REASONS[completion.reason]),
                 )
                 for index, completion in enumerate(completions)

@@ -94,8 +94,8 @@ def total_usage(usages: Sequence[Usage | None], n: int) -> wire.Usage | None:
     )
 
 
-def chat_logprobs(tokens: Sequence[TokenLogprob]) -> wire.Logprobs | None:
-    """Log probabilities in the chat form; None where there are none."""
+def chat_logprobs(tokens: Sequence[TokenLogprob], top: int | None) -> wire.Logprobs | None:
+    """Log probabilities in the chat form, each with at most ``top`` alternatives; None where there are none."""
     if not tokens:
         return None
     return wire.Logprobs(
@@ -104,15 +104,15 @@ def chat_logprobs(tokens: Sequence[TokenLogprob]) -> wire.Logprobs | None:
                 token=token.token,
                 logprob=token.logprob,
                 bytes=token.bytes,
-                top_logprobs=[wire.Alternative(other.token, other.logprob, other.bytes) for other in token.top],
+                top_logprobs=[wire.Alternative(other.token, other.logprob, other.bytes) for other in token.top[:top]],
             )
             for token in tokens
         ]
     )
 
 
-def text_logprobs(tokens: Sequence[TokenLogprob], offset: int) -> wire.TextLogprobs | None:
-    """Log probabilities in the completions form, of text that starts at character ``offset``; None where there are none."""
+def text_logprobs(tokens: Sequence[TokenLogprob], top: int | None, offset: int = 0) -> wire.TextLogprobs | None:
+    """The same in the completions form, of text that starts at character ``offset``."""
     if not tokens:
         return None
     offsets: list[int] = []
@@ -122,6 +122,6 @@ def text_logprobs(tokens: Sequence[TokenLogprob], offset: int) -> wire.TextLogpr
     return wire.TextLogprobs(
         tokens=[token.token for token in tokens],
         token_logprobs=[token.logprob for token in tokens],
-        top_logprobs=[{other.token: other.logprob for other in token.top} or None for token in tokens],
+        top_logprobs=[{other.token: other.logprob for other in token.top[:top]} or None for token in tokens],
         text_offset=offsets,
     )
