@@ -92,7 +92,8 @@ def write_embed(request: Embed, model: str) -> bytes:
     body = wire.EmbedRequest(
         model=model,
         input=inputs,
-        truncate=request.truncate,
+        # Only Ollama cuts unasked; others expect to be told that their text is too long.
+        truncate=request.truncate if request.origin.dialect == "ollama" else bool(request.truncate),
         dimensions=request.dimensions,
         keep_alive=write_keep_alive(request.keep_alive),
     )
@@ -107,7 +108,8 @@ def read_error(status: int, body: bytes, retry_after: str | None) -> GatewayErro
         # A proxy's page in between; its text is not for our client.
         fields = {}
     text = error_text(fields["error"]) if fields.get("error") else ""
-    return upstream_error(status, text, None, retry_after)
+    long = "exceed" in text and "context" in text
+    return upstream_error(status, text, "context_length_exceeded" if long else None, retry_after)
 
 
 def _common(request: Generate) -> dict[str, Any]:

@@ -91,7 +91,8 @@ def sampling(request: wire.Draw, max_tokens: int | None) -> Sampling:
         frequency_penalty=request.frequency_penalty,
         seed=request.seed,
         max_tokens=max_tokens,
-        stop=(stop,) if isinstance(stop, str) else tuple(stop or ()),
+        # An empty one is found at once by every engine, and would end the answer before its first letter.
+        stop=tuple(text for text in ((stop,) if isinstance(stop, str) else stop or ()) if text),
         logit_bias=request.logit_bias,
     )
 

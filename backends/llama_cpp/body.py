@@ -119,7 +119,11 @@ def _settled(request: Generate, limits: Limits) -> Generate:
         # A negative top_k means "all" to everybody; the engine takes 0 for that.
         top_k=None if given.top_k is None else max(given.top_k, 0),
     )
-    return structs.replace(request, stream=True, think=None, origin=Origin(), sampling=sampling)
+    settled = structs.replace(request, stream=True, think=None, origin=Origin(), sampling=sampling)
+    if request.tool_choice is not None and request.tool_choice.mode == "none":
+        # A model that is shown tools calls them nevertheless, and the engine then leaves the call in the text.
+        settled = structs.replace(settled, tools=(), tool_choice=None)
+    return settled
 
 
 def _window(tokens: int, limits: Limits) -> int:

@@ -228,7 +228,10 @@ def capabilities(head: Head, *, vision: bool = False) -> frozenset[Capability]:
             found.add(Capability.REASONING)
         if vision:
             found.add(Capability.VISION)
-    if any(f"tokenizer.ggml.{name}_token_id" in head.metadata for name in ("fim_pre", "prefix")):
+    # Beside a projector the engine takes prompts as text only, and a gap is told by token ids.
+    if Capability.VISION not in found and any(
+        f"tokenizer.ggml.{name}_token_id" in head.metadata for name in ("fim_pre", "prefix")
+    ):
         found.add(Capability.INSERT)
     return frozenset(found)
 

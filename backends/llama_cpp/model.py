@@ -81,6 +81,12 @@ class TextModel(Loaded):
                 raise Unsupported("echo works with a text prompt only", param="echo")
             if prompt.echo and request.top_logprobs is not None:
                 raise Unsupported("echo with logprobs is not supported", param="logprobs")
+            if Capability.VISION in self.info.capabilities and (prompt.tokens is not None or prompt.suffix is not None):
+                # Its engine reads prompts for markers of pictures then, and takes nothing but text.
+                what = "token ids" if prompt.suffix is None else "insert"
+                raise Unsupported(
+                    f'"{self.info.id}" does not support {what} beside its vision projector', param="prompt"
+                )
             opening = prompt.text if prompt.echo else ""
             return "completion", completion_body(request, prompt, self._limits), opening
         able = self.info.capabilities
