@@ -16,6 +16,7 @@ from canonical.models import LoadedModel, ModelDetails, ModelInfo
 from canonical.requests import Embed, Embeddings, Generate
 
 TYPES = {
+    "anthropic": "backends.anthropic:AnthropicBackend",
     "echo": "backends.echo:EchoBackend",
     "llama_cpp": "backends.llama_cpp:LlamaCppBackend",
     "ollama": "backends.ollama:OllamaBackend",

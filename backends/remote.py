@@ -93,8 +93,13 @@ class Upstream:
         *,
         prefix: Callable[[str], str],
         read_error: Callable[[int, bytes, str | None], GatewayError],
+        headers: Callable[[str], dict[str, str]] = lambda key: {"Authorization": f"Bearer {key}"} if key else {},
     ) -> None:
-        """``prefix`` makes what stands before each path out of the URL's own path. Raises ValueError."""
+        """Prepare, without connecting. Raises ValueError.
+
+        ``prefix`` makes what stands before each path out of the URL's own path, ``headers`` what goes with each request
+        out of the key (empty: none).
+        """
         ca_file = str(base / settings.ca_file) if settings.ca_file else ""
         if ca_file and not Path(ca_file).is_file():
             raise ValueError(f"ca_file {settings.ca_file!r} is no file")
@@ -109,8 +114,7 @@ class Upstream:
         self._prefix = prefix(path)
         self._read_error = read_error
         self._headers = {"User-Agent": "dragoman", "Accept": "*/*", "Content-Type": "application/json"}
-        if self._key:
-            self._headers["Authorization"] = f"Bearer {self._key}"
+        self._headers.update(headers(self._key))
         self._data = Client(name, address, limits)
         # Its own connections and patience: a list of models waits neither behind generations nor as long as they may.
         soon, whole = min(30.0, limits.first_byte), min(60.0, limits.total)

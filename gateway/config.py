@@ -54,7 +54,7 @@ class Listener(Section, frozen=True):
 
     port: Annotated[int, Meta(ge=0, le=65535)]
     host: str = "127.0.0.1"
-    dialects: tuple[Literal["ollama", "openai"], ...] = ("ollama", "openai")
+    dialects: tuple[Literal["anthropic", "ollama", "openai"], ...] = ("ollama", "openai", "anthropic")
     hosts: tuple[str, ...] = ()
     """Names besides loopback ones that ``Host`` may bear (against DNS rebinding)."""
     cors: Cors = Cors()

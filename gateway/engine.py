@@ -9,9 +9,9 @@ from typing import TypeGuard
 
 from msgspec import structs
 
-from backends.base import Embeds, Generates, Model
+from backends.base import Counts, Embeds, Generates, Model
 from canonical.durations import seconds
-from canonical.errors import BackendUnavailable, GatewayError, Unsupported
+from canonical.errors import BackendUnavailable, GatewayError, NotImplementedHere, Unsupported
 from canonical.events import Check, Event, Finished, Timings
 from canonical.limits import check_generate
 from canonical.models import Capability, LoadedModel, ModelDetails, ModelInfo
@@ -99,6 +99,25 @@ class Engine:
         finally:
             lease.release()
         return structs.replace(answer, model=request.model, total=self._clock() - arrived, load=leased - arrived)
+
+    async def count(self, request: Generate) -> int:
+        """The exact number of tokens of a prompt.
+
+        Raises:
+            NotImplementedHere: the model's backend cannot count; a guess would be worse than none.
+        """
+        check_generate(request)
+        required = needs(request)
+        route = await self._route(request.model, required)
+        lease = await self._lease(route, request.keep_alive)
+        try:
+            name = request.model or route.id
+            check_needs(name, required, lease.model.info)
+            if not isinstance(lease.model, Counts):
+                raise NotImplementedHere(f'the backend of "{name}" cannot count tokens')
+            return await lease.model.count(request)
+        finally:
+            lease.release()
 
     async def load(self, name: str, keep_alive: float | None) -> None:
         """Load the model and start its idle clock."""

@@ -62,12 +62,13 @@ def directory(
     by_spelling: dict[str, Route] = {}
     for id, route in by_id.items():
         by_spelling.setdefault(spelling(id), route)
-    taken = frozenset(by_spelling)
+    owners = dict.fromkeys(by_spelling, "")  # spelling -> the backend that may use it in a list; none: configured
     for backend, infos in known.items():
         for info in infos.by_id.values():
             full = f"{backend}/{info.id}"
             if (backend, info.id) not in listed:
-                id = full if info.id in by_id or spelling(info.id) in taken else info.id
+                owner = owners.setdefault(spelling(info.id), backend)
+                id = full if info.id in by_id or owner != backend else info.id
                 if id in by_id or not info.id:
                     continue  # even its long name means something else here
                 by_id[id] = Route(id, backend, info.id, None, info)

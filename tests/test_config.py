@@ -67,12 +67,12 @@ def test_every_commented_key_is_accepted(tmp_path):
     assert set(shown["limits"]) == set(Limits.__struct_fields__)
     assert set(shown["listeners"][0]) == set(Listener.__struct_fields__)
     assert set(shown["listeners"][0]["cors"]) == set(Cors.__struct_fields__)
-    assert {"llama_cpp", "openai", "ollama", "echo"} == {section["type"] for section in shown["backends"].values()}
+    assert {"anthropic", "llama_cpp", "openai", "ollama", "echo"} == {section["type"] for section in shown["backends"].values()}
     # Two examples contradict what stands around them, as examples may.
     text = text.replace("[other-id]", "[embed]").replace("models_dir: ./models", f"models_dir: {ROOT / 'models'}")
     settled = load(write(tmp_path, text), ENVIRON)
     assert settled.config.keys == (SECRET,)
-    assert len(settled.backends) == 4
+    assert len(settled.backends) == 5
 
 
 @pytest.mark.parametrize("section", [config.Config, Listener, Cors, Limits, Defaults, ModelEntry])
@@ -121,7 +121,7 @@ BROKEN = [
     ("keys: ['has a blank in it']", "`$.keys[0]`"),
     ("keys: ['schlüsselschlüssel']", "`$.keys[0]`"),
     ("keys: abcdefghij", "`$.keys`"),
-    ("backends: {x: {type: olama}}", "unknown type 'olama' (one of echo, llama_cpp, ollama, openai) - at"),
+    ("backends: {x: {type: olama}}", "unknown type 'olama' (one of anthropic, echo, llama_cpp, ollama, openai) - at"),
     ("backends: {x: {}}", "missing `type`"),
     ("backends: {x: {type: 3}}", "missing `type`"),
     ("backends: {x: {type: 'nowhere.at.all:Class'}}", "`$.backends.x.type`"),

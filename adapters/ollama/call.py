@@ -118,7 +118,10 @@ def _common(request: Generate) -> dict[str, Any]:
         "format": write_format(request.output),
         "keep_alive": write_keep_alive(request.keep_alive),
         "options": write_options(request) or None,
-        "think": write_think(request.think),
+        # Clients of Anthropic's dialect who do not ask for thoughts want none.
+        "think": write_think(
+            "off" if request.think is None and request.origin.dialect == "anthropic" else request.think
+        ),
         "logprobs": True if request.top_logprobs is not None else None,
         "top_logprobs": request.top_logprobs or None,
     }

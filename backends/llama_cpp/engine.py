@@ -14,7 +14,8 @@ from msgspec import Struct
 
 from canonical.errors import BackendError, Busy, GatewayError, InvalidRequest, Unsupported
 
-Kind = Literal["chat", "completion"]
+Kind = Literal["chat", "completion", "count"]
+"""``count`` takes the body of a chat, and answers one chunk of how many tokens its prompt has."""
 Emit = Callable[[bytes], bool]
 """Takes one chunk; True means stop."""
 
@@ -45,6 +46,15 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Free the memory; nothing runs any more."""
+
+
+class Counted(Struct, frozen=True):
+    """The chunk that answers a count."""
+
+    prompt_tokens: int
+
+
+read_counted = msgspec.json.Decoder(Counted).decode
 
 
 class _Failure(Struct):
@@ -91,4 +101,6 @@ def read_error(chunk: bytes, *, context: int) -> GatewayError:
         return Busy(message, retry_after=1)
     if 400 <= status < 500:
         return InvalidRequest(message)
+    if "grammar stack" in message:
+        return InvalidRequest("no token of this model can follow the grammar here", param="grammar")
     return BackendError(f"the engine failed: {message}")

@@ -21,7 +21,7 @@ from llama_cpp.llama_grammar import json_schema_to_gbnf
 from msgspec import Raw, Struct
 
 from backends.llama_cpp import answer
-from backends.llama_cpp.engine import Emit, Kind, Start, write_error
+from backends.llama_cpp.engine import Counted, Emit, Kind, Start, write_error
 from backends.llama_cpp.sampling import BadSampling, Chain, Draw
 from backends.llama_cpp.templates import ChatTemplate, TemplateError
 from canonical.errors import InvalidRequest
@@ -147,7 +147,7 @@ class LlamaCppPython:
     def _generate(self, kind: Kind, body: _Body, emit: Emit) -> None:
         calls = bool(body.tools) and body.tool_choice != "none"
         thinks = None
-        if kind == "chat":
+        if kind != "completion":
             text = self._rendered(body)
             tokens = self._tokens([text], special=not self._begins(text))
             if "<think>" in self._source:
@@ -157,6 +157,9 @@ class LlamaCppPython:
             tokens = self._tokens(prompt, special=all(isinstance(piece, str) for piece in prompt))
         if not tokens:
             tokens = [native.llama_vocab_bos(self._vocab)]
+        if kind == "count":
+            emit(msgspec.json.encode(Counted(len(tokens))))
+            return
         if len(tokens) >= self._start.context:
             raise _Refused(
                 400,

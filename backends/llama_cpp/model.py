@@ -11,8 +11,8 @@ import msgspec
 from msgspec import structs
 
 from adapters.openai.call import ChatReader, CompletionReader, read_embeddings, write_embeddings
-from backends.llama_cpp.body import Limits, chat_body, completion_body
-from backends.llama_cpp.engine import Kind, is_error, read_error
+from backends.llama_cpp.body import TOKEN_LENGTH, Limits, chat_body, completion_body
+from backends.llama_cpp.engine import Kind, is_error, read_counted, read_error
 from backends.llama_cpp.inprocess import Runner
 from backends.llama_cpp.schema import check_held
 from canonical.errors import BackendError, GatewayError, InvalidRequest, Unsupported
@@ -22,6 +22,8 @@ from canonical.requests import Embed, Embeddings, Generate, Origin
 
 _SHRINK = 0.9
 _TRIES = 8
+_INPUTS = 64
+"""Texts that become vectors in one call of the engine."""
 
 
 class Loaded:
@@ -72,6 +74,19 @@ class TextModel(Loaded):
                     yield self._told(events, trim, opening)
         yield reader.finish()
 
+    async def count(self, request: Generate) -> int:
+        """The tokens of the prompt, as the engine itself counts them. Raises as ``generate``."""
+        kind, body, _ = self._asked(request)
+        if kind != "chat":
+            raise Unsupported("only conversations are counted", param="prompt")
+        async with aclosing(self.runner.stream("count", body)) as chunks:
+            async for batch in chunks:
+                for chunk in filter(None, batch):
+                    if is_error(chunk):
+                        raise read_error(chunk, context=self._limits.context)
+                    return read_counted(chunk).prompt_tokens
+        raise BackendError("the engine did not count")
+
     def _asked(self, request: Generate) -> tuple[Kind, bytes, str]:
         if request.output is not None and request.output.schema is not None:
             check_held(request.output.schema, self.engine, param="response_format")
@@ -97,7 +112,9 @@ class TextModel(Loaded):
             raise InvalidRequest(f"there is no tool named {choice.name[:64]!r}", param="tool_choice")
         thinking = None
         if Capability.REASONING in able:
-            thinking = self.thinking if request.think is None else request.think != "off"
+            # Clients of Anthropic's dialect who do not ask for thoughts want none, and set small limits.
+            unasked = self.thinking and request.origin.dialect != "anthropic"
+            thinking = unasked if request.think is None else request.think != "off"
         elif request.think not in {None, "off"}:
             raise Unsupported(f"{self.info.id!r} does not support thinking", param="think")
         vision = Capability.VISION in able
@@ -136,7 +153,12 @@ class EmbeddingModel(Loaded):
         if width and dimensions > width:
             raise InvalidRequest(f"this model's vectors have {width} dimensions", param="dimensions")
         shorten = request.truncate is True or (request.truncate is None and request.origin.dialect == "ollama")
-        plain = structs.replace(request, origin=Origin(), dimensions=None)
+        longest = self._limits.context * TOKEN_LENGTH
+        if not shorten and any(len(text) > longest for text in request.inputs):
+            raise _too_long(f"an input has more than {longest} characters", self._limits.context)
+        # Counting in the engine costs a second per megabyte, and what is cut there may as well be cut here.
+        inputs = tuple(text[:longest] for text in request.inputs)
+        plain = structs.replace(request, inputs=inputs, origin=Origin(), dimensions=None)
         try:
             answer = await self._ask(plain)
         except InvalidRequest as error:
@@ -152,10 +174,18 @@ class EmbeddingModel(Loaded):
         return structs.replace(answer, model=self.info.id, vectors=vectors)
 
     async def _ask(self, request: Embed) -> Embeddings:
-        body = await self.runner.embed(write_embeddings(request, "model"))
-        if is_error(body):
-            raise _embedding_error(body, self._limits.context)
-        return read_embeddings(body)
+        """A few inputs at a time: what the engine has begun cannot be stopped, and the client may leave."""
+        vectors: list[list[float]] = []
+        tokens = 0
+        for start in range(0, len(request.inputs), _INPUTS):
+            part = structs.replace(request, inputs=request.inputs[start : start + _INPUTS])
+            body = await self.runner.embed(write_embeddings(part, "model"))
+            if is_error(body):
+                raise _embedding_error(body, self._limits.context)
+            answer = read_embeddings(body)
+            vectors.extend(answer.vectors)
+            tokens += answer.prompt_tokens or 0
+        return Embeddings(model="", vectors=tuple(vectors), prompt_tokens=tokens)
 
     async def _shortened(self, request: Embed, text: str | tuple[int, ...]) -> Embeddings:
         """One input, cut until it fits: only the engine can count, and it counts in its refusal."""
@@ -215,14 +245,17 @@ def _embedding_error(body: bytes, context: int) -> GatewayError:
     except msgspec.MsgspecError:
         return BackendError("the engine answered an error that cannot be read")
     if "too large to process" in message or "context size" in message:
-        words = message.partition(". increase")[0]
-        return InvalidRequest(
-            f"{words}: the input length exceeds the context length; this model's maximum context length is "
-            f"{context} tokens",
-            param="input",
-            code="context_length_exceeded",
-        )
+        return _too_long(message.partition(". increase")[0], context)
     return read_error(body, context=context)
+
+
+def _too_long(words: str, context: int) -> InvalidRequest:
+    return InvalidRequest(
+        f"{words}: the input length exceeds the context length; this model's maximum context length is "
+        f"{context} tokens",
+        param="input",
+        code="context_length_exceeded",
+    )
 
 
 def _unit(vector: list[float]) -> list[float]:

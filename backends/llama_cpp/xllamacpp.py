@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import re
 import secrets
 import urllib.parse
 
+import msgspec
 import xllamacpp
 
-from backends.llama_cpp.engine import Emit, Kind, Start, is_error, write_error
+from backends.llama_cpp.engine import Counted, Emit, Kind, Start, is_error, write_error
 
 _PROGRESS = b'"prompt_progress":'
+_LENGTH = re.compile(rb'(?:"prompt_progress":\{"total"|"n_prompt_tokens"):(\d+)')
 
 
 def has_gpu() -> bool:
@@ -48,11 +51,18 @@ class XLlamaCpp:
 
     def stream(self, kind: Kind, body: bytes, emit: Emit) -> None:
         """See ``Engine``. The core calls back per token and per prompt batch; True stops it there."""
-        handle = self._running.handle_chat_completions if kind == "chat" else self._running.handle_completions
+        handle = self._running.handle_completions if kind == "completion" else self._running.handle_chat_completions
         stopped = False
 
         def take(chunk: bytes) -> bool:
             nonlocal stopped
+            if kind == "count":
+                # The first word, before anything is computed, tells how long the prompt is; so does the refusal of one
+                # that is too long.
+                found = _LENGTH.search(chunk)
+                emit(msgspec.json.encode(Counted(int(found[1]))) if found else chunk)
+                stopped = True
+                return True
             stopped = stopped or emit(b"" if _PROGRESS in chunk and not is_error(chunk) else chunk)
             return stopped
 

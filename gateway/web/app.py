@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
 from litestar import HttpMethod, Litestar, Request, Response, asgi, route
@@ -13,9 +13,10 @@ from msgspec import Struct
 
 from canonical.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotFound
 from gateway.config import Config, ConfigError, Listener
-from gateway.web import health, ollama, openai
+from gateway.web import anthropic, health, ollama, openai
+from gateway.web.crossroads import CROSSROADS, Choose, Headers, by_version
 from gateway.web.exchange import Exchange, Gateway, Handler, Voice
-from gateway.web.guard import guarded
+from gateway.web.guard import VoiceOf, guarded
 
 if TYPE_CHECKING:
     from litestar.types import ControllerRouterHandler, HTTPScope, Receive, Scope, Send
@@ -30,9 +31,17 @@ class Dialect(Struct, frozen=True):
 
 
 DIALECTS = {
+    "anthropic": Dialect(anthropic.VOICE, anthropic.PREFIXES, anthropic.ROUTES),
     "ollama": Dialect(ollama.VOICE, ollama.PREFIXES, ollama.ROUTES),
     "openai": Dialect(openai.VOICE, openai.PREFIXES, openai.ROUTES),
 }
+
+
+class Room(Struct, frozen=True):
+    """What one dialect does on one path."""
+
+    voice: Voice
+    methods: dict[str, Handler]
 
 
 def listener_app(listener: Listener, config: Config, gateway: Gateway) -> ASGIApp:
@@ -41,22 +50,23 @@ def listener_app(listener: Listener, config: Config, gateway: Gateway) -> ASGIAp
     Raises:
         ConfigError: two of its dialects claim one path.
     """
-    dialects = [DIALECTS[name] for name in listener.dialects]
-    first = dialects[0].voice
     voice_of = voices(listener.dialects)
-
+    claims: dict[str, list[str]] = {}
+    for name in listener.dialects:
+        for path in DIALECTS[name].routes:
+            claims.setdefault(path, []).append(name)
     handlers: dict[str, ControllerRouterHandler] = {}
-    for dialect in dialects:
-        for path, methods in dialect.routes.items():
-            if path in handlers:
-                raise ConfigError(f"{path} is claimed by two dialects of port {listener.port}")
-            handlers[path] = _route(path, methods, gateway, dialect.voice)
+    for path, names in claims.items():
+        rooms = {name: Room(DIALECTS[name].voice, DIALECTS[name].routes[path]) for name in names}
+        if len(rooms) > 1 and path not in CROSSROADS:
+            raise ConfigError(f"{path} is claimed by {' and '.join(names)} of port {listener.port}")
+        handlers[path] = _route(path, rooms, CROSSROADS.get(path), gateway)
     for path, methods in health.ROUTES.items():
-        handlers[path] = _route(path, methods, gateway, first)
+        handlers[path] = _route(path, {"": Room(DIALECTS[listener.dialects[0]].voice, methods)}, None, gateway)
 
     def refused(request: Request[None, None, State], exception: Exception) -> Response[bytes]:
         path = request.scope["path"]
-        voice = voice_of(path)
+        voice = voice_of(path, request.scope["headers"])
         error = _error(exception, path)
         status = voice.error_status(error)
         headers: dict[str, str] = {}
@@ -79,19 +89,32 @@ def listener_app(listener: Listener, config: Config, gateway: Gateway) -> ASGIAp
     return guarded(cast("ASGIApp", app), listener, config.keys, gateway, voice_of)
 
 
-def voices(names: Sequence[str]) -> Callable[[str], Voice]:
-    """Path -> the dialect that owns it, else the first: who words an error that no route has."""
-    dialects = [DIALECTS[name] for name in names]
+def voices(names: Sequence[str]) -> VoiceOf:
+    """The dialect that owns the path's longest prefix, else the first: who words an error that no route has."""
+    prefixes = sorted(
+        ((prefix, name) for name in names for prefix in DIALECTS[name].prefixes), key=lambda pair: -len(pair[0])
+    )
 
-    def voice_of(path: str) -> Voice:
-        return next((dialect.voice for dialect in dialects if path.startswith(dialect.prefixes)), dialects[0].voice)
+    def voice_of(path: str, headers: Headers = ()) -> Voice:
+        owner = next((name for prefix, name in prefixes if path.startswith(prefix)), names[0])
+        if owner == "openai" and "anthropic" in names and by_version(headers, ["anthropic"]) == "anthropic":
+            owner = "anthropic"
+        return DIALECTS[owner].voice
 
     return voice_of
 
 
-def _route(path: str, methods: dict[str, Handler], gateway: Gateway, voice: Voice) -> ControllerRouterHandler:
+def _route(path: str, rooms: dict[str, Room], choose: Choose | None, gateway: Gateway) -> ControllerRouterHandler:
+    only = next(iter(rooms.values())) if len(rooms) == 1 else None
+    names = list(rooms)
+
     async def handle(scope: Scope, receive: Receive, send: Send) -> None:
-        await Exchange(cast("HTTPScope", scope), receive, send, gateway, voice).run(methods)
+        http = cast("HTTPScope", scope)
+        room = only
+        if room is None:
+            assert choose is not None
+            room = rooms[choose(http["headers"], names)]
+        await Exchange(http, receive, send, gateway, room.voice).run(room.methods)
 
     if "{" not in path:
         return asgi(path, copy_scope=False)(handle)
@@ -99,6 +122,7 @@ def _route(path: str, methods: dict[str, Handler], gateway: Gateway, voice: Voic
     async def found() -> ASGIApp:
         return handle
 
+    methods = sorted({method for room in rooms.values() for method in room.methods})
     # Litestar 2.25 parses no path parameters for raw handlers.
     return route(path, http_method=[HttpMethod(method) for method in methods], status_code=200)(found)
 
@@ -110,6 +134,6 @@ def _error(exception: Exception, path: str) -> GatewayError:
         return MethodNotAllowed(f"this method is not allowed on {path}")
     if exception.status_code == 404:
         return NotFound(
-            f"no route {path}: the base URL of OpenAI clients ends in /v1, that of Ollama clients has no path"
+            f"no route {path}: the base URL of OpenAI clients ends in /v1, those of Ollama's and Anthropic's clients have no path"
         )
     return InvalidRequest(str(exception.detail), status=exception.status_code)

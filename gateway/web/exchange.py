@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 
 from msgspec import Struct
 
-from adapters.dialect import Ask, EmbedAsk, Encoder, LoadAsk, Stamp
+from adapters.dialect import Ask, CountAsk, EmbedAsk, Encoder, LoadAsk, Stamp
 from canonical.errors import (
     BackendError,
     BackendUnavailable,
@@ -44,6 +44,7 @@ class Voice(Struct, frozen=True):
     json_type: bytes
     error_status: Callable[[GatewayError], int]
     error_body: Callable[[GatewayError], bytes]
+    id_header: bytes = b"x-request-id"
 
 
 class Gateway:
@@ -153,7 +154,7 @@ class Exchange:
         head = [
             (b"content-type", media_type),
             (b"content-length", b"%d" % len(body)),
-            (b"x-request-id", self.id.encode()),
+            (self.voice.id_header, self.id.encode()),
             *headers,
         ]
         await self._send({"type": "http.response.start", "status": status, "headers": head})
@@ -210,6 +211,15 @@ class Exchange:
 
         async def work() -> None:
             await self.json(ask.whole(await self.engine.embed(ask.request)))
+
+        await self.while_connected(work())
+
+    async def count(self, ask: CountAsk) -> None:
+        """Count the tokens of a prompt."""
+        self.model = ask.request.model
+
+        async def work() -> None:
+            await self.json(ask.whole(await self.engine.count(ask.request)))
 
         await self.while_connected(work())
 
@@ -292,7 +302,7 @@ class Exchange:
             (b"content-type", encoder.media_type.encode()),
             (b"cache-control", b"no-cache, no-transform"),
             (b"x-accel-buffering", b"no"),
-            (b"x-request-id", self.id.encode()),
+            (self.voice.id_header, self.id.encode()),
         ]
         await self._send({"type": "http.response.start", "status": 200, "headers": head})
 

@@ -10,7 +10,7 @@ import ipaddress
 import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from canonical.errors import Busy, Forbidden, GatewayError, Unauthorized
 from gateway.config import Listener
@@ -18,6 +18,14 @@ from gateway.web.exchange import Gateway, Voice
 
 if TYPE_CHECKING:
     from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
+
+
+class VoiceOf(Protocol):
+    """Who words an error that no route has."""
+
+    def __call__(self, path: str, headers: Iterable[tuple[bytes, bytes]] = ()) -> Voice:
+        """The dialect of a request to ``path`` with these headers."""
+
 
 OPEN = frozenset({"/health/live", "/health/ready"})
 """Paths that need no key."""
@@ -28,12 +36,10 @@ _LOCAL_PAGE = re.compile(
 NAME_LIMIT = 512
 """Bytes of a Host or Origin that can be allowed at all; what is remembered of strangers stays small."""
 _METHODS = b"GET, POST, PUT, PATCH, DELETE, HEAD, OPTIONS"
-_EXPOSED = b"x-request-id, retry-after"
+_EXPOSED = b"x-request-id, request-id, retry-after"
 
 
-def guarded(
-    app: ASGIApp, listener: Listener, keys: Iterable[str], gateway: Gateway, voice_of: Callable[[str], Voice]
-) -> ASGIApp:
+def guarded(app: ASGIApp, listener: Listener, keys: Iterable[str], gateway: Gateway, voice_of: VoiceOf) -> ASGIApp:
     """``app`` behind the guards of one listener."""
     secrets = tuple(key.encode() for key in keys)
     origin_known = lru_cache(256)(_origins(listener.cors.origins))
@@ -85,7 +91,7 @@ def guarded(
         if error is None:
             await app(scope, receive, send)
         else:
-            await refuse(scope, send, error, voice_of(scope["path"]), gateway)
+            await refuse(scope, send, error, voice_of(scope["path"], scope["headers"]), gateway)
 
     return call
 

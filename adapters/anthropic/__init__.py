@@ -1,0 +1,1 @@
+"""Anthropic's Messages dialect: ``serve`` is us as server, ``call`` us as client, ``wire`` the vendor's structs."""

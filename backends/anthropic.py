@@ -1,0 +1,122 @@
+"""Any server of Anthropic's Messages API: the vendor's, LM Studio, llama-server, Ollama, another dragoman."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncGenerator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+from msgspec import Meta
+
+from adapters.anthropic import call
+from backends.remote import Catalog, Exchange, Handle, RemoteSettings, Upstream
+from backends.transport import Head
+from canonical.errors import ModelNotFound
+from canonical.events import Event
+from canonical.models import ModelDetails, ModelInfo
+from canonical.requests import Generate
+
+STREAMS = frozenset({"text/event-stream"})
+VERSION = "2023-06-01"
+"""``anthropic-version``: the one that every server of this dialect knows."""
+
+
+class AnthropicSettings(RemoteSettings, frozen=True):
+    """``url`` is what an SDK calls the base URL: without ``/v1``, or with it. The key goes out as ``x-api-key``."""
+
+    max_tokens: Annotated[int, Meta(ge=1)] = call.MAX_TOKENS
+    """For clients that set no limit; this dialect demands one."""
+    thinking: call.Style = "adaptive"
+    """How this server wants to be told to think: by effort, or (``enabled``) by a budget of tokens, as older models do."""
+    unsigned_thoughts: bool = True
+    """Whether earlier thoughts that nobody signed go along; the vendor's own servers refuse them."""
+
+
+class AnthropicBackend:
+    """The models of one server."""
+
+    Settings = AnthropicSettings
+
+    def __init__(self, name: str, settings: AnthropicSettings, base: Path = Path()) -> None:
+        """``base`` is the folder from which relative paths in settings count. Raises ValueError."""
+        self._upstream = Upstream(
+            name, settings, base, prefix=base_path, read_error=call.read_error, headers=request_headers
+        )
+        self._catalog = Catalog(name, settings.models)
+        self._settings = settings
+        self._list = self._upstream.head("GET", "/models?limit=1000")
+        self._messages = self._upstream.head("POST", "/messages")
+        self._count = self._upstream.head("POST", "/messages/count_tokens")
+
+    async def models(self) -> list[ModelInfo]:
+        """The configured catalog, or the server's. Raises BackendError."""
+        if self._catalog.fixed:
+            return self._catalog.fixed
+        return self._catalog.keep(call.read_models(await self._upstream.control(self._list)))
+
+    async def details(self, name: str) -> ModelDetails:
+        """The catalog's row, which is all that this API tells. Raises ModelNotFound, BackendError."""
+        for info in await self.models():
+            if info.id == name:
+                return ModelDetails(info=info)
+        raise ModelNotFound(f"model '{name}' not found", param="model")
+
+    async def open(self, name: str) -> AnthropicModel:
+        """A handle. The server is not asked: many serve models that they do not list."""
+        return AnthropicModel(
+            self._upstream, self._catalog.info(name), self._settings, messages=self._messages, count=self._count
+        )
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._upstream.close()
+
+
+class AnthropicModel(Handle):
+    """One model of the server."""
+
+    def __init__(
+        self, upstream: Upstream, info: ModelInfo, settings: AnthropicSettings, *, messages: Head, count: Head
+    ) -> None:
+        super().__init__(info)
+        self._upstream = upstream
+        self._settings = settings
+        self._messages = messages
+        self._count = count
+
+    def generate(self, request: Generate) -> AsyncGenerator[Sequence[Event], None]:
+        """Go on with the conversation. Raises Unsupported where this dialect has no words for what is asked."""
+        settings = self._settings
+        body = call.write_messages(
+            request,
+            self.info.id,
+            max_tokens=settings.max_tokens,
+            style=settings.thinking,
+            unsigned=settings.unsigned_thoughts,
+        )
+        whole = partial(call.read_message, new_id=new_id)
+        exchange = Exchange(self._messages, body, partial(call.MessageReader, new_id), whole, STREAMS)
+        return self._upstream.generate(exchange, stream=request.stream)
+
+    async def count(self, request: Generate) -> int:
+        """What the server counts."""
+        settings = self._settings
+        body = call.write_count(request, self.info.id, style=settings.thinking, unsigned=settings.unsigned_thoughts)
+        return call.read_count(await self._upstream.control(self._count, body))
+
+
+def base_path(path: str) -> str:
+    """What stands before ``/messages``."""
+    return path if path.endswith("/v1") else path + "/v1"
+
+
+def request_headers(key: str) -> dict[str, str]:
+    """The headers that this dialect wants."""
+    return {"anthropic-version": VERSION, **({"x-api-key": key} if key else {})}
+
+
+def new_id() -> str:
+    """An id for a tool call that came without one."""
+    return f"toolu_{secrets.token_hex(12)}"
