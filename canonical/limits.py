@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from msgspec import Raw
 
 from canonical.errors import InvalidRequest
+from canonical.grammars import PATTERN_SIZE, check_choices, check_cost, pattern_size
 from canonical.messages import Image
 from canonical.requests import Generate
 
@@ -101,15 +102,18 @@ def check_schema(schema: Raw | bytes, *, param: str) -> None:
         if nodes + len(below) > SCHEMA_NODES:
             raise InvalidRequest(f"the schema has more than {SCHEMA_NODES} nodes", param=param)
         if not below:
+            check_choices(root, param=param)
             return
         level = below
     raise InvalidRequest(f"the schema is nested deeper than {SCHEMA_DEPTH}", param=param)
 
 
 def check_grammar(grammar: str, *, param: str = "grammar") -> None:
-    """Refuse a GBNF grammar past the limits on bytes, nesting, rules and repetition."""
+    """Refuse a GBNF grammar past the limits on bytes, nesting, rules and repetition, or too costly to follow."""
     if len(grammar.encode()) > GRAMMAR_BYTES:
         raise InvalidRequest(f"a grammar may have at most {GRAMMAR_BYTES} bytes", param=param)
+    if grammar.lstrip().startswith("%"):
+        raise InvalidRequest("a grammar must be GBNF", param=param)  # llguidance reads others, past these limits
     bare = _GRAMMAR_LITERAL.sub(" ", grammar)
     if bare.count("::=") > GRAMMAR_RULES:
         raise InvalidRequest(f"a grammar may have at most {GRAMMAR_RULES} rules", param=param)
@@ -118,7 +122,12 @@ def check_grammar(grammar: str, *, param: str = "grammar") -> None:
         depth += 1 if bracket == "(" else -1
         if depth > GRAMMAR_NESTING:
             raise InvalidRequest(f"a grammar may be nested at most {GRAMMAR_NESTING} deep", param=param)
-    for counts in _REPETITION.findall(bare):
+    _check_repetition(bare, param)
+    check_cost(grammar, param=param)
+
+
+def _check_repetition(text: str, param: str) -> None:
+    for counts in _REPETITION.findall(text):
         if any(count and (len(count) > 9 or int(count) > GRAMMAR_REPETITION) for count in counts):
             raise InvalidRequest(f"a grammar may repeat at most {GRAMMAR_REPETITION} times", param=param)
 
@@ -130,7 +139,11 @@ def _check_bounds(schema: dict[str, Any], param: str) -> None:
             raise InvalidRequest(f"{name} may be at most {GRAMMAR_REPETITION} in a schema", param=param)
     pattern = schema.get("pattern")
     if isinstance(pattern, str):
-        check_grammar(pattern, param=param)
+        _check_repetition(pattern, param)
+        if pattern_size(pattern) > PATTERN_SIZE:
+            raise InvalidRequest(f"a pattern may stand for at most {PATTERN_SIZE} characters", param=param)
+        if pattern.count("(") > GRAMMAR_NESTING:
+            raise InvalidRequest(f"a pattern may have at most {GRAMMAR_NESTING} groups", param=param)
 
 
 def _check_depth(body: bytes) -> None:

@@ -142,7 +142,9 @@ class LlamaCppBackend:
         start = self._start(name, settings, head, embedding=embedding)
         runner = await self._runner(name, start)
         memory = info.size + head.cache_bytes(start.context * start.slots) + _GRAPH
-        limits = Limits(context=start.context, fill=_fill(head), temperature=settings.temperature)
+        limits = Limits(
+            context=start.context, fill=_fill(head), temperature=settings.temperature, engine=self._settings.engine
+        )
         kind: type[Loaded] = EmbeddingModel if embedding else TextModel
         model = kind(info, runner, slots=start.slots, limits=limits, memory=memory)
         if isinstance(model, TextModel):

@@ -14,9 +14,10 @@ import msgspec
 from msgspec import Raw, structs
 
 from adapters.openai.call import write_chat, write_completion
+from backends.llama_cpp.schema import check_held
 from canonical.errors import InvalidRequest, Unsupported
 from canonical.limits import check_grammar, check_schema
-from canonical.messages import Audio, Image
+from canonical.messages import Audio, Image, Text, ToolResult
 from canonical.requests import Generate, Origin, Prompt, Sampling
 
 _INTEGERS = frozenset({"mirostat", "min_keep", "dry_allowed_length", "dry_penalty_last_n"})
@@ -38,6 +39,10 @@ _BREAKERS = 32
 _KWARGS = 32
 _KWARG = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}\Z")
 _SEEDS = 2**32
+_BIASES = 1_024
+"""Tokens whose chances a request may change: the engine compares each with each."""
+TOKEN_LENGTH = 64
+"""Characters that a token stands for at most, on the average of a whole text."""
 
 _encode = msgspec.json.Encoder().encode
 _json = msgspec.json.Decoder()
@@ -52,6 +57,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Token ids for filling a gap: before the prefix, before the suffix, before the middle."""
     temperature: float | None = None
     """For requests that say none."""
+    engine: str = "xllamacpp"
 
 
 def chat_body(request: Generate, limits: Limits, *, thinking: bool | None, vision: bool) -> bytes:
@@ -61,6 +67,7 @@ def chat_body(request: Generate, limits: Limits, *, thinking: bool | None, visio
         Unsupported: pictures or sounds that this model cannot take, or links to them.
         InvalidRequest: a client's extra field has a wrong value or breaks a limit.
     """
+    _check_length(request, limits)
     for message in request.messages:
         for part in message.parts:
             if isinstance(part, Audio):
@@ -83,6 +90,8 @@ def chat_body(request: Generate, limits: Limits, *, thinking: bool | None, visio
 
 def completion_body(request: Generate, prompt: Prompt, limits: Limits) -> bytes:
     """The body of a raw completion. Raises as ``chat_body``."""
+    if len(prompt.text) + len(prompt.suffix or "") > limits.context * TOKEN_LENGTH:
+        raise _too_long(limits)
     extras = _extras(request, limits)
     extras.pop("chat_template_kwargs", None)
     pieces: list[int | str] | None = None
@@ -107,9 +116,30 @@ def completion_body(request: Generate, prompt: Prompt, limits: Limits) -> bytes:
     return _joined(body, extras)
 
 
+def _check_length(request: Generate, limits: Limits) -> None:
+    """Refuse a text that cannot fit before the engine cuts it into tokens: 10 MB take it 3 s and 700 MB."""
+    size = sum(
+        len(part.text) for message in request.messages for part in message.parts if isinstance(part, Text | ToolResult)
+    )
+    for tool in request.tools:
+        size += len(tool.description or "") + len(bytes(tool.parameters or b""))
+    if size > limits.context * TOKEN_LENGTH:
+        raise _too_long(limits)
+
+
+def _too_long(limits: Limits) -> InvalidRequest:
+    return InvalidRequest(
+        f"This model's maximum context length is {limits.context} tokens, and the request has more",
+        code="context_length_exceeded",
+        param="messages",
+    )
+
+
 def _settled(request: Generate, limits: Limits) -> Generate:
     """The request as an engine wants it: always a stream (that is how it is stopped), values within bounds."""
     given = request.sampling
+    if len(given.logit_bias or ()) > _BIASES:
+        raise InvalidRequest(f"'logit_bias' may name at most {_BIASES} tokens", param="logit_bias")
     sampling: Sampling = structs.replace(
         given,
         temperature=limits.temperature if given.temperature is None else given.temperature,
@@ -180,10 +210,11 @@ def _grammar(name: str, value: Any, _raw: Raw, _limits: Limits) -> str:
     return value
 
 
-def _schema(name: str, value: Any, raw: Raw, _limits: Limits) -> Raw:
+def _schema(name: str, value: Any, raw: Raw, limits: Limits) -> Raw:
     if not isinstance(value, dict):
         raise InvalidRequest(f"{name!r} must be an object", param=name, code="invalid_type")
     check_schema(raw, param=name)
+    check_held(raw, limits.engine, param=name)
     return raw
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from msgspec import Raw
 
-from canonical.errors import Unsupported
+from canonical.errors import InvalidRequest, Unsupported
 
 _NOTES = frozenset(
     {"title", "description", "default", "examples", "example", "$schema", "$id", "$comment", "deprecated"}
@@ -40,11 +40,23 @@ _BY_TYPE = {
 }
 
 
+_SHAPES: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("$ref", "format", "pattern"), str),
+    **dict.fromkeys(("oneOf", "anyOf", "allOf", "prefixItems", "enum", "required"), list),
+    **dict.fromkeys(("properties", "$defs", "definitions"), dict),
+    **dict.fromkeys(("minLength", "maxLength", "minItems", "maxItems"), (int, float)),
+    "items": (dict, list, bool),
+    "additionalProperties": (dict, bool),
+    "type": (str, list),
+}
+
+
 def check_held(schema: Raw | bytes, engine: str, *, param: str) -> None:
     """Refuse a schema of which a part would not be enforced by ``engine``.
 
     Raises:
         Unsupported: names the keyword.
+        InvalidRequest: this is no JSON Schema.
     """
     root: Any = json.loads(bytes(schema))
     pending = [root]
@@ -54,12 +66,25 @@ def check_held(schema: Raw | bytes, engine: str, *, param: str) -> None:
             continue
         if not isinstance(node, dict):
             raise Unsupported("a schema must be an object", param=param)
+        _check_shape(node, param)
         ignored = _ignored(node, engine)
         if ignored:
             raise Unsupported(f"the schema's {ignored} cannot be enforced by this model's engine", param=param)
         if engine != "xllamacpp" and node.get("$ref") == "#":
             raise Unsupported("a schema that refers to its own root is not supported by this engine", param=param)
         pending.extend(_below(node))
+
+
+def _check_shape(node: dict[str, Any], param: str) -> None:
+    """Refuse keywords whose values are not what JSON Schema says."""
+    for word, kinds in _SHAPES.items():
+        if word in node and not isinstance(node[word], kinds):
+            raise InvalidRequest(f"the schema's {word!r} has a value of the wrong type", param=param)
+    named = node.get("type")
+    names = [named] if isinstance(named, str) else named
+    for name in [*(names or ()), *node.get("required", ())]:
+        if not isinstance(name, str):
+            raise InvalidRequest("the schema's 'type' and 'required' are made of strings", param=param)
 
 
 def _ignored(node: dict[str, Any], engine: str) -> str:
@@ -138,13 +163,23 @@ def _overlap(choices: Any) -> bool:
     constants = [
         {
             name: json.dumps(one.get("const"))
-            for name, one in (choice.get("properties") or {}).items()
-            if isinstance(one, dict) and "const" in one and name in choice.get("required", ())
+            for name, one in _properties(choice)
+            if isinstance(one, dict) and "const" in one and name in _required(choice)
         }
         for choice in choices
     ]
     shared = set.intersection(*map(set, constants)) if constants else set()
     return not any(len({constant[name] for constant in constants}) == len(constants) for name in shared)
+
+
+def _properties(choice: dict[str, Any]) -> list[tuple[str, Any]]:
+    found = choice.get("properties")
+    return list(found.items()) if isinstance(found, dict) else []
+
+
+def _required(choice: dict[str, Any]) -> list[Any]:
+    found = choice.get("required")
+    return found if isinstance(found, list) else []
 
 
 def _below(node: dict[str, Any]) -> Iterator[Any]:

@@ -1,0 +1,294 @@
+"""What a GBNF grammar costs the engine that follows it, worked out before any engine sees it.
+
+An engine keeps every way in which the text so far may go on. A hundred bytes of grammar can make that more ways than a
+machine can hold, and llama.cpp looks at them on the thread that serves everybody. Bounded here: the ways at any place,
+and the ways after one character more. The syntax is that of llama.cpp's ``grammars/README.md``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from canonical.errors import InvalidRequest
+
+WAYS = 4_000
+"""Ways to go on at one place of a grammar."""
+NEXT_WAYS = 20_000
+"""The same, summed over what may come one character later."""
+PATTERN_SIZE = 4_000
+"""Characters of a schema's pattern once its repetitions are written out, as converters do."""
+
+_CEILING = 1 << 40
+"""Counts go no higher: they double with each rule."""
+_MANY = -1
+_TOKEN = re.compile(
+    r"""(?P<rule>[A-Za-z0-9_-]+)[ \t]*::=
+      | (?P<name>[A-Za-z0-9_-]+)
+      | (?P<text>"(?:[^"\\]|\\.)*+")
+      | (?P<one>\[(?:[^\]\\]|\\.)*+\]|\.|!?<[^>\n]*>)
+      | (?P<repeat>[*+?]|\{[ \t]*\d*[ \t]*(?:,[ \t]*\d*[ \t]*)?\})
+      | (?P<sign>[()|])
+      | (?P<blank>[ \t\r\n]+|\#[^\r\n]*)
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+_ESCAPE = re.compile(r"\\(?:x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|U[0-9A-Fa-f]{8}|.)", re.DOTALL)
+_PATTERN = re.compile(r"\\.|\[\^?\]?(?:[^\]\\]|\\.)*+\]|\{(\d*),?(\d*)\}|[()|]|.", re.DOTALL)
+
+
+class _Cost(NamedTuple):
+    """``ways`` to a first character; ``none``: ways to need none; ``then`` and ``done``: both once it was read."""
+
+    ways: int
+    none: int
+    then: int
+    done: int
+
+
+class _Element(NamedTuple):
+    """One element of a sequence: the name of a rule or so many characters, and how often."""
+
+    name: str
+    characters: int
+    least: int = 1
+    most: int = 1
+
+
+_Rules = dict[str, list[list[_Element]]]
+_EMPTY = _Cost(0, 1, 0, 0)
+
+
+def check_cost(grammar: str, *, param: str) -> None:
+    """Refuse a grammar that takes more than a moment per token to follow.
+
+    What is not GBNF at all passes: the engine says what is wrong with it.
+
+    Raises:
+        InvalidRequest: too many ways, left recursion, or a repetition with its bounds reversed.
+    """
+    rules = _rules(grammar, param)
+    if rules is None:
+        return
+    costs: dict[str, _Cost] = {}
+    for name in rules:
+        _settle(name, rules, costs, param)
+    for choices in rules.values():
+        for sequence in choices:
+            _sequence(sequence, costs, param)
+
+
+def pattern_size(pattern: str) -> int:
+    """Characters of a regular expression with its repetitions written out."""
+    sums = [0]
+    last = 0
+    for match in _PATTERN.finditer(pattern):
+        piece = match[0]
+        if piece == "(":
+            sums.append(0)
+            last = 0
+        elif piece == ")" and len(sums) > 1:
+            last = sums.pop() + 1
+            sums[-1] += last
+        elif len(piece) > 1 and piece[0] == "{":
+            times = max(int(count[:9]) for count in (match[1] or "0", match[2] or "0"))
+            sums[-1] = min(sums[-1] + last * max(times - 1, 0), _CEILING)
+        else:
+            last = len(piece)
+            sums[-1] += last
+    return sum(sums)
+
+
+def _rules(grammar: str, param: str) -> _Rules | None:
+    """The rules, groups as rules of their own; None: this is no GBNF."""
+    rules: _Rules = {}
+    choices: list[list[_Element]] = []
+    outer: list[tuple[list[list[_Element]], str]] = []
+    at = groups = 0
+    while at < len(grammar):
+        match = _TOKEN.match(grammar, at)
+        if match is None:
+            return None
+        at = match.end()
+        kind, piece = match.lastgroup, match[0]
+        if kind == "blank":
+            continue
+        if kind == "rule":
+            if outer:
+                return None
+            choices = rules.setdefault(match["rule"], [])
+            choices.append([])
+        elif not choices:
+            return None
+        elif kind == "name":
+            choices[-1].append(_Element(piece, 0))
+        elif kind == "text":
+            choices[-1].append(_Element("", len(_ESCAPE.sub("x", piece[1:-1]))))
+        elif kind == "one":
+            choices[-1].append(_Element("", 1))
+        elif kind == "repeat":
+            if not choices[-1]:
+                return None
+            least, most = _bounds(piece)
+            if most != _MANY and most < least:
+                raise InvalidRequest(f"a grammar repeats {piece}: the bounds are reversed", param=param)
+            choices[-1][-1] = choices[-1][-1]._replace(least=least, most=most)
+        elif piece == "|":
+            choices.append([])
+        elif piece == "(":
+            groups += 1
+            name = f"({groups}"
+            outer.append((choices, name))
+            choices = [[]]
+        else:
+            if not outer:
+                return None
+            inner = choices
+            choices, name = outer.pop()
+            rules[name] = inner
+            choices[-1].append(_Element(name, 0))
+    return None if outer else rules
+
+
+def _bounds(piece: str) -> tuple[int, int]:
+    match piece:
+        case "*":
+            return 0, _MANY
+        case "+":
+            return 1, _MANY
+        case "?":
+            return 0, 1
+    low, comma, high = piece[1:-1].replace(" ", "").replace("\t", "").partition(",")
+    least = int(low[:9] or 0)
+    if not comma:
+        return least, least
+    return least, int(high[:9]) if high else _MANY
+
+
+def _settle(root: str, rules: _Rules, costs: dict[str, _Cost], param: str) -> None:
+    """Cost a rule after those that it can begin with; without recursion, as chains of rules may be long."""
+    open_rules: dict[str, Iterator[str]] = {}
+    order: list[str] = []
+
+    def enter(name: str) -> None:
+        open_rules[name] = _beginnings(rules[name], rules, costs)
+        order.append(name)
+
+    if root not in costs:
+        enter(root)
+    while order:
+        name = order[-1]
+        for needed in open_rules[name]:
+            if needed in open_rules:
+                raise InvalidRequest("a grammar may not begin a rule with the rule itself", param=param)
+            enter(needed)
+            break
+        else:
+            total = [0, 0, 0, 0]
+            for sequence in rules[name]:
+                for index, count in enumerate(_sequence(sequence, costs, param, rest=False)):
+                    total[index] = min(total[index] + count, _CEILING)
+            costs[name] = _Cost(*total)
+            del open_rules[name]
+            order.pop()
+
+
+def _beginnings(choices: list[list[_Element]], rules: _Rules, costs: dict[str, _Cost]) -> Iterator[str]:
+    """The uncosted rules that must be known first. The rest of a sequence is looked at too, but only where it is free."""
+    for sequence in choices:
+        for element in sequence:
+            if element.name in rules and element.name not in costs:
+                yield element.name
+            if element.least and (not element.name or not costs.get(element.name, _EMPTY).none):
+                break
+
+
+def _sequence(sequence: list[_Element], costs: dict[str, _Cost], param: str, *, rest: bool = True) -> _Cost:
+    """The cost at a sequence's beginning; with ``rest``, every place in it is held against the limits."""
+    cost = _EMPTY
+    for element in reversed(sequence):
+        one = _element(element, costs)
+        cost = _Cost(
+            min(one.ways + one.none * cost.ways, _CEILING),
+            min(one.none * cost.none, _CEILING),
+            min(one.then + one.done * cost.ways + one.none * cost.then, _CEILING),
+            min(one.done * cost.none + one.none * cost.done, _CEILING),
+        )
+        if rest and (cost.ways > WAYS or cost.then > NEXT_WAYS):
+            raise InvalidRequest("there are too many ways to follow this grammar or schema", param=param)
+    return cost
+
+
+def _element(element: _Element, costs: dict[str, _Cost]) -> _Cost:
+    if element.name:
+        one = costs.get(element.name, _EMPTY)
+    elif element.characters == 0:
+        return _EMPTY
+    else:
+        one = _Cost(1, 0, 0, 1) if element.characters == 1 else _Cost(1, 0, 1, 0)
+    least, most = element.least, element.most
+    if most == 0:
+        return _EMPTY
+    if (least, most) == (1, 1):
+        return one
+    # How often a part that may be empty is repeated multiplies the ways to leave it out.
+    times = 1 if not one.none else (_CEILING if most == _MANY else most)
+    ways = min(one.ways * times, _CEILING)
+    again = ways if most != 1 else 0
+    done = one.done if least <= 1 else one.done * min(one.none, 1)
+    return _Cost(ways, 1 if least == 0 else one.none, min(one.then * times + one.done * again, _CEILING), done)
+
+
+def check_choices(root: object, *, param: str) -> None:
+    """Refuse a JSON Schema whose choices multiply through references, or whose references lead round in a circle.
+
+    A reference that leads back through a property or an item is a tree, and is fine.
+
+    Raises:
+        InvalidRequest: see there.
+    """
+    ways: dict[int, int] = {}
+    pending = [root]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, dict):
+            pending.extend(node.values())
+            _choose(node, root, ways, param)
+        elif isinstance(node, list):
+            pending.extend(node)
+
+
+def _choose(node: dict[str, object], root: object, ways: dict[int, int], param: str) -> None:
+    path = [node]
+    following = {id(node)}
+    while path:
+        node = path[-1]
+        below = list(_choices(node, root))
+        unknown = next((one for one in below if id(one) not in ways), None)
+        if unknown is None:
+            ways[id(node)] = total = max(1, sum(ways[id(one)] for one in below))
+            if total > WAYS:
+                raise InvalidRequest(f"the schema's choices multiply to more than {WAYS}", param=param)
+            following.discard(id(node))
+            path.pop()
+        elif id(unknown) in following:
+            raise InvalidRequest("the schema's references lead round in a circle", param=param)
+        else:
+            following.add(id(unknown))
+            path.append(unknown)
+
+
+def _choices(node: dict[str, object], root: object) -> Iterator[dict[str, object]]:
+    """The schemas that stand for this one as a whole, or for a choice of it."""
+    target = node.get("$ref")
+    if isinstance(target, str) and target.startswith("#"):
+        found: object = root
+        for step in target[1:].split("/")[1:]:
+            found = found.get(step.replace("~1", "/").replace("~0", "~")) if isinstance(found, dict) else None
+        if isinstance(found, dict):
+            yield found
+    for word in ("anyOf", "oneOf", "allOf"):
+        listed = node.get(word)
+        if isinstance(listed, list):
+            yield from (one for one in listed if isinstance(one, dict))
