@@ -68,6 +68,14 @@ def test_clashes_are_listed_as_backend_and_name():
     assert where(names, "b/x") == ("b", "x")
 
 
+def test_m2_two_backends_spellings_of_one_name_are_two_rows():
+    """A list of Ollama's shows every name with its tag: ``x`` and another backend's ``x:latest`` would be twins there."""
+    names = directory([], {"a": infos("x"), "b": infos("x:latest", "X", "y"), "c": infos("Y:latest")})
+    assert listed(names) == ["x", "b/x:latest", "b/X", "y", "c/Y:latest"]
+    assert where(names, "X:latest") == ("a", "x")
+    assert where(names, "b/X") == ("b", "X")
+
+
 def test_a_configured_id_that_looks_like_backend_and_name_is_kept():
     names = directory([entry("a/x", backend="local", name="mine")], {"b": infos("x"), "a": infos("x")})
     assert where(names, "a/x") == ("local", "mine")
