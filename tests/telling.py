@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from adapters.anthropic import serve as anthropic
 from adapters.dialect import Ask, LoadAsk, Stamp
 from adapters.ollama import serve as ollama
 from adapters.openai import serve as openai
@@ -71,7 +72,11 @@ _TURN = b'"messages":[{"role":"user","content":"Hello"}]'
 _USAGE = b'"stream":true,"stream_options":{"include_usage":true}'
 _LOGPROBS = b',"logprobs":true,"top_logprobs":2'
 
+_LIMIT = b'{"model":"pip","max_tokens":100,'
+
 DIALECTS: dict[str, Tell] = {
+    "anthropic.sse": streamed(anthropic.read_messages, _LIMIT + _TURN + b',"stream":true}'),
+    "anthropic.json": whole(anthropic.read_messages, _LIMIT + _TURN + b"}"),
     "openai.sse": streamed(openai.read_chat, b'{"model":"pip",' + _TURN + b"," + _USAGE + b"}"),
     "openai.json": whole(openai.read_chat, b'{"model":"pip",' + _TURN + b"}"),
     "completion.sse": streamed(openai.read_completion, b'{"model":"pip","prompt":"Hello",' + _USAGE + b"}"),

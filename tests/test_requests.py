@@ -10,6 +10,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from adapters.anthropic import call as anthropic_call
+from adapters.anthropic import serve as anthropic_serve
 from adapters.dialect import Ask, LoadAsk
 from adapters.ollama import call as ollama_call
 from adapters.ollama import serve as ollama_serve
@@ -19,12 +21,14 @@ from canonical.requests import Generate, Origin
 REQUESTS = Path(__file__).parent / "requests"
 
 READ: dict[str, Callable[[bytes], Ask | LoadAsk]] = {
+    "anthropic.json": anthropic_serve.read_messages,
     "openai.json": serve.read_chat,
     "completion.json": serve.read_completion,
     "ollama.json": ollama_serve.read_chat,
     "generate.json": ollama_serve.read_generate,
 }
 WRITE: dict[str, Callable[[Generate, str], bytes]] = {
+    "anthropic.json": anthropic_call.write_messages,
     "openai.json": call.write_chat,
     "completion.json": call.write_completion,
     "ollama.json": ollama_call.write_chat,
