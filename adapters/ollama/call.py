@@ -6,6 +6,7 @@ leaves the answer true (``logit_bias``, ``parallel_tool_calls``) is left out.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -43,6 +44,7 @@ KNOWN = frozenset(
 """Fields of both routes, so that a prompt which became a conversation does not travel twice."""
 KNOWN_EMBED = frozenset(("model", "input", "prompt", "truncate", "dimensions", "keep_alive", "stream"))
 
+_TOO_LONG = re.compile(r"context (length|size)", re.IGNORECASE)
 _error = msgspec.json.Decoder(dict[str, Any])
 
 
@@ -108,8 +110,8 @@ def read_error(status: int, body: bytes, retry_after: str | None) -> GatewayErro
         # A proxy's page in between; its text is not for our client.
         fields = {}
     text = error_text(fields["error"]) if fields.get("error") else ""
-    long = "exceed" in text and "context" in text
-    return upstream_error(status, text, "context_length_exceeded" if long else None, retry_after)
+    code = "context_length_exceeded" if _TOO_LONG.search(text) else None
+    return upstream_error(status, text, code, retry_after)
 
 
 def _common(request: Generate) -> dict[str, Any]:

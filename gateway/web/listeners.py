@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
-from canonical.errors import GatewayError
+from canonical.errors import GatewayError, InvalidRequest, RequestTimeout, TooLarge, UnsupportedMedia
 from gateway.accesslog import AccessLog
 from gateway.config import ANY_ADDRESS, Config, ConfigError, Listener, Settled
 from gateway.engine import Engine
@@ -35,6 +35,11 @@ LAST_WORDS = 2.0
 """Seconds that cut-off answers have for their error frame."""
 OVERTIME = 4.5
 """Seconds after the grace period at which the process ends, whatever still hangs."""
+
+_REFUSALS: dict[int, type[GatewayError]] = {
+    kind.status: kind for kind in (InvalidRequest, RequestTimeout, TooLarge, UnsupportedMedia)
+}
+"""What the server refuses before any route -> the error whose code says so."""
 
 
 def bind(listener: Listener) -> socket.socket:
@@ -106,7 +111,8 @@ def _server_config(app: ASGIApp, config: Config) -> uvicorn.Config:
     voice_of = voices(config.listeners[0].dialects)
 
     def refuse(status: int, message: str, path: bytes) -> bytes:
-        return voice_of(path.decode("latin-1")).error_body(GatewayError(message, status=status))
+        error = _REFUSALS.get(status, GatewayError)(message, status=status)
+        return voice_of(path.decode("latin-1")).error_body(error)
 
     http_limits = HttpLimits(body=limits.body, head_time=limits.head_time, body_silence=limits.body_silence)
     return uvicorn.Config(
