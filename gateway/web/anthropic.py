@@ -6,7 +6,7 @@ from adapters.anthropic import serve
 from gateway.web.exchange import Exchange, Handler, Voice
 
 VOICE = Voice("anthropic", b"application/json", serve.error_status, serve.error_body, b"request-id")
-PREFIXES = ("/v1/messages", "/v1/v1/", "/v1/complete", "/v1/files")
+PREFIXES = ("/v1/messages", "/v1/v1/", "/v1/complete")
 
 
 async def _messages(exchange: Exchange) -> None:
