@@ -220,10 +220,11 @@ def message_reply(completions: Sequence[Completion], stamp: Stamp, *, model: str
     thoughts = answer.signed or ((Reasoning(answer.reasoning),) if answer.reasoning else ())
     for thought in thoughts:
         signature = thought.signature or ""
-        if signature.startswith(REDACTED):
+        redacted = signature.startswith(REDACTED)
+        if thought.text or not redacted:
+            content.append(wire.ThinkingBlock("" if hidden else thought.text, "" if redacted else signature))
+        if redacted:
             content.append(wire.RedactedBlock(signature.removeprefix(REDACTED)))
-        else:
-            content.append(wire.ThinkingBlock("" if hidden else thought.text, signature))
     if answer.text:
         content.append(wire.TextBlock(answer.text))
     content.extend(_tool_uses(answer.tool_calls, answer.reason))
