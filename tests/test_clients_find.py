@@ -6,6 +6,8 @@ On a live gateway with the demo models: M1, M2, M5. Numbers in the docstrings ar
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
@@ -15,7 +17,7 @@ import ollama
 import openai
 import pytest
 
-from tests.serving import Served, serving
+from tests.serving import ROOT, Served, serving
 from tests.test_end_to_end import BEHIND, INSIDE
 
 COLD: dict[str, Any] = {"temperature": 0}
@@ -357,3 +359,30 @@ def test_m2_the_python_client_lists_and_deletes_honestly(gateway: Served) -> Non
     for call in (lambda: client.delete("pip"), lambda: client.pull("none"), lambda: client.copy("pip", "other")):
         with pytest.raises(ollama.ResponseError, match="not served by this gateway yet"):
             call()
+
+
+# JavaScript.
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="the JavaScript clients need Node")
+def test_m1_m2_m5_what_javascript_clients_trip_over(gateway: Served) -> None:
+    """OpenAI 14.2, 14.3, 9, 5.1; Ollama 17.9, 17.10, 17.25: helpers, tools, usage, leaving, base64, through every way."""
+    ways = ["pip", "pip-openai", "pip-ollama"]
+    script = ROOT / "tests" / "js" / "trips.mjs"
+    run = subprocess.run(["node", script, gateway.url, *ways], capture_output=True, text=True, timeout=60, check=False)
+    assert run.returncode == 0, run.stderr
+    told = json.loads(run.stdout)
+    anna = {"name": "Anna", "age": 30, "city": "Paris"}
+    for way in ways:
+        seen = told[way]
+        assert seen["helper"] == ["tool_calls", "assistant", "get_weather", {"city": "Paris"}]
+        assert seen["runTools"] == "The result is sunny."
+        assert seen["parse"] == seen["format"] == anna
+        assert (seen["usage"][-1], set(seen["usage"][:-1])) == (0, {None})
+        assert seen["left"]
+        assert seen["thoughts"] == ["I must add 7 and 8.", "7 + 8 = 15"]
+        assert seen["ollamaCall"] == {"city": "Paris"}
+        assert seen["embedding"] < 1e-6
+        assert seen["rows"] == [[0, True], [1, True]]
+    assert (told["retrieve"], told["show"], told["ps"]) == ("pip-openai", True, True)
+    assert "not served by this gateway yet" in told["delete"]
