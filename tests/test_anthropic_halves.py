@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,7 +30,7 @@ from tests.test_halves import COUNT, WORD, read, slices
 
 _ASK = b'{"model":"m","max_tokens":9,"messages":[{"role":"user","content":"x"}]'
 _cuts = st.lists(st.integers(min_value=1, max_value=300))
-_object = st.dictionaries(WORD, st.integers() | st.text(), max_size=3).map(json.dumps)
+_object = st.dictionaries(WORD, COUNT | st.text(), max_size=3).map(lambda value: msgspec.json.encode(value).decode())
 
 
 @st.composite

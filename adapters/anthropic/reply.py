@@ -93,7 +93,7 @@ class MessageStream:
             case ToolCallDelta():
                 return self._piece(event)
             case Finished():
-                return self._flush() + self._close() + self._end(event)
+                return self._drain(end=True) + self._close() + self._end(event)
             case _:
                 return self._begin(event.model)
 
@@ -115,11 +115,13 @@ class MessageStream:
         )
 
     def _tell(self, event: TextDelta | ReasoningDelta) -> bytes:
-        """A piece of text or thought, now or once the call before it is whole."""
-        if self._call is not None and not self._call.whole:
-            self._waiting.append(event)
-            return b""
-        self._call = None
+        """A piece of text or thought, now or once the calls before it are whole."""
+        if self._call is None:
+            return self._say(event)
+        self._waiting.append(event)
+        return self._drain()
+
+    def _say(self, event: TextDelta | ReasoningDelta) -> bytes:
         if isinstance(event, TextDelta):
             if not event.text:
                 return b""
@@ -138,18 +140,17 @@ class MessageStream:
         return frames
 
     def _piece(self, event: ToolCallDelta) -> bytes:
-        """A piece of a call, now or once the call before it is whole."""
+        """A piece of a call, now or once the calls before it are whole."""
         call = self._call
         if event.id:
-            if call is not None and not call.whole:
-                self._waiting.append(_Call(event))
-                return b""
-            return self._start(_Call(event))
+            self._waiting.append(_Call(event))
+            return self._drain()
         if call is not None and call.head.index == event.index:
             if not event.arguments:
                 return b""
             call.pieces.append(event.arguments)
-            return self._frame(event.arguments)
+            frame = self._frame(event.arguments)
+            return frame + self._drain() if self._waiting else frame
         waiting = next((w for w in self._waiting if isinstance(w, _Call) and w.head.index == event.index), None)
         if waiting is not None:
             waiting.pieces.append(event.arguments)
@@ -157,22 +158,22 @@ class MessageStream:
             raise BackendError(f"the backend went on with tool call {event.index} after its arguments were whole")
         return b""
 
+    def _drain(self, *, end: bool = False) -> bytes:
+        """What has waited, as far as the calls between are whole; at the end nothing more can come for them."""
+        frames = b""
+        while self._waiting and (end or self._call is None or self._call.whole):
+            self._call = None
+            item = self._waiting.pop(0)
+            frames += self._start(item) if isinstance(item, _Call) else self._say(item)
+        return frames
+
     def _start(self, call: _Call) -> bytes:
         head = b'"id":%b,"name":%b,"input":{}' % (encode_line(call.head.id), encode_line(call.head.name))
         self._called = True
         frames = self._open("tool_use", head, b'"input_json_delta","partial_json":')
         self._call = call
-        return frames + self._frame("".join(call.pieces)) if call.pieces else frames
-
-    def _flush(self) -> bytes:
-        """What has waited: nothing more can come."""
-        self._call = None
-        waiting, self._waiting = self._waiting, []
-        frames = b""
-        for item in waiting:
-            frames += self._start(item) if isinstance(item, _Call) else self._tell(item)
-            self._call = None
-        return frames
+        text = "".join(call.pieces)
+        return frames + self._frame(text) if text else frames
 
     def _open(self, kind: str, start: bytes, delta: bytes) -> bytes:
         """Open a block unless one of this kind is open; each call and each sealed thought has its own."""
