@@ -18,7 +18,7 @@ from canonical.events import Finished, Started, Usage
 from canonical.requests import Embed, Generate, Prompt
 from tests.calling import SOON, until
 from tests.faulty import Peer, Script, always, chunk, faulty, once, reply, then_silent
-from tests.upstreams import ASK, KEY, OPENAI, WHOLE, Dialect, answer, backend, both, sse, stream, words
+from tests.upstreams import ASK, KEY, OPENAI, WHOLE, Dialect, answer, backend, both, every, sse, stream, words
 
 
 @both
@@ -66,7 +66,7 @@ def test_m5_a_prompt_takes_the_other_route(dialect: Dialect) -> None:
     asyncio.run(scenario())
 
 
-@both
+@every
 def test_the_end_is_told_before_the_connection_is_free_and_it_is_kept(dialect: Dialect) -> None:
     async def scenario() -> None:
         step = asyncio.Event()
@@ -90,7 +90,7 @@ def test_the_end_is_told_before_the_connection_is_free_and_it_is_kept(dialect: D
     asyncio.run(scenario())
 
 
-@both
+@every
 def test_a_stream_is_complete_with_its_finish_reason(dialect: Dialect) -> None:
     """What a backend does after that is no failure: it hangs up, it resets, it says [DONE] or it does not."""
     upto = 3
@@ -113,7 +113,7 @@ def test_a_stream_is_complete_with_its_finish_reason(dialect: Dialect) -> None:
     asyncio.run(scenario(reset))
 
 
-@both
+@every
 def test_a_whole_answer_in_place_of_a_stream(dialect: Dialect) -> None:
     async def scenario() -> None:
         async with faulty(once(reply(200, dialect.whole))) as fake:
@@ -181,7 +181,7 @@ def test_details_of_a_model_that_is_not_there(dialect: Dialect) -> None:
 # Leaving.
 
 
-@both
+@every
 @pytest.mark.parametrize("when", ["waiting", "streaming"])
 def test_a_client_that_leaves_closes_the_backends_connection(dialect: Dialect, when: str) -> None:
     async def scenario() -> None:
@@ -203,7 +203,7 @@ def test_a_client_that_leaves_closes_the_backends_connection(dialect: Dialect, w
     asyncio.run(scenario())
 
 
-@both
+@every
 def test_max_running_queues_generations_and_not_the_catalog(dialect: Dialect) -> None:
     async def script(peer: Peer) -> None:
         while True:
@@ -260,7 +260,7 @@ def test_urls_are_read() -> None:
     assert read_url("http://[::1]:8080")[0].authority == "[::1]:8080"
 
 
-@both
+@every
 @pytest.mark.parametrize(
     "bad",
     [
@@ -287,7 +287,7 @@ def test_a_wrong_setting_is_refused_without_its_secret(dialect: Dialect, bad: di
     assert "hunter2" not in str(caught.value)
 
 
-@both
+@every
 def test_a_certificate_file_that_is_not_there_is_refused(dialect: Dialect, tmp_path: Path) -> None:
     settings = msgspec.convert({"url": "https://h", "ca_file": "ca.pem"}, dialect.backend.Settings)
     with pytest.raises(ValueError, match=r"ca_file 'ca.pem' is no file"):
@@ -296,7 +296,7 @@ def test_a_certificate_file_that_is_not_there_is_refused(dialect: Dialect, tmp_p
     dialect.backend("up", settings, tmp_path)  # type: ignore[arg-type]  # its own
 
 
-@both
+@every
 def test_settings_do_not_show_the_key(dialect: Dialect) -> None:
     settings = msgspec.convert({"url": "http://h", "api_key": KEY}, dialect.backend.Settings)
     assert KEY not in repr(settings)

@@ -1,4 +1,4 @@
-"""Backends behind HTTP when they fail: the reliability table, row by row, for both kinds.
+"""Backends behind HTTP when they fail: the reliability table, row by row, for every kind.
 
 Nothing is ever made up, sent twice or followed elsewhere, and our key never shows (``failing`` checks it each time).
 """
@@ -15,10 +15,10 @@ from canonical.events import Event, Finished
 from canonical.requests import Embed, Generate
 from tests.calling import SOON, until
 from tests.faulty import Peer, always, chunk, endless, faulty, once, reply, then_silent
-from tests.upstreams import ASK, KEY, OPENAI, WHOLE, Dialect, answer, backend, both, failing, stream, words
+from tests.upstreams import ASK, KEY, OPENAI, WHOLE, Dialect, answer, backend, both, every, failing, stream, words
 
 
-@both
+@every
 def test_refused_is_502(dialect: Dialect) -> None:
     async def scenario() -> None:
         with socket.socket() as taken:
@@ -33,14 +33,14 @@ def test_refused_is_502(dialect: Dialect) -> None:
     asyncio.run(scenario())
 
 
-@both
+@every
 def test_silence_is_504(dialect: Dialect) -> None:
     error, told = failing(dialect, then_silent(), timeouts={"first_byte": SOON})
     assert isinstance(error, BackendTimeout)
     assert (error.status, told) == (504, [])
 
 
-@both
+@every
 def test_a_stall_is_504_after_what_came(dialect: Dialect) -> None:
     begun = dialect.head + chunk(dialect.pieces[0])
     for timeouts in ({"idle": SOON}, {"total": SOON}):
@@ -70,7 +70,7 @@ CUT = {
 }
 
 
-@both
+@every
 @pytest.mark.parametrize("fault", CUT)
 def test_a_broken_answer_is_502_and_nothing_is_made_up(dialect: Dialect, fault: str) -> None:
     data = CUT[fault](dialect)
@@ -83,7 +83,7 @@ def test_a_broken_answer_is_502_and_nothing_is_made_up(dialect: Dialect, fault: 
     assert "Hello".startswith(words(told))
 
 
-@both
+@every
 @pytest.mark.parametrize(
     "body", [b"", b"{", b"[]", b"{}", b'{"choices":[]}', b'{"message":null}', b"<html>", b"\xff", b"Hello"]
 )
@@ -95,7 +95,7 @@ def test_a_broken_whole_answer_is_502(dialect: Dialect, body: bytes) -> None:
     assert error.status == 502
 
 
-@both
+@every
 def test_a_reset_is_502(dialect: Dialect) -> None:
     async def script(peer: Peer) -> None:
         await peer.request()
@@ -106,7 +106,7 @@ def test_a_reset_is_502(dialect: Dialect) -> None:
     assert (type(error), error.status) == (BackendError, 502)
 
 
-@both
+@every
 def test_an_error_in_the_stream_ends_it(dialect: Dialect) -> None:
     async def script(peer: Peer) -> None:
         await peer.request()
@@ -130,7 +130,7 @@ def test_an_error_in_the_stream_ends_it(dialect: Dialect) -> None:
     asyncio.run(scenario())
 
 
-@both
+@every
 def test_m5_what_stood_before_an_error_in_one_read_is_not_lost(dialect: Dialect) -> None:
     failed = dialect.framed(dialect.error("the GPU has gone"))
     error, told = failing(dialect, once(stream(dialect, pieces=[dialect.pieces[0] + dialect.pieces[1] + failed])))
@@ -152,14 +152,14 @@ def test_m5_a_server_that_never_ends_its_stream_does_not_keep_its_client() -> No
     asyncio.run(scenario())
 
 
-@both
+@every
 @pytest.mark.parametrize("request_", [ASK, WHOLE], ids=["stream", "whole"])
 def test_an_error_with_status_200_is_an_error(dialect: Dialect, request_: Generate) -> None:
     error, _ = failing(dialect, once(reply(200, dialect.error("Unexpected endpoint"))), request=request_)
     assert (error.status, error.message) == (502, "Unexpected endpoint")
 
 
-@both
+@every
 @pytest.mark.parametrize("status", [400, 413, 422])
 def test_a_request_at_fault_keeps_status_and_reason(dialect: Dialect, status: int) -> None:
     error, _ = failing(dialect, once(reply(status, dialect.error("too long", "context_length_exceeded"))))
@@ -172,7 +172,7 @@ def test_a_request_at_fault_keeps_status_and_reason(dialect: Dialect, status: in
 PAUSES = {"17": 17, "0": 0, "3600": 3600, "3601": None, "-1": None, "soon": None, "inf": None}
 
 
-@both
+@every
 @pytest.mark.parametrize("status", [429, 503])
 @pytest.mark.parametrize("pause", PAUSES)
 def test_a_full_backend_keeps_status_and_a_sane_pause(dialect: Dialect, status: int, pause: str) -> None:
@@ -182,20 +182,20 @@ def test_a_full_backend_keeps_status_and_a_sane_pause(dialect: Dialect, status: 
     assert (error.status, error.message, error.retry_after) == (status, "full", PAUSES[pause])
 
 
-@both
+@every
 def test_a_pause_as_a_date_long_ago_is_none(dialect: Dialect) -> None:
     data = reply(503, dialect.error("full"), headers=["Retry-After: Wed, 21 Oct 2015 07:28:00 GMT"])
     assert failing(dialect, once(data))[0].retry_after is None
 
 
-@both
+@every
 @pytest.mark.parametrize("status", [401, 403])
 def test_our_wrong_key_is_502_and_stays_ours(dialect: Dialect, status: int) -> None:
     error, _ = failing(dialect, once(reply(status, dialect.error(f"Incorrect API key: {KEY}"))))
     assert (type(error), error.status) == (BackendError, 502)
 
 
-@both
+@every
 @pytest.mark.parametrize("status", [400, 404, 429, 500])
 def test_a_backend_that_echoes_our_key_is_redacted(dialect: Dialect, status: int) -> None:
     error, _ = failing(dialect, once(reply(status, dialect.error(f"model for {KEY}", f"code-{KEY}"))))
@@ -204,7 +204,7 @@ def test_a_backend_that_echoes_our_key_is_redacted(dialect: Dialect, status: int
     assert in_band.message == "[redacted] failed"
 
 
-@both
+@every
 def test_a_missing_model_is_404_and_a_missing_route_502(dialect: Dialect) -> None:
     error, _ = failing(dialect, once(reply(404, dialect.error("model 'm' not found"))))
     assert (type(error), error.status) == (ModelNotFound, 404)
@@ -212,7 +212,7 @@ def test_a_missing_model_is_404_and_a_missing_route_502(dialect: Dialect) -> Non
     assert (type(error), error.status) == (BackendError, 502)
 
 
-@both
+@every
 @pytest.mark.parametrize(("status", "expected"), [(500, 500), (502, 502), (504, 504), (418, 502), (507, 502)])
 def test_other_failures(dialect: Dialect, status: int, expected: int) -> None:
     error, _ = failing(dialect, once(reply(status, b"<html>oops</html>", kind="text/html")))
@@ -221,7 +221,7 @@ def test_other_failures(dialect: Dialect, status: int, expected: int) -> None:
     assert "html" not in error.message
 
 
-@both
+@every
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
 def test_a_redirect_is_never_followed(dialect: Dialect, status: int) -> None:
     async def scenario() -> None:
@@ -238,13 +238,13 @@ def test_a_redirect_is_never_followed(dialect: Dialect, status: int) -> None:
     asyncio.run(scenario())
 
 
-@both
+@every
 def test_an_error_without_end_keeps_its_status(dialect: Dialect) -> None:
     error, _ = failing(dialect, endless(b"HTTP/1.1 500 Oh\r\n\r\n", b"y" * 10_000), leaves=True)
     assert error.status == 500
 
 
-@both
+@every
 @pytest.mark.parametrize("what", ["line", "body"])
 def test_what_is_endless_is_502(dialect: Dialect, what: str) -> None:
     begun = dialect.framed(b"")[:-2] if what == "line" else b""

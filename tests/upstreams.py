@@ -1,4 +1,4 @@
-"""Both kinds of backend behind HTTP, before a fake of what they call: one vocabulary for tests of either."""
+"""All kinds of backend behind HTTP, before a fake of what they call: one vocabulary for tests of any."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 
-from backends.base import Embeds, Generates
+from backends.anthropic import AnthropicBackend
+from backends.base import Generates
 from backends.ollama import OllamaBackend
 from backends.openai import OpenAIBackend
 from canonical.errors import GatewayError
@@ -25,7 +26,7 @@ KEY = "sk-very-secret"
 class Dialect(NamedTuple):
     """How one kind of backend words what a test needs."""
 
-    backend: type[OpenAIBackend | OllamaBackend]
+    backend: type[OpenAIBackend | OllamaBackend | AnthropicBackend]
     head: bytes
     pieces: tuple[bytes, ...]
     """Two words, then the end with a finish reason."""
@@ -35,7 +36,11 @@ class Dialect(NamedTuple):
     """What stands before and after the JSON of a streamed record."""
 
     def error(self, message: str, code: str | None = None) -> bytes:
-        error: Any = {"message": message, "code": code} if self.backend is OpenAIBackend else message
+        error: Any = message
+        if self.backend is OpenAIBackend:
+            error = {"message": message, "code": code}
+        elif self.backend is AnthropicBackend:
+            error = {"type": "api_error", "message": message}
         return json.dumps({"error": error}).encode()
 
     def framed(self, body: bytes) -> bytes:
@@ -74,24 +79,51 @@ OLLAMA = Dialect(
     "application/x-ndjson",
     (b"", b"\n"),
 )
+ANTHROPIC = Dialect(
+    AnthropicBackend,
+    chunked_head("text/event-stream"),
+    (
+        *(
+            b"".join(pieces)
+            for pieces in (
+                sse(
+                    b'{"type":"message_start","message":{"model":"m","usage":{"input_tokens":3,"output_tokens":1}}}',
+                    b'{"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}',
+                    b'{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"Hel"}}',
+                ),
+                sse(b'{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"lo"}}'),
+                sse(
+                    b'{"type":"content_block_stop","index":0}',
+                    b'{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":2}}',
+                ),
+            )
+        ),
+        *sse(b'{"type":"message_stop"}'),
+    ),
+    b'{"type":"message","model":"m","content":[{"type":"text","text":"Hello"}],"stop_reason":"end_turn",'
+    b'"usage":{"input_tokens":3,"output_tokens":2}}',
+    "text/event-stream",
+    (b"data: ", b"\n\n"),
+)
 both = pytest.mark.parametrize("dialect", [OPENAI, OLLAMA], ids=["openai", "ollama"])
+"""Those that embed, too."""
+every = pytest.mark.parametrize("dialect", [OPENAI, OLLAMA, ANTHROPIC], ids=["openai", "ollama", "anthropic"])
 
 ASK = Generate(model="m", messages=(Message("user", (Text("hi"),)),))
 WHOLE = msgspec.structs.replace(ASK, stream=False)
 
 
-def backend(dialect: Dialect, port: int, **settings: Any) -> OpenAIBackend | OllamaBackend:
+def backend(dialect: Dialect, port: int, **settings: Any) -> OpenAIBackend | OllamaBackend | AnthropicBackend:
     values = {"url": f"http://127.0.0.1:{port}", "api_key": KEY, **settings}
     return dialect.backend("up", msgspec.convert(values, dialect.backend.Settings))  # type: ignore[arg-type]  # its own
 
 
 async def answer(
-    source: OpenAIBackend | OllamaBackend, request: Generate = ASK, told: list[Event] | None = None
+    source: OpenAIBackend | OllamaBackend | AnthropicBackend, request: Generate = ASK, told: list[Event] | None = None
 ) -> list[Event]:
     """The checked events of one answer; ``told`` keeps those before a failure."""
     model = await source.open("m")
     assert isinstance(model, Generates)
-    assert isinstance(model, Embeds)
     events: list[Event] = [] if told is None else told
     check = Check()
     async for batch in model.generate(request):
