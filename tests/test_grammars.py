@@ -1,0 +1,104 @@
+"""What grammars, patterns and schemas may cost: each of these once held up or killed llama.cpp. (Reliability 3)"""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from msgspec import Raw
+
+from canonical.errors import InvalidRequest
+from canonical.grammars import PATTERN_SIZE, pattern_size
+from canonical.limits import check_grammar, check_schema
+
+TEN_CHOICES = " | ".join(f'"{letter}"' for letter in "abcdefghij")
+COSTLY = {
+    "many parts that may be left out": "root ::= " + '"a"? ' * 8000,
+    "many stars": "root ::= " + '"a"* ' * 1900,
+    "empty in 2**60 ways": "root ::= r0\n"
+    + "".join(f"r{i} ::= r{i + 1} r{i + 1}\n" for i in range(60))
+    + 'r60 ::= "a"?',
+    "2**60 beginnings": "root ::= r0\n" + "".join(f"r{i} ::= r{i + 1} | r{i + 1}\n" for i in range(60)) + 'r60 ::= "a"',
+    "itself first": 'root ::= root "a"',
+    "itself first, by another": "root ::= b\nb ::= root",
+    "itself after nothing": 'root ::= "a"? root',
+    "stars of what may be empty": 'root ::= ("a"*)*',
+    "bounds reversed": 'root ::= "a"{5,1}',
+    "another language": '%llguidance {}\nstart: "a"{1000000}',
+}
+FINE = {
+    "a list": 'root ::= "- " item+\nitem ::= [^\\n]+ "\\n" # a line',
+    "JSON": (
+        'root ::= object\nvalue ::= object | array | string | ("true" | "false" | "null") ws\n'
+        'object ::= "{" ws (string ":" ws value ("," ws string ":" ws value)*)? "}" ws\n'
+        'array ::= "[" ws (value ("," ws value)*)? "]" ws\nstring ::= "\\"" ([^"\\\\] | "\\\\" ["\\\\nrt])* "\\"" ws\n'
+        'ws ::= | " " | "\\n" [ \\t]{0,20}'
+    ),
+    "recursion behind a character": 'root ::= "(" root ")" | "x"',
+    "many words": "root ::= " + " | ".join(f'"word{i}"' for i in range(1500)),
+    "a long count": 'root ::= [0-9]{1,2000} "."',
+    "what the engine will refuse": "root ::= (",
+}
+
+
+@pytest.mark.parametrize("grammar", COSTLY.values(), ids=COSTLY)
+def test_a_grammar_that_would_hold_up_everybody_is_refused(grammar: str) -> None:
+    with pytest.raises(InvalidRequest):
+        check_grammar(grammar)
+
+
+@pytest.mark.parametrize("grammar", FINE.values(), ids=FINE)
+def test_a_grammar_of_the_usual_kind_is_not(grammar: str) -> None:
+    check_grammar(grammar)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "size"),
+    [("", 0), ("^abc$", 5), ("a{3}", 3), ("(ab){3}", 9), ("((a{9}){9}){9}", 819), ("[a-z(]{2}", 12), (r"\({2}", 4)],
+)
+def test_a_pattern_is_measured_with_its_repetitions_written_out(pattern: str, size: int) -> None:
+    assert pattern_size(pattern) == size
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "^(a{2000}){2000}$",
+        "^" + "(a|" * 300 + ")" * 300 + "$",
+        "^#a{9999999}$",
+        '^"a{9999999}"$',
+        "x" * PATTERN_SIZE + "y",
+    ],
+)
+def test_a_pattern_that_stands_for_too_much_is_refused(pattern: str) -> None:
+    with pytest.raises(InvalidRequest):
+        _check({"type": "string", "pattern": pattern})
+
+
+def test_choices_that_multiply_through_references_are_refused() -> None:
+    doubling = {f"a{i}": {"anyOf": [{"$ref": f"#/$defs/a{i + 1}"}] * 2} for i in range(60)}
+    with pytest.raises(InvalidRequest, match="multiply"):
+        _check({"$defs": {**doubling, "a60": {"type": "string"}}, "$ref": "#/$defs/a0"})
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$ref": "#"},
+        {"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"anyOf": [{"$ref": "#/$defs/a"}]}}, "$ref": "#/$defs/a"},
+        {"$defs": {"a": {"allOf": [{"$ref": "#/$defs/a"}]}}, "type": "object"},
+    ],
+)
+def test_references_in_a_circle_are_refused(schema: object) -> None:
+    with pytest.raises(InvalidRequest, match="circle"):
+        _check(schema)
+
+
+def test_a_tree_of_references_is_fine() -> None:
+    _check(
+        {"type": "object", "properties": {"left": {"$ref": "#"}, "right": {"anyOf": [{"$ref": "#"}, {"type": "null"}]}}}
+    )
+
+
+def _check(schema: object) -> None:
+    check_schema(Raw(json.dumps(schema).encode()), param="response_format")
