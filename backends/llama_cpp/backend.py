@@ -26,6 +26,8 @@ TINY = 20 * 1024 * 1024
 _OPERATIONS = 1.2e9
 """Parameters times prompt tokens that one thread gets through in some 40 ms (measured: 150M, Q8_0, one EPYC core)."""
 _BATCHES = (512, 256, 128, 64, 32, 16, 8)
+_SERVED = frozenset({Capability.CHAT, Capability.COMPLETE, Capability.EMBED})
+"""A model with none of these is neither listed nor opened: a reranker, for now."""
 _PART = re.compile(r"-\d{5}-of-\d{5}\Z")
 _GRAPH = 64 * 1024 * 1024
 """Working memory beside weights and cache, guessed upwards."""
@@ -109,7 +111,10 @@ class LlamaCppBackend:
         self._exposed = True
 
     async def models(self) -> list[ModelInfo]:
-        """Every configured model whose file is there, and every other GGUF file that is a model by itself."""
+        """Every configured model whose file is there, and every other GGUF file that is a model by itself.
+
+        What this gateway has no use for yet (a reranker) is left out.
+        """
         return await threads.call(self._catalog, name="gguf")
 
     async def details(self, name: str) -> ModelDetails:
@@ -136,7 +141,7 @@ class LlamaCppBackend:
         """
         head, info, settings = await threads.call(lambda: self._found(name), name="gguf")
         able = info.capabilities
-        if not able & {Capability.CHAT, Capability.COMPLETE, Capability.EMBED}:
+        if not able & _SERVED:
             raise Unsupported(f"{name!r} is neither a text nor an embedding model", param="model")
         embedding = Capability.EMBED in able
         start = self._start(name, settings, head, embedding=embedding)
@@ -198,9 +203,11 @@ class LlamaCppBackend:
         found = sorted(path.name for path in self._folder.glob("*.gguf")) if self._folder.is_dir() else []
         for id in [*self._configured, *(name.removesuffix(".gguf") for name in found if name not in used)]:
             try:
-                rows[id] = self._found(id)[1]
+                info = self._found(id)[1]
             except (ModelNotFound, BackendError):
                 continue  # a file that is gone, half downloaded or no model costs itself alone
+            if info.capabilities & _SERVED:
+                rows[id] = info
         return list(rows.values())
 
     def _found(self, name: str) -> tuple[Head, ModelInfo, LlamaCppModelSettings]:
