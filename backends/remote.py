@@ -111,6 +111,7 @@ class Upstream:
             limits = structs.replace(limits, connections=settings.max_running)
         self.name = name
         self._key = settings.api_key
+        self._secret = self._key.encode() if len(self._key) >= SECRET else b""
         self._prefix = prefix(path)
         self._read_error = read_error
         self._headers = {"User-Agent": "dragoman", "Accept": "*/*", "Content-Type": "application/json"}
@@ -154,7 +155,7 @@ class Upstream:
                                 raise
                         else:
                             if data:
-                                events = reader.feed(data)
+                                events = reader.feed(self._told(data))
                             else:
                                 ended = True
                                 events = reader.finish()
@@ -167,7 +168,7 @@ class Upstream:
                             raise reader.failure
                 elif _is_json(media_type):
                     # Also in place of a stream: an error with status 200, as LM Studio sends it.
-                    yield exchange.whole(await response.body())
+                    yield exchange.whole(self._told(await response.body()))
                 else:
                     raise BackendError(f"backend {self.name!r} answered with {media_type[:80]!r}, which is no answer")
             finally:
@@ -191,7 +192,7 @@ class Upstream:
                 media_type = _media_type(response)
                 if not _is_json(media_type):
                     raise BackendError(f"backend {self.name!r} answered with {media_type[:80]!r} instead of JSON")
-                answer = await response.body()
+                answer = self._told(await response.body())
             finally:
                 response.close()
         except GatewayError as error:
@@ -216,6 +217,12 @@ class Upstream:
             body = b""
         pause = retry_seconds(response.header(b"retry-after"), now=time.time())
         raise self._read_error(response.status, body, None if pause is None else f"{pause:.0f}")
+
+    def _told(self, data: bytes) -> bytes:
+        """What the backend sent, without our key, as far as one read holds the whole of it."""
+        if self._secret and self._secret in data:
+            return data.replace(self._secret, b"[redacted]")
+        return data
 
     def _redact(self, error: GatewayError) -> None:
         """Take our key out of what the backend said."""
