@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import base64
+import struct
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from canonical.errors import InvalidRequest
-from canonical.media import AUDIO_LIMIT, IMAGE_LIMIT, Blob, audio_from_base64, audio_type, image_from_base64, image_type
+from canonical.media import (
+    AUDIO_LIMIT,
+    IMAGE_LIMIT,
+    Blob,
+    audio_from_base64,
+    audio_type,
+    image_from_base64,
+    image_size,
+    image_type,
+)
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -83,3 +93,33 @@ def test_sounds() -> None:
     for text, words in (("aGVsbG8=", "unknown audio"), ("!", "illegal base64"), ("A" * (AUDIO_LIMIT * 2), "at most")):
         with pytest.raises(InvalidRequest, match=words):
             audio_from_base64(text, param="p")
+
+
+def _jpeg(width: int, height: int, before: bytes = b"") -> bytes:
+    return (
+        b"\xff\xd8\xff\xe0\x00\x04JF" + before + b"\xff\xc2\x00\x11\x08" + struct.pack(">HH", height, width) + b"\x03"
+    )
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        PNG + b"\0\0\0\rIHDR" + struct.pack(">II", 9000, 7000),
+        b"GIF89a" + struct.pack("<HH", 9000, 7000),
+        _jpeg(9000, 7000),
+        _jpeg(9000, 7000, b"\xff\xff\xff\xdb\x00\x06\xff\xc0\x00\x01"),
+        b"RIFF\0\0\0\0WEBPVP8X" + b"\0" * 8 + (8999).to_bytes(3, "little") + (6999).to_bytes(3, "little"),
+        b"RIFF\0\0\0\0WEBPVP8L\0\0\0\0\x2f" + (8999 | 6999 << 14).to_bytes(4, "little") + b"\0" * 5,
+        b"RIFF\0\0\0\0WEBPVP8 " + b"\0" * 10 + struct.pack("<HH", 9000, 7000),
+    ],
+    ids=["png", "gif", "jpeg", "jpeg with fillings", "webp", "webp lossless", "webp lossy"],
+)
+def test_an_image_of_more_pixels_than_allowed_is_refused_by_its_header(data: bytes) -> None:
+    assert image_size(data) == (9000, 7000)
+    with pytest.raises(InvalidRequest, match="pixels"):
+        image_from_base64(base64.b64encode(data).decode(), param="images")
+
+
+@given(st.binary(max_size=60), st.sampled_from([PNG, b"GIF89a", b"\xff\xd8\xff", b"RIFF\0\0\0\0WEBP"]))
+def test_no_header_breaks_the_reading_of_sizes(rest: bytes, magic: bytes) -> None:
+    assert image_size(magic + rest) >= (0, 0)
