@@ -47,6 +47,12 @@ class Person(pydantic.BaseModel):
     city: str
 
 
+class Family(pydantic.BaseModel):
+    """Has a schema inside."""
+
+    one: Person
+
+
 def _png(red: int, green: int, blue: int, size: int = 64) -> bytes:
     def part(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -255,10 +261,33 @@ def test_m1_m5_tool_choice_none_calls_nothing(sdk: openai.OpenAI, model: str) ->
     ],
 )
 def test_m1_m5_a_call_can_be_forced(http: httpx.Client, model: str, choice: Any) -> None:
-    """OpenAI 3.2: the forms of ``tool_choice``."""
-    whole = chat(http, model=model, messages=WEATHER_ASKED, tools=[WEATHER], tool_choice=choice)["choices"][0]
-    assert whole["message"]["tool_calls"][0]["function"]["name"] == "get_weather"
-    assert (whole["finish_reason"], whole["message"]["content"]) == ("tool_calls", None)
+    """OpenAI 3.2: the forms of ``tool_choice``. LangChain, for one, asks for structured answers like this."""
+    for asked in (WEATHER_ASKED, HELLO):  # also where the model would not call unasked
+        whole = chat(http, model=model, messages=asked, tools=[WEATHER], tool_choice=choice)["choices"][0]
+        (call,) = whole["message"]["tool_calls"]
+        assert call["function"]["name"] == "get_weather"
+        assert set(json.loads(call["function"]["arguments"])) == {"city"}
+        assert (whole["finish_reason"], whole["message"]["content"]) == ("tool_calls", None)
+
+
+@pytest.mark.parametrize("model", ["pip", "pip-openai"])
+def test_m1_m5_a_forced_call_streams(sdk: openai.OpenAI, model: str) -> None:
+    """OpenAI 5.2: in pieces, also with thoughts before it and with references in the tool's schema."""
+    person: Any = openai.pydantic_function_tool(Family)
+    choice: Any = {"type": "function", "function": {"name": "Family"}}
+    asked: Any = [{"role": "user", "content": ANNA_ASKED}]
+    for effort in ("none", "low"):
+        with sdk.chat.completions.stream(
+            model=model, messages=asked, tools=[person], tool_choice=choice, reasoning_effort=effort, **COLD
+        ) as stream:
+            done = stream.get_final_completion().choices[0]
+        (call,) = done.message.tool_calls or []
+        assert isinstance(call.function.parsed_arguments, Family)
+        assert (done.finish_reason, done.message.content or "") == ("tool_calls", "")
+    cut = sdk.chat.completions.create(
+        model=model, messages=asked, tools=[person], tool_choice=choice, max_tokens=14, **COLD
+    )
+    assert cut.choices[0].finish_reason == "length"
 
 
 @every_way

@@ -18,7 +18,7 @@ from backends.llama_cpp.schema import check_held
 from canonical.errors import InvalidRequest, Unsupported
 from canonical.limits import check_grammar, check_schema
 from canonical.messages import Audio, Image, Text, ToolResult
-from canonical.requests import Generate, Origin, Prompt, Sampling
+from canonical.requests import Generate, Origin, Prompt, Sampling, ToolChoice
 
 _INTEGERS = frozenset({"mirostat", "min_keep", "dry_allowed_length", "dry_penalty_last_n"})
 _NUMBERS = frozenset(
@@ -153,6 +153,9 @@ def _settled(request: Generate, limits: Limits) -> Generate:
     if request.tool_choice is not None and request.tool_choice.mode == "none":
         # A model that is shown tools calls them nevertheless, and the engine then leaves the call in the text.
         settled = structs.replace(settled, tools=(), tool_choice=None)
+    elif request.tool_choice is not None and request.tool_choice.mode != "auto" and request.output is not None:
+        # The answer's schema is that of the call (see ``forced``); the engine takes none where it looks for calls itself.
+        settled = structs.replace(settled, tool_choice=ToolChoice("none"))
     return settled
 
 

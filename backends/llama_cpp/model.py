@@ -13,6 +13,7 @@ from msgspec import structs
 from adapters.openai.call import ChatReader, CompletionReader, read_embeddings, write_embeddings
 from backends.llama_cpp.body import TOKEN_LENGTH, Limits, chat_body, completion_body
 from backends.llama_cpp.engine import Kind, is_error, read_counted, read_error
+from backends.llama_cpp.forced import ForcedCall, force
 from backends.llama_cpp.inprocess import Runner
 from backends.llama_cpp.schema import check_held
 from canonical.errors import BackendError, GatewayError, InvalidRequest, Unsupported
@@ -58,7 +59,9 @@ class TextModel(Loaded):
             InvalidRequest, Unsupported: before the engine has seen anything, or by its verdict on the request.
             BackendError: the engine failed.
         """
-        kind, body, opening = self._asked(request)
+        forced = force(request) if self.engine == "xllamacpp" else None
+        call = None if forced is None else ForcedCall(_new_id)
+        kind, body, opening = self._asked(request, forced)
         reader = ChatReader(_new_id) if kind == "chat" else CompletionReader()
         trim = _Trim()
         async with aclosing(self.runner.stream(kind, body)) as chunks:
@@ -70,9 +73,13 @@ class TextModel(Loaded):
                     if is_error(chunk):
                         raise read_error(chunk, context=self._limits.context)
                     events.extend(reader.feed_record(chunk))
-                if events:
-                    yield self._told(events, trim, opening)
-        yield reader.finish()
+                told = self._told(events, trim, opening)
+                if call is not None:
+                    told = call.feed(told)
+                if told:
+                    yield told
+        end = reader.finish()
+        yield end if call is None else call.feed(end)
 
     async def count(self, request: Generate) -> int:
         """The tokens of the prompt, as the engine itself counts them. Raises as ``generate``."""
@@ -87,7 +94,7 @@ class TextModel(Loaded):
                     return read_counted(chunk).prompt_tokens
         raise BackendError("the engine did not count")
 
-    def _asked(self, request: Generate) -> tuple[Kind, bytes, str]:
+    def _asked(self, request: Generate, forced: Generate | None = None) -> tuple[Kind, bytes, str]:
         if request.output is not None and request.output.schema is not None:
             check_held(request.output.schema, self.engine, param="response_format")
         prompt = request.prompt
@@ -118,7 +125,7 @@ class TextModel(Loaded):
         elif request.think not in {None, "off"}:
             raise Unsupported(f"{self.info.id!r} does not support thinking", param="think")
         vision = Capability.VISION in able
-        return "chat", chat_body(request, self._limits, thinking=thinking, vision=vision), ""
+        return "chat", chat_body(forced or request, self._limits, thinking=thinking, vision=vision), ""
 
     def _told(self, events: list[Event], trim: _Trim, opening: str) -> list[Event]:
         told: list[Event] = []
