@@ -7,7 +7,7 @@ import hmac
 import pytest
 
 from gateway.config import Config, Cors, Listener
-from gateway.web import guard, health, ollama, openai
+from gateway.web import anthropic, guard, health, ollama, openai
 from tests.asgi import Call, House
 from tests.houses import HELLO, Home, tells
 from tests.virtual_time import run
@@ -263,7 +263,7 @@ def test_every_key_is_compared_in_constant_time(monkeypatch):
     assert compared == [(key.encode(), b"first-key-123") for key in KEYS]
 
 
-ALL_ROUTES = {**ollama.ROUTES, **openai.ROUTES, **health.ROUTES}
+ALL_ROUTES = {**anthropic.ROUTES, **ollama.ROUTES, **openai.ROUTES, **health.ROUTES}
 
 
 def test_with_keys_everything_but_health_needs_one():

@@ -237,6 +237,26 @@ def test_log_probabilities_belong_to_the_text(engine: dict[str, Any]) -> None:
 
 
 @every_engine
+def test_m4_a_prompt_is_counted_as_the_answer_counts_it(engine: dict[str, Any]) -> None:
+    async def story(model: TextModel) -> None:
+        for request in (
+            ask("What is the capital of France?"),
+            ask("What is the weather in Paris?", tools=(WEATHER,)),
+            ask("What is 7 + 8?", think="on"),
+        ):
+            for _ in range(2):  # also with the prompt in the cache
+                counted = await model.count(request)
+                usage = fold([event async for batch in model.generate(request) for event in batch]).usage
+                assert usage is not None
+                assert counted == usage.prompt
+        assert await model.count(ask("word " * 5000)) > 4096
+        with pytest.raises(Unsupported, match="conversations"):
+            await model.count(Generate(model="pip", prompt=Prompt(text="Once")))
+
+    on(engine, story)
+
+
+@every_engine
 def test_m1_vectors_have_unit_length_and_shared_words_bring_them_closer(engine: dict[str, Any]) -> None:
     async def story(model: EmbeddingModel) -> None:
         texts = ("the red house stands here", "the red house stands there", "seven quick numbers")
