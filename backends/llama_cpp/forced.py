@@ -93,7 +93,7 @@ class ForcedCall:
             self._begun = True
             told.append(ToolCallDelta(0, self._new_id(), json.loads(found[1])))
             text = self._head[found.end() :]
-        text = self._held + text
+        text = self._held + text if self._arguments else text.lstrip()
         tail = _TAIL.search(text)
         cut = len(text) if tail is None else tail.start()
         self._held = text[cut:]
@@ -105,7 +105,7 @@ class ForcedCall:
     def _end(self, end: Finished) -> list[Event]:
         if not self._begun:
             return [end]
-        if end.reason == "length" and self._held and not _whole("".join(self._arguments)):
+        if end.reason == "length" and self._held and self._arguments and not _whole("".join(self._arguments)):
             return [ToolCallDelta(0, arguments=self._held), end]
         return [structs.replace(end, reason="tool_calls") if end.reason == "stop" else end]
 
