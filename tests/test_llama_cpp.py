@@ -503,6 +503,25 @@ def test_the_engines_own_listener_refuses_everybody() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.parametrize(
+    ("settings", "own", "told"),
+    [({}, {}, 4096), ({"context": 512}, {}, 512), ({}, {"context": 64}, 64), ({"context": 9999}, {}, 4096)],
+)
+def test_m2_clients_are_told_the_context_that_is_served(settings: Any, own: Any, told: int) -> None:
+    """They fill what they are told; a prompt past what is served is refused, however much the model was trained on."""
+    backend = LlamaCppBackend("local", LlamaCppBackend.Settings(**settings), ROOT)
+    backend.configure("pip", LlamaCppBackend.ModelSettings(**own))
+
+    async def main() -> None:
+        (row,) = [row for row in await backend.models() if row.id == "pip"]
+        details = await backend.details("pip")
+        assert row.context_length == details.info.context_length == told
+        assert bytes(details.metadata["llama.context_length"]) == b"%d" % told
+        await backend.close()
+
+    asyncio.run(main())
+
+
 def test_m2_every_file_is_a_model_once_and_names_are_no_paths(tmp_path: Path) -> None:
     folder = tmp_path / "models"
     folder.mkdir()

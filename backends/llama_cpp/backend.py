@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from msgspec import structs
+from msgspec import Raw, structs
 
 from backends import threads
 from backends.base import Model, Section
@@ -124,7 +124,11 @@ class LlamaCppBackend:
             head, info, _ = self._found(name)
             return ModelDetails(
                 info=info,
-                metadata=gguf.metadata_json(head),
+                # Clients fill the length that they read here, and what is served may be less than what was trained.
+                metadata={
+                    **gguf.metadata_json(head),
+                    f"{head.family}.context_length": Raw(b"%d" % info.context_length),
+                },
                 template=head.template,
                 license=head.text("general.license"),
             )
@@ -174,9 +178,7 @@ class LlamaCppBackend:
     def _start(self, name: str, own: LlamaCppModelSettings, head: Head, *, embedding: bool) -> Start:
         common = self._settings
         count = own.threads or common.threads or default_threads(head.size)
-        context = own.context or common.context
-        if head.context_length:
-            context = min(context, head.context_length)
+        context = self._context(own, head)
         layers = common.gpu_layers if own.gpu_layers is None else own.gpu_layers
         gpu = layers != 0 and common.engine == "xllamacpp" and _has_gpu()
         flash = common.flash_attention if own.flash_attention is None else own.flash_attention
@@ -224,7 +226,12 @@ class LlamaCppBackend:
             raise missing
         vision = bool(settings.mmproj) and self._settings.engine == "xllamacpp"
         info = gguf.model_info(name, head, vision=vision)
-        return head, structs.replace(info, backend=self.name), settings
+        return head, structs.replace(info, backend=self.name, context_length=self._context(settings, head)), settings
+
+    def _context(self, own: LlamaCppModelSettings, head: Head) -> int:
+        """Tokens of one request: as configured, but never more than the model was trained on."""
+        context = own.context or self._settings.context
+        return min(context, head.context_length) if head.context_length else context
 
     def _head(self, path: Path) -> Head:
         status = path.stat()
