@@ -348,7 +348,8 @@ def test_m1_m2_preflight_of_a_strange_page(http: httpx.Client) -> None:
 
 
 def test_m2_clients_of_containers_find_the_host(http: httpx.Client) -> None:
-    """Ollama 1.7, 17.14: in Docker the machine is called host.docker.internal; the cure for others is in the words."""
+    """Ollama 1.7, 17.14: in Docker the machine is called host.docker.internal; the cure is in the words."""
+    assert "host.docker.internal" in (ROOT / "config.yaml").read_text()
     answer = http.get("/api/tags", headers={"host": "a.example"})
     assert (answer.status_code, "`hosts`" in answer.json()["error"]) == (403, True)
 
