@@ -157,6 +157,13 @@ def test_turns_of_one_role_are_one_and_empty_ones_none() -> None:
     assert request.messages == (Message("user", (Text("Hello"), Text("again"))),)
 
 
+def test_a_begun_answer_ends_in_no_blank() -> None:
+    begun = read(HELLO, assistant({"type": "text", "text": "So \n"})).messages
+    assert begun[-1] == Message("assistant", (Text("So"),))
+    assert [message.role for message in read(HELLO, assistant({"type": "text", "text": " "})).messages] == ["user"]
+    assert read(HELLO, assistant({"type": "text", "text": "So \n"}), HELLO).messages[1].text == "So \n"
+
+
 def test_a_system_turn_keeps_its_place() -> None:
     request = read(HELLO, {"role": "system", "content": "Mind."}, HELLO, system="First.")
     assert [message.role for message in request.messages] == ["system", "user", "system", "user"]

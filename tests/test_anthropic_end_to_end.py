@@ -132,6 +132,26 @@ def test_m5_a_picture(client: anthropic.Anthropic, model: str) -> None:
 
 
 @ways
+def test_m5_a_begun_answer_is_gone_on_with(client: anthropic.Anthropic, model: str) -> None:
+    begun = [*FRANCE, {"role": "assistant", "content": "The capital of France is "}]
+    assert client.messages.create(model=model, messages=begun, **COLD).content[0].text.strip() == "Paris."
+
+
+@ways
+@pytest.mark.parametrize("choice", ["any", "tool", "none"])
+def test_m5_a_tool_can_be_forced_and_forbidden(client: anthropic.Anthropic, model: str, choice: str) -> None:
+    named = {"name": "get_weather"} if choice == "tool" else {}
+    asked = {"model": model, "messages": [{"role": "user", "content": "What is the weather in Paris?"}], **COLD}
+    ask = {**asked, "tools": [WEATHER], "tool_choice": {"type": choice, **named}}
+    if model == "pip-ollama" and choice != "none":
+        with pytest.raises(anthropic.BadRequestError, match="cannot be made to call a tool"):
+            client.messages.create(**ask)
+        return
+    kinds = [block.type for block in client.messages.create(**ask).content]
+    assert kinds == (["text"] if choice == "none" else ["tool_use"])
+
+
+@ways
 def test_m5_limits_stops_and_forms(client: anthropic.Anthropic, model: str) -> None:
     short = client.messages.create(model=model, messages=FRANCE, **{**COLD, "max_tokens": 2})
     assert (short.stop_reason, PARIS.startswith(short.content[0].text)) == ("max_tokens", True)

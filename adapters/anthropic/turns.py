@@ -60,6 +60,7 @@ def read_turns(system: str | list[wire.Block] | None, turns: Sequence[wire.Messa
         if role != "system" and read and read[-1].role == role:
             parts = [*read.pop().parts, *parts]
         read.append(Message(role, tuple(parts)))
+    _trim_beginning(read)
     if all(message.role == "system" for message in read):
         raise InvalidRequest("messages: at least one message must not be empty", param="messages")
     return tuple(read)
@@ -107,6 +108,17 @@ def input_object(arguments: bytes) -> Raw | None:
         return Raw(msgspec.json.format(arguments, indent=-1))
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         return None
+
+
+def _trim_beginning(read: list[Message]) -> None:
+    """A last turn of the assistant begins the answer. Models go astray after a blank, and the vendor refuses it."""
+    if not read or read[-1].role != "assistant" or not isinstance(end := read[-1].parts[-1], Text):
+        return
+    text = end.text.rstrip()
+    *before, _ = read.pop().parts
+    parts = (*before, Text(text)) if text else tuple(before)
+    if parts:
+        read.append(Message("assistant", parts))
 
 
 def _read_content(
