@@ -181,6 +181,14 @@ def test_m1_m2_spellings_of_a_name_are_echoed(http: httpx.Client, name: str) -> 
     assert http.post("/api/embed", json={"model": "EMBED:latest", "input": "a"}).json()["model"] == "EMBED:latest"
 
 
+def test_m2_what_an_embedding_model_cannot_do_has_the_routes_name(http: httpx.Client) -> None:
+    """Ollama 1.3: ``does not support chat`` or ``generate``, whichever was asked; also in a stream, before it begins."""
+    for verb, fields in (("chat", {"messages": HELLO}), ("generate", {"prompt": "Hello!"})):
+        for stream in (False, True):
+            answer = http.post(f"/api/{verb}", json={"model": "embed", "stream": stream, **fields})
+            assert (answer.status_code, answer.json()) == (400, {"error": f'"embed" does not support {verb}'})
+
+
 # What bodies may look like.
 
 

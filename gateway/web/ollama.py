@@ -7,7 +7,7 @@ from msgspec import structs
 from adapters.dialect import Ask, LoadAsk
 from adapters.ollama import serve
 from adapters.ollama.names import short
-from canonical.errors import ModelNotFound, NotImplementedHere
+from canonical.errors import ModelNotFound, NotImplementedHere, Unsupported
 from gateway.web.exchange import Exchange, Handler, Voice
 
 VERSION = "0.33.0"
@@ -31,7 +31,13 @@ async def _chat(exchange: Exchange) -> None:
 
 
 async def _generate(exchange: Exchange) -> None:
-    await _answer_or_load(exchange, serve.read_generate(await exchange.body()))
+    ask = serve.read_generate(await exchange.body())
+    try:
+        await _answer_or_load(exchange, ask)
+    except Unsupported as error:
+        # A prompt is a turn of a conversation here, which is not what its client asked for.
+        words = error.message.replace('" does not support chat', '" does not support generate')
+        raise Unsupported(words, param=error.param, code=error.code) from error
 
 
 async def _answer_or_load(exchange: Exchange, ask: Ask | LoadAsk) -> None:
