@@ -186,6 +186,25 @@ def test_m4_errors_are_the_sdks_own(client: anthropic.Anthropic, model: str) -> 
     assert long.value.type == "invalid_request_error"
 
 
+@ways
+def test_m4_what_coding_agents_send_is_taken(client: anthropic.Anthropic, model: str) -> None:
+    """``?beta=true``, betas by header, fields and marks of next year, the vendor's own tools, a block about bills."""
+    answer = client.beta.messages.create(
+        model=model,
+        betas=["claude-code-20250219", "context-management-2025-06-27", "news-2030-01-01"],
+        system=[
+            {"type": "text", "text": "x-anthropic-billing-header: cc_version=2.1; cch=abc;"},
+            {"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}},
+        ],
+        messages=[{"role": "user", "content": [{"type": "text", "text": FRANCE[0]["content"], "cache_control": None}]}],
+        tools=[WEATHER, {"type": "web_search_20250305", "name": "web_search"}],
+        metadata={"user_id": "u"},
+        max_tokens=50,
+        extra_body={"temperature": 0, "context_management": {"edits": []}, "news": {"of": 1}},
+    )
+    assert answer.content[0].text == PARIS
+
+
 def test_models_of_both_dialects_on_one_path(client: anthropic.Anthropic, gateway: Served) -> None:
     listed = {model.id: model for model in client.models.list(limit=2)}
     assert set(WAYS) <= set(listed)
