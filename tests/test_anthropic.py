@@ -358,6 +358,8 @@ def test_a_backends_errors_are_read() -> None:
     assert (type(full), full.status, full.retry_after) == (Busy, 503, 3)
     long = error(400, "invalid_request_error", "prompt is too long: 2 tokens > 1 maximum")
     assert (long.status, long.code) == (400, "context_length_exceeded")
+    unable = error(501, "api_error", "cannot count tokens")
+    assert (type(unable), unable.message) == (NotImplementedHere, "cannot count tokens")
     missing = error(404, "not_found_error", "model: claude-x")
     assert type(missing) is ModelNotFound
     assert call.read_error(500, b"<html>", None).message == "the backend answered with status 500"

@@ -14,7 +14,7 @@ import msgspec
 from adapters.anthropic import wire
 from adapters.framing import encode_line
 from adapters.upstream import upstream_error
-from canonical.errors import GatewayError
+from canonical.errors import GatewayError, NotImplementedHere
 
 TOO_LONG = "prompt is too long"
 """Claude Code compacts its conversation when it reads this."""
@@ -73,6 +73,8 @@ def read_error(status: int, body: bytes, retry_after: str | None) -> GatewayErro
         # HTML of a proxy, or nothing: not for a client's eyes.
         return upstream_error(status, "", retry_after=retry_after)
     _, message = _told(next((item for item in (found.error, found.message, found.detail) if item), None))
+    if status == 501:
+        return NotImplementedHere(message or "the backend cannot do this")
     status = 503 if status == 529 else status
     return upstream_error(status, message, _code(message), retry_after)
 
