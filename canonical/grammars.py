@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from canonical.errors import InvalidRequest
+from canonical.recursion import Element, Rules, check_recursion
 
 WAYS = 4_000
 """Ways to go on at one place of a grammar."""
@@ -34,6 +35,9 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
+ANY = (1 << 129) - 1
+"""Every character."""
+_NAMED = {"n": "\n", "r": "\r", "t": "\t"}
 _ESCAPE = re.compile(r"\\(?:x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|U[0-9A-Fa-f]{8}|.)", re.DOTALL)
 _PATTERN = re.compile(r"\\.|\[\^?\]?(?:[^\]\\]|\\.)*+\]|\{(\d*),?(\d*)\}|[()|]|.", re.DOTALL)
 
@@ -47,16 +51,6 @@ class _Cost(NamedTuple):
     done: int
 
 
-class _Element(NamedTuple):
-    """One element of a sequence: the name of a rule or so many characters, and how often."""
-
-    name: str
-    characters: int
-    least: int = 1
-    most: int = 1
-
-
-_Rules = dict[str, list[list[_Element]]]
 _EMPTY = _Cost(0, 1, 0, 0)
 
 
@@ -77,6 +71,9 @@ def check_cost(grammar: str, *, param: str) -> None:
     for choices in rules.values():
         for sequence in choices:
             _sequence(sequence, costs, param)
+    empty = frozenset(name for name, cost in costs.items() if cost.none)
+    # In the order of settling: what a rule can begin with stands before it.
+    check_recursion({name: rules[name] for name in costs}, empty, param=param)
 
 
 def pattern_size(pattern: str) -> int:
@@ -100,11 +97,11 @@ def pattern_size(pattern: str) -> int:
     return sum(sums)
 
 
-def _rules(grammar: str, param: str) -> _Rules | None:
+def _rules(grammar: str, param: str) -> Rules | None:
     """The rules, groups as rules of their own; None: this is no GBNF."""
-    rules: _Rules = {}
-    choices: list[list[_Element]] = []
-    outer: list[tuple[list[list[_Element]], str]] = []
+    rules: Rules = {}
+    choices: list[list[Element]] = []
+    outer: list[tuple[list[list[Element]], str]] = []
     at = groups = 0
     while at < len(grammar):
         match = _TOKEN.match(grammar, at)
@@ -122,11 +119,11 @@ def _rules(grammar: str, param: str) -> _Rules | None:
         elif not choices:
             return None
         elif kind == "name":
-            choices[-1].append(_Element(piece, 0))
+            choices[-1].append(Element(piece, ()))
         elif kind == "text":
-            choices[-1].append(_Element("", len(_ESCAPE.sub("x", piece[1:-1]))))
+            choices[-1].append(Element("", tuple(_bit(character) for character in _characters(piece[1:-1]))))
         elif kind == "one":
-            choices[-1].append(_Element("", 1))
+            choices[-1].append(Element("", (_class_bits(piece),)))
         elif kind == "repeat":
             if not choices[-1]:
                 return None
@@ -147,8 +144,40 @@ def _rules(grammar: str, param: str) -> _Rules | None:
             inner = choices
             choices, name = outer.pop()
             rules[name] = inner
-            choices[-1].append(_Element(name, 0))
+            choices[-1].append(Element(name, ()))
     return None if outer else rules
+
+
+def _characters(text: str) -> Iterator[str]:
+    """The characters of a quoted text or a class, escapes read."""
+    at = 0
+    for match in _ESCAPE.finditer(text):
+        yield from text[at : match.start()]
+        escape = match[0][1:]
+        yield chr(int(escape[1:], 16) % 0x110000) if len(escape) > 1 else _NAMED.get(escape, escape)
+        at = match.end()
+    yield from text[at:]
+
+
+def _bit(character: str) -> int:
+    return 1 << min(ord(character), 128)
+
+
+def _class_bits(piece: str) -> int:
+    if piece[0] != "[":
+        return ANY  # a dot, or a token by its number
+    characters = list(_characters(piece[1:-1].removeprefix("^")))
+    bits = at = 0
+    while at < len(characters):
+        low = high = min(ord(characters[at]), 128)
+        if at + 2 < len(characters) and characters[at + 1] == "-":
+            high = min(ord(characters[at + 2]), 128)
+            at += 2
+        at += 1
+        if low <= high:
+            bits |= (2 << high) - (1 << low)
+    # Of the characters beyond ASCII a negated class excludes some, never all.
+    return (ANY & ~bits) | (1 << 128) if piece[1:2] == "^" else bits
 
 
 def _bounds(piece: str) -> tuple[int, int]:
@@ -166,7 +195,7 @@ def _bounds(piece: str) -> tuple[int, int]:
     return least, int(high[:9]) if high else _MANY
 
 
-def _settle(root: str, rules: _Rules, costs: dict[str, _Cost], param: str) -> None:
+def _settle(root: str, rules: Rules, costs: dict[str, _Cost], param: str) -> None:
     """Cost a rule after those that it can begin with; without recursion, as chains of rules may be long."""
     open_rules: dict[str, Iterator[str]] = {}
     order: list[str] = []
@@ -194,7 +223,7 @@ def _settle(root: str, rules: _Rules, costs: dict[str, _Cost], param: str) -> No
             order.pop()
 
 
-def _beginnings(choices: list[list[_Element]], rules: _Rules, costs: dict[str, _Cost]) -> Iterator[str]:
+def _beginnings(choices: list[list[Element]], rules: Rules, costs: dict[str, _Cost]) -> Iterator[str]:
     """The uncosted rules that must be known first. The rest of a sequence is looked at too, but only where it is free."""
     for sequence in choices:
         for element in sequence:
@@ -204,7 +233,7 @@ def _beginnings(choices: list[list[_Element]], rules: _Rules, costs: dict[str, _
                 break
 
 
-def _sequence(sequence: list[_Element], costs: dict[str, _Cost], param: str, *, rest: bool = True) -> _Cost:
+def _sequence(sequence: list[Element], costs: dict[str, _Cost], param: str, *, rest: bool = True) -> _Cost:
     """The cost at a sequence's beginning; with ``rest``, every place in it is held against the limits."""
     cost = _EMPTY
     for element in reversed(sequence):
@@ -220,13 +249,13 @@ def _sequence(sequence: list[_Element], costs: dict[str, _Cost], param: str, *, 
     return cost
 
 
-def _element(element: _Element, costs: dict[str, _Cost]) -> _Cost:
+def _element(element: Element, costs: dict[str, _Cost]) -> _Cost:
     if element.name:
         one = costs.get(element.name, _EMPTY)
-    elif element.characters == 0:
+    elif not element.characters:
         return _EMPTY
     else:
-        one = _Cost(1, 0, 0, 1) if element.characters == 1 else _Cost(1, 0, 1, 0)
+        one = _Cost(1, 0, 0, 1) if len(element.characters) == 1 else _Cost(1, 0, 1, 0)
     least, most = element.least, element.most
     if most == 0:
         return _EMPTY

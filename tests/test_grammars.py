@@ -24,6 +24,13 @@ COSTLY = {
     "itself after nothing": 'root ::= "a"? root',
     "stars of what may be empty": 'root ::= ("a"*)*',
     "bounds reversed": 'root ::= "a"{5,1}',
+    "twice the ways a level": 'root ::= "x" root "y" | "x" root "z" | "x"',
+    "the same behind a blank": 'root ::= "{" ws "a" root "}" | "{" ws "a" root "]" | "0"\nws ::= [ ]*',
+    "sums that begin with a term or are one": 'root ::= term "+" root | term\nterm ::= "(" root ")" | [0-9]',
+    "an optional beginning": 'root ::= ("(" root)? "(" root ")" | "1"',
+    "more alternatives than anybody compares": "root ::= "
+    + " | ".join(f'"w{i:04}" root "y"' for i in range(400))
+    + ' | "z"',
     "another language": '%llguidance {}\nstart: "a"{1000000}',
 }
 FINE = {
@@ -35,6 +42,17 @@ FINE = {
         'ws ::= | " " | "\\n" [ \\t]{0,20}'
     ),
     "recursion behind a character": 'root ::= "(" root ")" | "x"',
+    "sums": 'root ::= term ("+" root)?\nterm ::= "(" root ")" | [0-9]+',
+    "a list that leads back at its end": 'root ::= item | item "," root\nitem ::= [a-z]+',
+    "objects that differ by a name": 'root ::= "{" ws "a:" root "}" | "{" ws "b:" root "}" | "0"\nws ::= [ ]*',
+    "words with one beginning": 'root ::= "for " root ";" | "foreach " root ";" | "x"',
+    "statements": (
+        'root ::= statement*\nstatement ::= name "=" sum ";" | name "(" sum? ");" | ("while(" sum "){" statement* "}")\n'
+        'sum ::= term ("+" term)*\nterm ::= name | "-" term | "(" sum ")"\nname ::= [a-z] [a-z0-9]*'
+    ),
+    "a chain": "root ::= r0\n"
+    + "".join(f'r{i} ::= "a" r{i + 1}\n' for i in range(1900))
+    + 'r1900 ::= "b" root "c" | "d"',
     "many words": "root ::= " + " | ".join(f'"word{i}"' for i in range(1500)),
     "a long count": 'root ::= [0-9]{1,2000} "."',
     "what the engine will refuse": "root ::= (",
