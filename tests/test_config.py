@@ -67,7 +67,9 @@ def test_every_commented_key_is_accepted(tmp_path):
     assert set(shown["limits"]) == set(Limits.__struct_fields__)
     assert set(shown["listeners"][0]) == set(Listener.__struct_fields__)
     assert set(shown["listeners"][0]["cors"]) == set(Cors.__struct_fields__)
-    assert {"anthropic", "llama_cpp", "openai", "ollama", "echo"} == {section["type"] for section in shown["backends"].values()}
+    assert {"anthropic", "llama_cpp", "openai", "ollama", "echo"} == {
+        section["type"] for section in shown["backends"].values()
+    }
     # Two examples contradict what stands around them, as examples may.
     text = text.replace("[other-id]", "[embed]").replace("models_dir: ./models", f"models_dir: {ROOT / 'models'}")
     settled = load(write(tmp_path, text), ENVIRON)
