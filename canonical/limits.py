@@ -14,8 +14,9 @@ from typing import Any, NoReturn
 
 from msgspec import Raw
 
+from canonical import schemas
 from canonical.errors import InvalidRequest
-from canonical.grammars import PATTERN_SIZE, check_choices, check_cost, pattern_size
+from canonical.grammars import PATTERN_SIZE, check_cost, pattern_size
 from canonical.messages import Image
 from canonical.requests import Generate
 
@@ -102,7 +103,8 @@ def check_schema(schema: Raw | bytes, *, param: str) -> None:
         if nodes + len(below) > SCHEMA_NODES:
             raise InvalidRequest(f"the schema has more than {SCHEMA_NODES} nodes", param=param)
         if not below:
-            check_choices(root, param=param)
+            schemas.check_choices(root, param=param)
+            schemas.check_recursion(root, param=param)
             return
         level = below
     raise InvalidRequest(f"the schema is nested deeper than {SCHEMA_DEPTH}", param=param)

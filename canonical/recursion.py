@@ -9,11 +9,13 @@ open behind it. ``expr ::= term ("+" expr)?`` says the same and is followed in o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from itertools import combinations
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from canonical.errors import InvalidRequest
+
+K = TypeVar("K", bound=Hashable)
 
 PAIRS = 20_000
 """Comparisons of alternatives; past that the grammar is refused unread."""
@@ -149,16 +151,22 @@ def _behind_one_character(sequence: Sequence[Element]) -> Sequence[Element]:
 
 
 def _circles(rules: Rules) -> Iterator[frozenset[str]]:
-    """The rules that lead back to themselves, with those on the way (Tarjan's components, without recursion)."""
-    below = {
-        name: [element.name for sequence in choices for element in sequence if element.name in rules]
-        for name, choices in rules.items()
-    }
-    index: dict[str, int] = {}
-    low: dict[str, int] = {}
-    stack: list[str] = []
-    on_stack: set[str] = set()
-    for root in rules:
+    """The rules that lead back to themselves, with those on the way."""
+    return components(
+        {
+            name: [element.name for sequence in choices for element in sequence if element.name in rules]
+            for name, choices in rules.items()
+        }
+    )
+
+
+def components(below: Mapping[K, Sequence[K]]) -> Iterator[frozenset[K]]:
+    """The circles of a graph: Tarjan's strongly connected components, without single nodes that do not lead back."""
+    index: dict[K, int] = {}
+    low: dict[K, int] = {}
+    stack: list[K] = []
+    on_stack: set[K] = set()
+    for root in below:
         if root in index:
             continue
         work = [(root, iter(below[root]))]
@@ -181,7 +189,7 @@ def _circles(rules: Rules) -> Iterator[frozenset[str]]:
                 if work:
                     low[work[-1][0]] = min(low[work[-1][0]], low[name])
                 if low[name] == index[name]:
-                    circle = set()
+                    circle: set[K] = set()
                     while name not in circle:
                         circle.add(stack.pop())
                     on_stack -= circle

@@ -120,3 +120,54 @@ def test_a_tree_of_references_is_fine() -> None:
 
 def _check(schema: object) -> None:
     check_schema(Raw(json.dumps(schema).encode()), param="response_format")
+
+
+HERE = {"$ref": "#/$defs/n"}
+NUMBER = {"type": "integer"}
+
+
+def thing(properties: dict[str, object], required: list[str] | None = None) -> dict[str, object]:
+    names = list(properties) if required is None else required
+    return {"type": "object", "properties": properties, "required": names}
+
+
+def choice(*alternatives: object, **defs: object) -> dict[str, object]:
+    return {"$ref": "#/$defs/n", "$defs": {"n": {"anyOf": list(alternatives)}, **defs}}
+
+
+DOUBLING = {
+    "one property first": choice(thing({"a": HERE, "b": NUMBER}), thing({"a": HERE, "c": NUMBER})),
+    "constants that meet": choice(
+        thing({"op": {"enum": ["+", "-"]}, "l": HERE}), thing({"op": {"const": "-"}, "l": HERE}), NUMBER
+    ),
+    "properties that may be left out": choice(thing({"x": HERE}, []), thing({"x": HERE, "z": NUMBER}, [])),
+    "two lists": choice({"type": "array", "items": HERE}, {"type": "array", "items": HERE, "maxItems": 3}),
+    "any name, or one": choice({"type": "object", "additionalProperties": HERE}, thing({"a": HERE})),
+    "behind references": choice(
+        {"$ref": "#/$defs/p"}, {"$ref": "#/$defs/q"}, p=thing({"a": HERE}), q=thing({"a": HERE, "b": NUMBER})
+    ),
+    "behind another choice": choice(
+        thing({"a": {"anyOf": [HERE, NUMBER]}, "b": NUMBER}), thing({"a": {"anyOf": [HERE, NUMBER]}, "c": NUMBER})
+    ),
+}
+TREES = {
+    "a syntax tree": choice(
+        thing({"type": {"const": "add"}, "l": HERE, "r": HERE}), thing({"type": {"const": "neg"}, "of": HERE}), NUMBER
+    ),
+    "kinds by a list": choice(thing({"op": {"enum": ["+"]}, "l": HERE}), thing({"op": {"enum": ["!"]}, "l": HERE})),
+    "different names": choice(thing({"x": HERE}), thing({"y": HERE})),
+    "different names that may be left out": choice(thing({"x": HERE}, []), thing({"y": HERE}, [])),
+    "a list or an object": choice({"type": "array", "items": HERE}, thing({"x": HERE})),
+    "children": choice(thing({"v": NUMBER, "kids": {"type": "array", "items": HERE}})),
+}
+
+
+@pytest.mark.parametrize("schema", DOUBLING.values(), ids=DOUBLING)
+def test_a_choice_that_doubles_with_each_level_is_refused(schema: object) -> None:
+    with pytest.raises(InvalidRequest, match="too many ways"):
+        check_schema(Raw(json.dumps(schema).encode()), param="response_format")
+
+
+@pytest.mark.parametrize("schema", TREES.values(), ids=TREES)
+def test_a_recursive_schema_of_the_usual_kind_is_not(schema: object) -> None:
+    check_schema(Raw(json.dumps(schema).encode()), param="response_format")
