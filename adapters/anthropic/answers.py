@@ -14,7 +14,8 @@ from adapters.anthropic import wire
 from adapters.anthropic.errors import in_band_error
 from adapters.anthropic.turns import REDACTED
 from adapters.framing import SseReader
-from canonical.errors import BackendError, GatewayError
+from adapters.reading import EventReader
+from canonical.errors import BackendError
 from canonical.events import Event, Finished, Reason, ReasoningDelta, Started, TextDelta, ToolCallDelta, Usage
 
 _REASONS: dict[str, Reason] = {
@@ -32,7 +33,7 @@ _message = msgspec.json.Decoder(wire.SeenMessage, strict=False)
 _encode = msgspec.json.Encoder().encode
 
 
-class MessageReader:
+class MessageReader(EventReader):
     """Frames of a Messages stream -> canonical events. ``new_id`` makes the id of a tool call that has none."""
 
     __slots__ = (
@@ -47,11 +48,10 @@ class MessageReader:
         "_started",
         "_stop",
         "_usage",
-        "failure",
     )
 
     def __init__(self, new_id: Callable[[], str]) -> None:
-        self.failure: GatewayError | None = None
+        super().__init__()
         self._new_id = new_id
         self._sse = SseReader()
         self._started = self._done = False
@@ -70,25 +70,12 @@ class MessageReader:
         """Whether the finish reason has come."""
         return self._reason is not None
 
-    def feed(self, data: bytes) -> list[Event]:
-        """The events that ``data`` completes.
-
-        Raises:
-            GatewayError: the server tells of a failure, or sends what is not this format, before any of these events;
-                after some it is kept in ``failure``.
-        """
-        events: list[Event] = []
-        try:
-            for name, record in self._sse.feed(data):
-                if record == b"[DONE]":
-                    events.extend(self.finish())
-                elif not self._done:
-                    self._read(name, record, events)
-        except GatewayError as error:
-            if not events or type(events[-1]) is Started:
-                raise
-            self.failure = error
-        return events
+    def _feed(self, data: bytes, events: list[Event]) -> None:
+        for name, record in self._sse.feed(data):
+            if record == b"[DONE]":
+                events.extend(self.finish())
+            elif not self._done:
+                self._read(name, record, events)
 
     def finish(self) -> list[Event]:
         """The end, if a finish reason has come; call it when the server has closed the stream."""

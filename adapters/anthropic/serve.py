@@ -9,7 +9,6 @@ from __future__ import annotations
 import datetime as dt
 import re
 from functools import partial
-from typing import TypeVar
 
 import msgspec
 from msgspec import UNSET, Raw
@@ -20,8 +19,8 @@ from adapters.anthropic.reply import MessageStream, message_reply
 from adapters.anthropic.think import read_think
 from adapters.anthropic.turns import read_turns
 from adapters.dialect import Ask, CountAsk
+from adapters.reading import read_body
 from canonical.errors import InvalidRequest, Unsupported
-from canonical.limits import check_json
 from canonical.messages import Reasoning, Text, ToolCall, ToolResult
 from canonical.models import ModelInfo
 from canonical.requests import Generate, Origin, Output, Sampling, Tool, ToolChoice
@@ -35,7 +34,6 @@ __all__ = [
     "read_messages",
 ]
 
-T = TypeVar("T")
 
 CHARACTERS_A_TOKEN = 4
 """For the estimate that opens a stream; the exact count is in its last record."""
@@ -56,7 +54,7 @@ def read_messages(body: bytes) -> Ask:
         InvalidRequest: the body breaks the format or a limit.
         Unsupported: it asks for what no backend can give.
     """
-    asked = _decode(_messages, body)
+    asked = read_body(_messages, body, _invalid)
     sampling = Sampling(
         temperature=asked.temperature,
         top_p=asked.top_p,
@@ -77,7 +75,7 @@ def read_messages(body: bytes) -> Ask:
 
 def read_count(body: bytes) -> CountAsk:
     """A request to count a prompt's tokens. Raises as ``read_messages``."""
-    asked = _decode(_count, body)
+    asked = read_body(_count, body, _invalid)
     return CountAsk(_generate(asked, body, Sampling(), stream=False), _counted)
 
 
@@ -106,16 +104,6 @@ def _row(model: ModelInfo) -> wire.ModelRow:
         created_at=created.strftime("%Y-%m-%dT%H:%M:%SZ"),
         max_input_tokens=model.context_length or UNSET,
     )
-
-
-def _decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
-    check_json(body)
-    try:
-        return decoder.decode(body)
-    except msgspec.ValidationError as error:
-        raise _invalid(str(error)) from error
-    except msgspec.DecodeError as error:
-        raise InvalidRequest(f"the body is not valid JSON: {error}") from error
 
 
 def _invalid(text: str) -> InvalidRequest:

@@ -13,7 +13,8 @@ import msgspec
 from adapters.framing import LineReader
 from adapters.ollama import wire
 from adapters.ollama.fields import read_reply
-from canonical.errors import BackendError, GatewayError
+from adapters.reading import EventReader
+from canonical.errors import BackendError
 from canonical.events import (
     Event,
     Finished,
@@ -35,13 +36,13 @@ _text = msgspec.json.Decoder(str)
 _embed = msgspec.json.Decoder(wire.EmbedReply)
 
 
-class ChatReader:
+class ChatReader(EventReader):
     """The lines of ``/api/chat`` -> events. ``new_id`` gives an id to a tool call that came without."""
 
-    __slots__ = ("_calls", "_finished", "_lines", "_new_id", "_started", "failure")
+    __slots__ = ("_calls", "_finished", "_lines", "_new_id", "_started")
 
     def __init__(self, new_id: Callable[[], str]) -> None:
-        self.failure: GatewayError | None = None
+        super().__init__()
         self._lines = LineReader()
         self._new_id = new_id
         self._calls: list[str] = []
@@ -52,24 +53,12 @@ class ChatReader:
         """Never: the finish reason comes with all the rest."""
         return False
 
-    def feed(self, data: bytes) -> list[Event]:
-        """The events that ``data`` completes; what follows ``done`` is passed over.
-
-        Raises:
-            BackendError: a line that is not Ollama's, or that tells of a failure, before any of these events; after
-                some it is kept in ``failure``.
-        """
-        events: list[Event] = []
-        try:
-            for line in self._lines.feed(data):
-                if not line or line.isspace() or self._finished:
-                    continue
-                self._read(read_reply(_answer, line), events)
-        except BackendError as error:
-            if not events or type(events[-1]) is Started:
-                raise
-            self.failure = error
-        return events
+    def _feed(self, data: bytes, events: list[Event]) -> None:
+        # What follows `done` is passed over.
+        for line in self._lines.feed(data):
+            if not line or line.isspace() or self._finished:
+                continue
+            self._read(read_reply(_answer, line), events)
 
     def finish(self) -> list[Event]:
         """The last line, if it is whole but for its line break; a half one is dropped."""

@@ -6,7 +6,7 @@ may come without SSE around them, from an engine in this process that speaks the
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 
 import msgspec
@@ -15,7 +15,8 @@ from adapters.framing import SseReader
 from adapters.openai import seen
 from adapters.openai.errors import in_band_error
 from adapters.openai.messages import arguments_text, piece_text
-from canonical.errors import BackendError, GatewayError
+from adapters.reading import EventReader
+from canonical.errors import BackendError
 from canonical.events import (
     Event,
     Finished,
@@ -41,13 +42,13 @@ _FAILURES = frozenset({"error", "abort"})
 _answer = msgspec.json.Decoder(seen.Answer, strict=False)
 
 
-class _Reader(ABC):
+class _Reader(EventReader):
     """What the streams of both kinds share: framing, failure, usage, the held-back end."""
 
-    __slots__ = ("_done", "_reason", "_sse", "_started", "_timings", "_usage", "failure")
+    __slots__ = ("_done", "_reason", "_sse", "_started", "_timings", "_usage")
 
     def __init__(self) -> None:
-        self.failure: GatewayError | None = None
+        super().__init__()
         self._sse = SseReader()
         self._started = self._done = False
         self._reason: Reason | None = None
@@ -59,27 +60,14 @@ class _Reader(ABC):
         """Whether the finish reason has come, and at most the usage may follow."""
         return self._reason is not None
 
-    def feed(self, data: bytes) -> list[Event]:
-        """The events that ``data`` completes.
-
-        Raises:
-            GatewayError: the backend tells of a failure, or sends what is not this format, before any of these events;
-                after some it is kept in ``failure``.
-        """
-        events: list[Event] = []
-        try:
-            for name, record in self._sse.feed(data):
-                if record == b"[DONE]":
-                    events.extend(self.finish())
-                elif name == b"error":
-                    raise _named_error(record)
-                elif not self._done:
-                    self._read(record, events)
-        except GatewayError as error:
-            if not events or type(events[-1]) is Started:
-                raise
-            self.failure = error
-        return events
+    def _feed(self, data: bytes, events: list[Event]) -> None:
+        for name, record in self._sse.feed(data):
+            if record == b"[DONE]":
+                events.extend(self.finish())
+            elif name == b"error":
+                raise _named_error(record)
+            elif not self._done:
+                self._read(record, events)
 
     def feed_record(self, json: bytes) -> list[Event]:
         """The events of one record without SSE around it. Raises as ``feed``."""

@@ -11,8 +11,9 @@ import msgspec
 from msgspec import Raw
 
 from adapters.openai import wire
+from adapters.reading import read_body
 from canonical.errors import InvalidRequest, Unsupported
-from canonical.limits import CHOICES, check_grammar, check_json, check_schema
+from canonical.limits import CHOICES, check_grammar, check_schema
 from canonical.requests import Generate, Sampling, Think
 
 T = TypeVar("T")
@@ -66,13 +67,7 @@ def read(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
     Raises:
         InvalidRequest: with the vendor's code and the field's path.
     """
-    check_json(body)
-    try:
-        return decoder.decode(body)
-    except msgspec.ValidationError as error:
-        raise _invalid(str(error)) from error
-    except msgspec.DecodeError as error:
-        raise InvalidRequest(f"the body is not valid JSON: {error}") from error
+    return read_body(decoder, body, _invalid)
 
 
 def sampling(request: wire.Draw, max_tokens: int | None) -> Sampling:
