@@ -11,11 +11,10 @@ from typing import Annotated
 from msgspec import Meta
 
 from adapters.anthropic import call
-from backends.remote import Catalog, Exchange, Handle, RemoteSettings, Upstream
+from backends.remote import Exchange, Handle, RemoteBackend, RemoteSettings, Upstream
 from backends.transport import Head
-from canonical.errors import ModelNotFound
 from canonical.events import Event
-from canonical.models import ModelDetails, ModelInfo
+from canonical.models import ModelInfo
 from canonical.requests import Generate
 
 STREAMS = frozenset({"text/event-stream"})
@@ -34,44 +33,24 @@ class AnthropicSettings(RemoteSettings, frozen=True):
     """Whether earlier thoughts that nobody signed go along; the vendor's own servers refuse them."""
 
 
-class AnthropicBackend:
+class AnthropicBackend(RemoteBackend):
     """The models of one server."""
 
     Settings = AnthropicSettings
 
     def __init__(self, name: str, settings: AnthropicSettings, base: Path = Path()) -> None:
         """``base`` is the folder from which relative paths in settings count. Raises ValueError."""
-        self._upstream = Upstream(
-            name, settings, base, prefix=base_path, read_error=call.read_error, headers=request_headers
-        )
-        self._catalog = Catalog(name, settings.models)
+        upstream = Upstream(name, settings, base, prefix=base_path, read_error=call.read_error, headers=request_headers)
+        super().__init__(upstream, settings.models, listing="/models?limit=1000", read_list=call.read_models)
         self._settings = settings
-        self._list = self._upstream.head("GET", "/models?limit=1000")
-        self._messages = self._upstream.head("POST", "/messages")
-        self._count = self._upstream.head("POST", "/messages/count_tokens")
-
-    async def models(self) -> list[ModelInfo]:
-        """The configured catalog, or the server's. Raises BackendError."""
-        if self._catalog.fixed:
-            return self._catalog.fixed
-        return self._catalog.keep(call.read_models(await self._upstream.control(self._list)))
-
-    async def details(self, name: str) -> ModelDetails:
-        """The catalog's row, which is all that this API tells. Raises ModelNotFound, BackendError."""
-        for info in await self.models():
-            if info.id == name:
-                return ModelDetails(info=info)
-        raise ModelNotFound(f"model '{name}' not found", param="model")
+        self._messages = upstream.head("POST", "/messages")
+        self._count = upstream.head("POST", "/messages/count_tokens")
 
     async def open(self, name: str) -> AnthropicModel:
         """A handle. The server is not asked: many serve models that they do not list."""
         return AnthropicModel(
             self._upstream, self._catalog.info(name), self._settings, messages=self._messages, count=self._count
         )
-
-    async def close(self) -> None:
-        """Close all connections."""
-        await self._upstream.close()
 
 
 class AnthropicModel(Handle):

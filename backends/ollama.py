@@ -14,7 +14,7 @@ import msgspec
 
 from adapters.ollama import call
 from backends.openai import new_id
-from backends.remote import Catalog, Exchange, Handle, RemoteSettings, Upstream
+from backends.remote import Exchange, Handle, RemoteBackend, RemoteSettings, Upstream
 from backends.transport import Head
 from canonical.events import Event
 from canonical.models import ModelDetails, ModelInfo
@@ -29,26 +29,19 @@ class OllamaSettings(RemoteSettings, frozen=True):
     """``url`` is what ``OLLAMA_HOST`` would be: with or without ``/api``."""
 
 
-class OllamaBackend:
+class OllamaBackend(RemoteBackend):
     """The models of one server."""
 
     Settings = OllamaSettings
 
     def __init__(self, name: str, settings: OllamaSettings, base: Path = Path()) -> None:
         """``base`` is the folder from which relative paths in settings count. Raises ValueError."""
-        self._upstream = Upstream(name, settings, base, prefix=base_path, read_error=call.read_error)
-        self._catalog = Catalog(name, settings.models)
-        self._tags = self._upstream.head("GET", "/api/tags")
-        self._show = self._upstream.head("POST", "/api/show")
-        self._chat = self._upstream.head("POST", "/api/chat")
-        self._generate = self._upstream.head("POST", "/api/generate")
-        self._embed = self._upstream.head("POST", "/api/embed")
-
-    async def models(self) -> list[ModelInfo]:
-        """The configured catalog, or the server's. Raises BackendError."""
-        if self._catalog.fixed:
-            return self._catalog.fixed
-        return self._catalog.keep(call.read_tags(await self._upstream.control(self._tags)))
+        upstream = Upstream(name, settings, base, prefix=base_path, read_error=call.read_error)
+        super().__init__(upstream, settings.models, listing="/api/tags", read_list=call.read_tags)
+        self._show = upstream.head("POST", "/api/show")
+        self._chat = upstream.head("POST", "/api/chat")
+        self._generate = upstream.head("POST", "/api/generate")
+        self._embed = upstream.head("POST", "/api/embed")
 
     async def details(self, name: str) -> ModelDetails:
         """What the server shows of the model. Raises ModelNotFound, BackendError."""
@@ -60,10 +53,6 @@ class OllamaBackend:
         return OllamaModel(
             self._upstream, self._catalog.info(name), chat=self._chat, generate=self._generate, embed=self._embed
         )
-
-    async def close(self) -> None:
-        """Close all connections."""
-        await self._upstream.close()
 
 
 class OllamaModel(Handle):

@@ -9,11 +9,10 @@ from functools import partial
 from pathlib import Path
 
 from adapters.openai import call
-from backends.remote import Catalog, Exchange, Handle, RemoteSettings, Upstream
+from backends.remote import Exchange, Handle, RemoteBackend, RemoteSettings, Upstream
 from backends.transport import Head
-from canonical.errors import ModelNotFound
 from canonical.events import Event
-from canonical.models import ModelDetails, ModelInfo
+from canonical.models import ModelInfo
 from canonical.requests import Embed, Embeddings, Generate
 
 STREAMS = frozenset({"text/event-stream"})
@@ -26,33 +25,19 @@ class OpenAISettings(RemoteSettings, frozen=True):
     """How this server wants the limit spelled; reasoning models of clouds know only ``max_completion_tokens``."""
 
 
-class OpenAIBackend:
+class OpenAIBackend(RemoteBackend):
     """The models of one server."""
 
     Settings = OpenAISettings
 
     def __init__(self, name: str, settings: OpenAISettings, base: Path = Path()) -> None:
         """``base`` is the folder from which relative paths in settings count. Raises ValueError."""
-        self._upstream = Upstream(name, settings, base, prefix=base_path, read_error=call.read_error)
-        self._catalog = Catalog(name, settings.models)
+        upstream = Upstream(name, settings, base, prefix=base_path, read_error=call.read_error)
+        super().__init__(upstream, settings.models, listing="/models", read_list=call.read_models)
         self._limit = settings.max_tokens_field
-        self._list = self._upstream.head("GET", "/models")
-        self._chat = self._upstream.head("POST", "/chat/completions")
-        self._completion = self._upstream.head("POST", "/completions")
-        self._embeddings = self._upstream.head("POST", "/embeddings")
-
-    async def models(self) -> list[ModelInfo]:
-        """The configured catalog, or the server's. Raises BackendError."""
-        if self._catalog.fixed:
-            return self._catalog.fixed
-        return self._catalog.keep(call.read_models(await self._upstream.control(self._list)))
-
-    async def details(self, name: str) -> ModelDetails:
-        """The catalog's row, which is all that this API tells. Raises ModelNotFound, BackendError."""
-        for info in await self.models():
-            if info.id == name:
-                return ModelDetails(info=info)
-        raise ModelNotFound(f"model '{name}' not found", param="model")
+        self._chat = upstream.head("POST", "/chat/completions")
+        self._completion = upstream.head("POST", "/completions")
+        self._embeddings = upstream.head("POST", "/embeddings")
 
     async def open(self, name: str) -> OpenAIModel:
         """A handle. The server is not asked: many serve models that they do not list."""
@@ -64,10 +49,6 @@ class OpenAIBackend:
             completion=self._completion,
             embeddings=self._embeddings,
         )
-
-    async def close(self) -> None:
-        """Close all connections."""
-        await self._upstream.close()
 
 
 class OpenAIModel(Handle):

@@ -1,14 +1,15 @@
 """What every backend behind HTTP shares: its settings, and one exchange with it told as events or as an error.
 
-Which paths there are and what the bytes mean is left to ``openai`` and ``ollama``, connections to ``transport``.
+Which paths there are and what the bytes mean is left to ``openai``, ``ollama`` and ``anthropic``, connections to ``transport``.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -19,9 +20,9 @@ from adapters.dialect import Reader
 from adapters.upstream import retry_seconds
 from backends.base import Section
 from backends.transport import Address, Client, Head, Limits, Response
-from canonical.errors import BackendError, GatewayError
+from canonical.errors import BackendError, GatewayError, ModelNotFound
 from canonical.events import Event, Finished
-from canonical.models import LoadedModel, ModelInfo
+from canonical.models import LoadedModel, ModelDetails, ModelInfo
 
 ERROR_LIMIT = 64 * 1024
 """Bytes of a backend's error that are read."""
@@ -138,7 +139,7 @@ class Upstream:
 
         A stream is complete with its finish reason: what becomes of the connection afterwards is no failure.
         """
-        try:
+        with self._worded():
             response = await self._data.send(exchange.head, exchange.body)
             try:
                 await self._check(response)
@@ -173,11 +174,6 @@ class Upstream:
                     raise BackendError(f"backend {self.name!r} answered with {media_type[:80]!r}, which is no answer")
             finally:
                 response.close()
-        except GatewayError as error:
-            self._redact(error)
-            raise
-        except UnicodeDecodeError as error:
-            raise self._no_text(error) from error
 
     async def close(self) -> None:
         """Close all connections."""
@@ -185,7 +181,7 @@ class Upstream:
         await self._control.close()
 
     async def _ask(self, client: Client, head: Head, body: bytes) -> bytes:
-        try:
+        with self._worded():
             response = await client.send(head, body)
             try:
                 await self._check(response)
@@ -195,16 +191,20 @@ class Upstream:
                 answer = self._told(await response.body())
             finally:
                 response.close()
+        return answer
+
+    @contextlib.contextmanager
+    def _worded(self) -> Iterator[None]:
+        """Failures leave in our words: without our key, and as our own errors."""
+        try:
+            yield
         except GatewayError as error:
             self._redact(error)
             raise
         except UnicodeDecodeError as error:
-            raise self._no_text(error) from error
-        return answer
-
-    def _no_text(self, error: UnicodeDecodeError) -> BackendError:
-        """What msgspec raises for JSON with bytes that are no UTF-8; it is none of its own errors."""
-        return BackendError(f"backend {self.name!r} sent text that is not UTF-8: {error.reason}")
+            # What msgspec raises for JSON with bytes that are no UTF-8; it is none of its own errors.
+            text = f"backend {self.name!r} sent text that is not UTF-8: {error.reason}"
+            raise BackendError(text) from error
 
     async def _check(self, response: Response) -> None:
         """Raise what a status other than success means. Redirects are none: a key goes only where it was sent."""
@@ -255,6 +255,35 @@ class Catalog:
     def info(self, name: str) -> ModelInfo:
         """The row of a model, or an empty one: only the server knows whether it has it."""
         return self._known.get(name) or ModelInfo(id=name, backend=self._name)
+
+
+class RemoteBackend:
+    """What the backends behind HTTP do alike: list models, remember the list, close."""
+
+    def __init__(
+        self, upstream: Upstream, fixed: Iterable[str], *, listing: str, read_list: Callable[[bytes], list[ModelInfo]]
+    ) -> None:
+        self._upstream = upstream
+        self._catalog = Catalog(upstream.name, fixed)
+        self._list = upstream.head("GET", listing)
+        self._read_list = read_list
+
+    async def models(self) -> list[ModelInfo]:
+        """The configured catalog, or the server's. Raises BackendError."""
+        if self._catalog.fixed:
+            return self._catalog.fixed
+        return self._catalog.keep(self._read_list(await self._upstream.control(self._list)))
+
+    async def details(self, name: str) -> ModelDetails:
+        """The catalog's row, where the API tells no more. Raises ModelNotFound, BackendError."""
+        for info in await self.models():
+            if info.id == name:
+                return ModelDetails(info=info)
+        raise ModelNotFound(f"model '{name}' not found", param="model")
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._upstream.close()
 
 
 class Handle:
