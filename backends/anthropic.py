@@ -11,13 +11,16 @@ from typing import Annotated
 from msgspec import Meta
 
 from adapters.anthropic import call
+from backends.honours import TABLE
 from backends.remote import Exchange, Handle, RemoteBackend, RemoteSettings, Upstream
 from backends.transport import Head
 from canonical.events import Event
 from canonical.models import ModelInfo
+from canonical.report import Honours
 from canonical.requests import Generate
 
 STREAMS = frozenset({"text/event-stream"})
+HONOURS = Honours(TABLE["anthropic"], dialect="anthropic")
 VERSION = "2023-06-01"
 """``anthropic-version``: the one that every server of this dialect knows."""
 
@@ -59,7 +62,7 @@ class AnthropicModel(Handle):
     def __init__(
         self, upstream: Upstream, info: ModelInfo, settings: AnthropicSettings, *, messages: Head, count: Head
     ) -> None:
-        super().__init__(info)
+        super().__init__(info, HONOURS)
         self._upstream = upstream
         self._settings = settings
         self._messages = messages

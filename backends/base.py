@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from canonical.events import Event
 from canonical.models import LoadedModel, ModelDetails, ModelInfo
+from canonical.report import Honours
 from canonical.requests import Embed, Embeddings, Generate
 
 TYPES = {
@@ -33,6 +34,8 @@ class Model(Protocol):
     """A model that is ready to answer."""
 
     info: ModelInfo
+    honours: Honours
+    """What it makes of everything that can be said to it."""
     slots: int
     """Requests it runs at once; 0: as many as come (memory is someone else's)."""
 

@@ -14,9 +14,11 @@ from hashlib import blake2b
 from pathlib import Path
 
 from backends.base import Section
+from backends.honours import TABLE
 from canonical.errors import InvalidRequest, ModelNotFound, Unsupported
 from canonical.events import Event, Finished, Reason, Started, TextDelta, Usage
 from canonical.models import Capability, LoadedModel, ModelDetails, ModelInfo
+from canonical.report import Honours
 from canonical.requests import Embed, Embeddings, Generate
 
 MODEL = "echo"
@@ -72,6 +74,7 @@ class EchoModel:
     """Repeats, and hashes words into vectors."""
 
     slots = 0
+    honours = Honours(TABLE["echo"])
 
     def __init__(self, info: ModelInfo) -> None:
         self.info = info

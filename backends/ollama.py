@@ -13,16 +13,19 @@ from pathlib import Path
 import msgspec
 
 from adapters.ollama import call
+from backends.honours import TABLE
 from backends.openai import new_id
 from backends.remote import Exchange, Handle, RemoteBackend, RemoteSettings, Upstream
 from backends.transport import Head
 from canonical.events import Event
 from canonical.models import ModelDetails, ModelInfo
+from canonical.report import Honours
 from canonical.requests import Embed, Embeddings, Generate
 
 # Servers other than Ollama itself call the lines JSON; a failure before the first line is JSON everywhere, and one
 # JSON object is a line as well.
 STREAMS = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl", "application/json"})
+HONOURS = Honours(TABLE["ollama"], dialect="ollama")
 
 
 class OllamaSettings(RemoteSettings, frozen=True):
@@ -59,7 +62,7 @@ class OllamaModel(Handle):
     """One model of the server."""
 
     def __init__(self, upstream: Upstream, info: ModelInfo, *, chat: Head, generate: Head, embed: Head) -> None:
-        super().__init__(info)
+        super().__init__(info, HONOURS)
         self._upstream = upstream
         self._chat = chat
         self._generate = generate

@@ -9,13 +9,16 @@ from functools import partial
 from pathlib import Path
 
 from adapters.openai import call
+from backends.honours import TABLE
 from backends.remote import Exchange, Handle, RemoteBackend, RemoteSettings, Upstream
 from backends.transport import Head
 from canonical.events import Event
 from canonical.models import ModelInfo
+from canonical.report import Honours
 from canonical.requests import Embed, Embeddings, Generate
 
 STREAMS = frozenset({"text/event-stream"})
+HONOURS = Honours(TABLE["openai"], dialect="openai")
 
 
 class OpenAISettings(RemoteSettings, frozen=True):
@@ -57,7 +60,7 @@ class OpenAIModel(Handle):
     def __init__(
         self, upstream: Upstream, info: ModelInfo, *, limit: call.Limit, chat: Head, completion: Head, embeddings: Head
     ) -> None:
-        super().__init__(info)
+        super().__init__(info, HONOURS)
         self._upstream = upstream
         self._limit = limit
         self._chat = chat

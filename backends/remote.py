@@ -23,6 +23,7 @@ from backends.transport import Address, Client, Head, Limits, Response
 from canonical.errors import BackendError, GatewayError, ModelNotFound
 from canonical.events import Event, Finished
 from canonical.models import LoadedModel, ModelDetails, ModelInfo
+from canonical.report import Honours
 
 ERROR_LIMIT = 64 * 1024
 """Bytes of a backend's error that are read."""
@@ -291,8 +292,9 @@ class Handle:
 
     slots = 0
 
-    def __init__(self, info: ModelInfo) -> None:
+    def __init__(self, info: ModelInfo, honours: Honours) -> None:
         self.info = info
+        self.honours = honours
 
     def loaded(self) -> LoadedModel:
         """Its row of ``/api/ps``."""

@@ -28,10 +28,11 @@ class Reasoning(Struct, frozen=True, tag="reasoning", gc=False):
     signature: str | None = None
 
 
-class Image(Struct, frozen=True, tag="image"):
-    """A picture: its bytes, or a link that only a configured backend may follow."""
+class Image(Struct, frozen=True, tag="image", omit_defaults=True):
+    """A picture: its bytes, or a link. ``detail`` is how closely to look, in OpenAI's words; empty: not said."""
 
     source: Blob | str
+    detail: str = ""
 
 
 class Audio(Struct, frozen=True, tag="audio"):
@@ -66,11 +67,12 @@ class ToolResult(Struct, frozen=True, tag="tool_result", omit_defaults=True):
 Part = Text | Reasoning | Image | Audio | ToolCall | ToolResult
 
 
-class Message(Struct, frozen=True):
-    """One turn of a conversation."""
+class Message(Struct, frozen=True, omit_defaults=True):
+    """One turn of a conversation. ``name`` is who speaks, where several share a role."""
 
     role: Role
     parts: tuple[Part, ...]
+    name: str = ""
 
     @property
     def text(self) -> str:

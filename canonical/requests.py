@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
@@ -16,11 +17,54 @@ Think = Literal["off", "on", "minimal", "low", "medium", "high", "max"]
 _raw_object = msgspec.json.Decoder(dict[str, Raw])
 
 
+class Vocabulary(Struct, frozen=True):
+    """How one route of a dialect calls what can be said to it."""
+
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """A feature's name -> the paths of the fields that say it, the usual one first (``max_tokens``, ``options.seed``)."""
+    known: frozenset[str] = frozenset()
+    """Fields of the body that canonical values hold, or that only say how the gateway words its answer."""
+    inside: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """The same for the objects in some of them: ``{"options": {"seed", …}}``."""
+
+    def name(self, feature: str, fields: Mapping[str, Raw]) -> str:
+        """What the client calls a feature: the first of its spellings that the body has, else the usual one."""
+        names = self.names.get(feature)
+        if names is None:
+            return feature
+        return next((name for name in names if name.partition(".")[0] in fields), names[0])
+
+
 class Origin(Struct, frozen=True):
     """The request as it came: which dialect, and its body, for fields that only that dialect knows."""
 
     dialect: str = ""
     body: bytes = b""
+    vocabulary: Vocabulary = Vocabulary()
+    lost: tuple[str, ...] = ()
+    """Paths of what stood deeper in the body and has no canonical form (``messages[0].content[1].cache_control``)."""
+    verbatim: bool = False
+    """Whether the body's messages and tools can go to a server of this dialect as they are; who changes them canonically
+    must say False."""
+
+    def fields(self) -> dict[str, Raw]:
+        """The body's fields, undecoded."""
+        return _raw_object.decode(self.body)
+
+    def unknown(self, fields: Mapping[str, Raw]) -> list[str]:
+        """Paths of those of ``fields`` that are neither null nor in the vocabulary. Without one nothing is unknown."""
+        known = self.vocabulary.known
+        if not known:
+            return []
+        found = [name for name, raw in fields.items() if name not in known and bytes(raw) != b"null"]
+        for outer, names in self.vocabulary.inside.items():
+            raw = fields.get(outer)
+            if raw is not None and bytes(raw).lstrip()[:1] == b"{":
+                inner = _raw_object.decode(raw)
+                found.extend(
+                    f"{outer}.{name}" for name, value in inner.items() if name not in names and bytes(value) != b"null"
+                )
+        return found
 
     def extras(self, known: frozenset[str], *, inside: str = "") -> dict[str, Raw]:
         """The body's fields outside ``known``, undecoded. ``inside`` looks into that field's object instead."""
@@ -97,6 +141,8 @@ class Generate(Struct, frozen=True, kw_only=True):
     parallel_tool_calls: bool | None = None
     output: Output | None = None
     think: Think | None = None
+    think_budget: int | None = None
+    """At most so many tokens of reasoning; ``think`` then says the nearest level, for who knows no budgets."""
     sampling: Sampling = field(default_factory=Sampling)
     top_logprobs: int | None = None
     """None: no log probabilities; 0: of the chosen tokens alone; n: of n alternatives too."""

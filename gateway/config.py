@@ -76,6 +76,14 @@ class ModelEntry(Struct, frozen=True, kw_only=True):
     fallbacks: tuple[str, ...] = ()
     """Ids of models to try, in order, when this one's backend cannot be reached."""
     keep_alive: float | str | None = None
+    strict: bool = False
+    """Refuse a request with a field that would be dropped."""
+    relay: bool = False
+    """Between a client and a backend of one dialect, pass the bytes on as they are."""
+    shims: tuple[Literal["system", "tools"], ...] = ()
+    """What the gateway may do in the prompt for a model that has no word for it; the report tells each time."""
+    inline_thinking: bool = False
+    """The model writes its thoughts into the text, between ``<think>`` tags: tell them apart."""
     settings: dict[str, Any] = field(default_factory=dict)
 
 
@@ -99,6 +107,33 @@ class Limits(Section, frozen=True):
     """How long running answers may go on after SIGTERM."""
 
 
+class Key(Section, frozen=True):
+    """An API key; ``strict`` as in a model's entry."""
+
+    key: str
+    strict: bool = False
+
+
+class Images(Section, frozen=True):
+    """Links to images in requests: followed by the gateway itself, and only to these hosts."""
+
+    hosts: tuple[str, ...] = ()
+    """Exact names, or ``*.example.org`` for every name below it; none: links are refused."""
+    size: Count = 20 * 1024 * 1024
+    """Bytes of one image."""
+    time: Seconds = 10.0
+    """Seconds for all of one image, redirects included."""
+
+
+class Responses(Section, frozen=True):
+    """What ``/v1/responses`` keeps: answers that a later request may go on from."""
+
+    keep: float | str = "720h"
+    """How long, from the last use."""
+    limit: Count = 10_000
+    """How many; the ones used longest ago go first."""
+
+
 class Config(Section, frozen=True):
     """The whole file."""
 
@@ -108,9 +143,18 @@ class Config(Section, frozen=True):
     defaults: Defaults = Defaults()
     limits: Limits = Limits()
     keep_alive: float | str = "5m"
-    keys: tuple[str, ...] = ()
+    keys: tuple[str | Key, ...] = ()
     serve_the_whole_network_without_keys: bool = False
     access_log: bool = True
+    images: Images = Images()
+    responses: Responses = Responses()
+    data_dir: str = "data"
+    """Where what must outlive the process is kept; counts from the configuration."""
+
+    @property
+    def secrets(self) -> tuple[Key, ...]:
+        """The keys, each with what goes with it."""
+        return tuple(Key(key=key) if isinstance(key, str) else key for key in self.keys)
 
 
 class Settled(Struct, frozen=True, kw_only=True):
@@ -241,8 +285,8 @@ def _check_duration(value: float | str, place: str) -> None:
 
 def _check_keys(config: Config) -> None:
     """A key that no header can carry would lock everybody out. The messages never quote one."""
-    for index, key in enumerate(config.keys):
-        if len(key) < KEY_LENGTH or not _KEY.fullmatch(key):
+    for index, secret in enumerate(config.secrets):
+        if len(secret.key) < KEY_LENGTH or not _KEY.fullmatch(secret.key):
             raise ConfigError(
                 f"a key has at least {KEY_LENGTH} characters, all of them ASCII and none blank - at `$.keys[{index}]`"
             )

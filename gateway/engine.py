@@ -15,6 +15,7 @@ from canonical.errors import BackendUnavailable, GatewayError, NotImplementedHer
 from canonical.events import Check, Event, Finished, Timings
 from canonical.limits import check_generate
 from canonical.models import Capability, LoadedModel, ModelDetails, ModelInfo
+from canonical.report import Report, report
 from canonical.requests import Embed, Embeddings, Generate, needs
 from gateway.catalog import Catalog
 from gateway.config import ModelEntry, Settled
@@ -23,6 +24,13 @@ from gateway.router import Route, check_needs, resolve
 
 _EMBED = frozenset({Capability.EMBED})
 _REASONING = frozenset({Capability.REASONING})
+
+
+Tell = Callable[[Report], None]
+"""Takes what becomes of a request's fields."""
+
+
+def _nobody(_: Report) -> None: ...
 
 
 class Engine:
@@ -37,11 +45,17 @@ class Engine:
         self._catalog = Catalog(settled.backends, settled.models, clock=time.monotonic)
         self._pool = Pool(waiting=config.limits.waiting, waiting_time=config.limits.waiting_time)
 
-    async def generate(self, request: Generate) -> AsyncGenerator[Sequence[Event], None]:
+    async def generate(
+        self, request: Generate, *, strict: bool = False, tell: Tell = _nobody
+    ) -> AsyncGenerator[Sequence[Event], None]:
         """The answer's events, checked, as many at once as the backend gave.
 
         Closing the generator stops the generation and frees its slot. A model whose backend cannot be reached is
-        replaced by its fallbacks, as long as nothing has been yielded.
+        replaced by its fallbacks, as long as nothing has been yielded. ``tell`` learns what becomes of the request's
+        fields, before the first event; with ``strict``, or a strict model, one that would be dropped is refused.
+
+        Raises:
+            GatewayError: whatever goes wrong; Unsupported also for what ``strict`` forbids.
         """
         arrived = self._clock()
         check_generate(request)
@@ -56,6 +70,7 @@ class Engine:
             try:
                 lease = await self._lease(candidate, request.keep_alive)
                 leased = first = self._clock()
+                self._judge(request, candidate, lease.model, strict=strict, tell=tell)
                 check = Check()
                 stream = _generator(candidate, lease.model, request, required)
                 try:
@@ -81,8 +96,8 @@ class Engine:
                 if lease is not None:
                     lease.release()
 
-    async def embed(self, request: Embed) -> Embeddings:
-        """Vectors for the inputs. Without inputs the model is only loaded."""
+    async def embed(self, request: Embed, *, strict: bool = False, tell: Tell = _nobody) -> Embeddings:
+        """Vectors for the inputs. Without inputs the model is only loaded. ``strict`` and ``tell`` as in ``generate``."""
         arrived = self._clock()
         route = await self._route(request.model, _EMBED)
         lease = await self._lease(route, request.keep_alive)
@@ -92,6 +107,7 @@ class Engine:
             check_needs(name, _EMBED, lease.model.info)
             if not isinstance(lease.model, Embeds):
                 raise Unsupported(f'"{name}" does not support embed', param="model")
+            self._judge(request, route, lease.model, strict=strict, tell=tell)
             if request.inputs:
                 answer = await lease.model.embed(request)
             else:
@@ -190,6 +206,17 @@ class Engine:
         return await self._pool.lease(
             (route.backend, route.name), lambda: backend.open(route.name), keep_alive=own, override=keep_alive
         )
+
+    def _judge(self, request: Generate | Embed, route: Route, model: Model, *, strict: bool, tell: Tell) -> None:
+        """Raises Unsupported when something would be dropped that may not be."""
+        told = report(request, model.honours)
+        if told.dropped and (strict or (route.entry is not None and route.entry.strict)):
+            field = told.dropped[0]
+            name = request.model or route.id
+            raise Unsupported(
+                f'"{name}" cannot honour {field!r}, and strict is on', param=field, code="unsupported_parameter"
+            )
+        tell(told)
 
     def _own_keep_alive(self, entry: ModelEntry | None) -> float:
         if entry is None or entry.keep_alive is None:

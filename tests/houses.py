@@ -9,6 +9,7 @@ from backends.base import Section
 from canonical.errors import ModelNotFound
 from canonical.events import Event, Finished, Started, TextDelta, Usage
 from canonical.models import Capability, LoadedModel, ModelDetails, ModelInfo
+from canonical.report import Honours
 from canonical.requests import Embed, Embeddings, Generate
 from gateway.config import Config, ModelEntry, Settled
 
@@ -44,6 +45,8 @@ def waits(*before: Sequence[Event]) -> Story:
 class Talks:
     """A model that generates as its story says, and notes what becomes of it."""
 
+    honours = Honours()
+
     def __init__(self, info: ModelInfo, story: Story, slots: int) -> None:
         self.info, self.story, self.slots = info, story, slots
         self.requests: list[Generate] = []
@@ -72,6 +75,8 @@ class Talks:
 
 class Vectors:
     """A model that only embeds."""
+
+    honours = Honours()
 
     slots = 1
 

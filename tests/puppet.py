@@ -17,6 +17,7 @@ from backends.base import Section
 from canonical.errors import BackendError
 from canonical.events import Event, Finished, Started, TextDelta, Usage
 from canonical.models import LoadedModel, ModelDetails, ModelInfo
+from canonical.report import Honours
 from canonical.requests import Generate
 
 
@@ -47,6 +48,8 @@ class PuppetBackend:
 
 
 class Puppet:
+    honours = Honours()
+
     def __init__(self, info: ModelInfo, settings: Settings) -> None:
         self.info, self.slots, self._settings = info, settings.slots, settings
 

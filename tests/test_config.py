@@ -77,7 +77,10 @@ def test_every_commented_key_is_accepted(tmp_path):
     assert len(settled.backends) == 5
 
 
-@pytest.mark.parametrize("section", [config.Config, Listener, Cors, Limits, Defaults, ModelEntry])
+@pytest.mark.parametrize(
+    "section",
+    [config.Config, config.Images, config.Responses, Listener, Cors, Limits, Defaults, ModelEntry],
+)
 def test_every_key_is_shown(section: type[Struct]):
     for name in section.__struct_fields__:
         if name != "settings":  # stands for the backend's own keys

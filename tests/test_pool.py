@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from canonical.errors import BackendError, Busy
 from canonical.models import LoadedModel, ModelInfo
+from canonical.report import Honours
 from gateway.pool import Lease, Pool
 from tests.virtual_time import run
 
@@ -20,6 +21,8 @@ KEY = ("local", "m")
 
 class OneModel:
     """A model that knows whether it was used rightly."""
+
+    honours = Honours()
 
     def __init__(self, house: House, slots: int) -> None:
         self.info = ModelInfo(id="m")

@@ -247,3 +247,6 @@ _READERS = {
     "dry_sequence_breakers": _breakers,
     "chat_template_kwargs": _kwargs,
 }
+
+EXTRAS = frozenset(_READERS)
+"""Names of the fields without a canonical form that the engines understand."""

@@ -11,7 +11,8 @@ import msgspec
 from msgspec import structs
 
 from adapters.openai.call import ChatReader, CompletionReader, read_embeddings, write_embeddings
-from backends.llama_cpp.body import TOKEN_LENGTH, Limits, chat_body, completion_body
+from backends.honours import TABLE
+from backends.llama_cpp.body import EXTRAS, TOKEN_LENGTH, Limits, chat_body, completion_body
 from backends.llama_cpp.engine import Kind, is_error, read_counted, read_error
 from backends.llama_cpp.forced import ForcedCall, force
 from backends.llama_cpp.inprocess import Runner
@@ -19,6 +20,7 @@ from backends.llama_cpp.schema import check_held
 from canonical.errors import BackendError, GatewayError, InvalidRequest, Unsupported
 from canonical.events import Event, ReasoningDelta, Started, TextDelta
 from canonical.models import Capability, LoadedModel, ModelInfo
+from canonical.report import Honours
 from canonical.requests import Embed, Embeddings, Generate, Origin
 
 _SHRINK = 0.9
@@ -29,6 +31,10 @@ _INPUTS = 64
 
 class Loaded:
     """What every loaded model has. ``memory`` is an estimate in bytes."""
+
+    honours = Honours(
+        TABLE["llama_cpp"], extras={"openai": EXTRAS, "ollama": frozenset(f"options.{name}" for name in EXTRAS)}
+    )
 
     def __init__(self, info: ModelInfo, runner: Runner, *, slots: int, limits: Limits, memory: int) -> None:
         self.info = info

@@ -86,7 +86,7 @@ def listener_app(listener: Listener, config: Config, gateway: Gateway) -> ASGIAp
         logging_config=None,
         request_max_body_size=None,
     )
-    return guarded(cast("ASGIApp", app), listener, config.keys, gateway, voice_of)
+    return guarded(cast("ASGIApp", app), listener, config.secrets, gateway, voice_of)
 
 
 def voices(names: Sequence[str]) -> VoiceOf:

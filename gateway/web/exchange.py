@@ -25,9 +25,11 @@ from canonical.errors import (
     TooLarge,
 )
 from canonical.events import Event, Finished, fold
+from canonical.report import Report
 from canonical.requests import Generate
 from gateway.accesslog import AccessLog
 from gateway.engine import Engine
+from gateway.web.caller import HEADER, caller_of, header_value, in_body
 from gateway.web.cycle import DEPARTURE, Departure
 
 if TYPE_CHECKING:
@@ -65,7 +67,21 @@ Handler = Callable[["Exchange"], Awaitable[None]]
 class Exchange:
     """One request, from its scope to its last byte."""
 
-    __slots__ = ("_gone", "_receive", "_send", "_status", "_task", "gateway", "id", "model", "scope", "tokens", "voice")
+    __slots__ = (
+        "_gone",
+        "_receive",
+        "_send",
+        "_status",
+        "_task",
+        "caller",
+        "gateway",
+        "id",
+        "model",
+        "report",
+        "scope",
+        "tokens",
+        "voice",
+    )
 
     def __init__(self, scope: HTTPScope, receive: Receive, send: Send, gateway: Gateway, voice: Voice) -> None:
         self.scope = scope
@@ -74,6 +90,9 @@ class Exchange:
         self.id = f"{random.getrandbits(96):024x}"  # a name, no secret: os.urandom is a system call
         self.model = ""
         self.tokens = 0
+        self.caller = caller_of(scope)
+        self.report: Report | None = None
+        """What became of the request's fields, as soon as a model has them."""
         self._receive = receive
         self._send = send
         self._status = 0
@@ -114,7 +133,8 @@ class Exchange:
             self._task = None
             status = 499 if self._gone else self._status
             what = f"{self.voice.name} {self.scope['method']} {self.scope['path'][:100]} {self.model[:100]}"
-            self.gateway.access_log.line(f"{what} {status} {self.tokens} tokens {time.monotonic() - began:.3f} s")
+            lost = f" {len(self.report.dropped)} dropped" if self.report is not None and self.report.dropped else ""
+            self.gateway.access_log.line(f"{what} {status} {self.tokens} tokens {time.monotonic() - began:.3f} s{lost}")
 
     async def body(self) -> bytes:
         """The whole request body.
@@ -143,8 +163,16 @@ class Exchange:
         raise InvalidRequest("the client left before its body was complete")
 
     async def json(self, body: bytes, status: int = 200, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
-        """Send a whole JSON answer."""
+        """Send a whole JSON answer, with the report where it was asked for."""
+        if self.report is not None and self.caller.report:
+            headers = [*headers, (HEADER, header_value(self.report))]
+            if self.caller.report == "body" and status < 400:
+                body = in_body(self.report, body, self.voice.json_type)
         await self.reply(status, self.voice.json_type, body, headers)
+
+    def learn(self, report: Report) -> None:
+        """Take note of what becomes of the request's fields."""
+        self.report = report
 
     async def reply(
         self, status: int, media_type: bytes, body: bytes, headers: Sequence[tuple[bytes, bytes]] = ()
@@ -210,7 +238,7 @@ class Exchange:
         self.model = ask.request.model
 
         async def work() -> None:
-            await self.json(ask.whole(await self.engine.embed(ask.request)))
+            await self.json(ask.whole(await self.engine.embed(ask.request, strict=self.caller.strict, tell=self.learn)))
 
         await self.while_connected(work())
 
@@ -241,7 +269,7 @@ class Exchange:
         for request in ask.requests:
             events: list[Event] = []
             size = 0
-            stream = self.engine.generate(request)
+            stream = self.engine.generate(request, strict=self.caller.strict, tell=self.learn)
             try:
                 async for batch in stream:
                     events.extend(batch)
@@ -259,9 +287,15 @@ class Exchange:
     async def _stream(self, ask: Ask, stamp: Stamp) -> None:
         encoder = ask.encoder(stamp)
         try:
+            last = b""
             for choice, request in enumerate(ask.requests):
-                await self._choice(encoder, choice, request)
-            await self._send({"type": "http.response.body", "body": encoder.finish(), "more_body": False})
+                if last:
+                    await self._send({"type": "http.response.body", "body": last, "more_body": True})
+                last = await self._choice(encoder, choice, request)
+            last += encoder.finish()
+            if self.report is not None and self.caller.report == "body":
+                last = in_body(self.report, last, encoder.media_type.encode())
+            await self._send({"type": "http.response.body", "body": last, "more_body": False})
         except GatewayError as error:
             if not self._status:
                 raise
@@ -277,9 +311,11 @@ class Exchange:
             self.gateway.access_log.crash(error)
             await self._break_off(encoder, GatewayError("internal error"))
 
-    async def _choice(self, encoder: Encoder, choice: int, request: Generate) -> None:
+    async def _choice(self, encoder: Encoder, choice: int, request: Generate) -> bytes:
+        """Send one choice; returns its last frames, which are not sent yet."""
         feed, send = encoder.feed, self._send
-        stream = self.engine.generate(request)
+        frames = b""
+        stream = self.engine.generate(request, strict=self.caller.strict, tell=self.learn)
         try:
             async for batch in stream:
                 if len(batch) == 1:
@@ -288,13 +324,15 @@ class Exchange:
                     frames = b"".join([feed(event, choice) for event in batch])
                 if not self._status:
                     await self._begin(encoder)
-                if frames:
-                    await send({"type": "http.response.body", "body": frames, "more_body": True})
                 last = batch[-1]
-                if type(last) is Finished and last.usage is not None:
-                    self.tokens += last.usage.completion
+                if type(last) is Finished:
+                    if last.usage is not None:
+                        self.tokens += last.usage.completion
+                elif frames:
+                    await send({"type": "http.response.body", "body": frames, "more_body": True})
         finally:
             await stream.aclose()
+        return frames
 
     async def _begin(self, encoder: Encoder) -> None:
         self._status = 200
@@ -304,6 +342,8 @@ class Exchange:
             (b"x-accel-buffering", b"no"),
             (self.voice.id_header, self.id.encode()),
         ]
+        if self.report is not None and self.caller.report:
+            head.append((HEADER, header_value(self.report)))
         await self._send({"type": "http.response.start", "status": 200, "headers": head})
 
     async def _break_off(self, encoder: Encoder, error: GatewayError) -> None:

@@ -5,6 +5,7 @@ Decided on the routed path and the connection, before any route runs; every rout
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import ipaddress
 import re
@@ -13,7 +14,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from canonical.errors import Busy, Forbidden, GatewayError, Unauthorized
-from gateway.config import Listener
+from gateway.config import Key, Listener
+from gateway.web.caller import ANYBODY, CALLER, Caller, with_wish
 from gateway.web.exchange import Gateway, Voice
 
 if TYPE_CHECKING:
@@ -36,12 +38,13 @@ _LOCAL_PAGE = re.compile(
 NAME_LIMIT = 512
 """Bytes of a Host or Origin that can be allowed at all; what is remembered of strangers stays small."""
 _METHODS = b"GET, POST, PUT, PATCH, DELETE, HEAD, OPTIONS"
-_EXPOSED = b"x-request-id, request-id, retry-after"
+_EXPOSED = b"x-request-id, request-id, retry-after, dragoman-report"
+_WISHES = frozenset((b"dragoman-strict", b"dragoman-report"))
 
 
-def guarded(app: ASGIApp, listener: Listener, keys: Iterable[str], gateway: Gateway, voice_of: VoiceOf) -> ASGIApp:
+def guarded(app: ASGIApp, listener: Listener, keys: Iterable[Key], gateway: Gateway, voice_of: VoiceOf) -> ASGIApp:
     """``app`` behind the guards of one listener."""
-    secrets = tuple(key.encode() for key in keys)
+    secrets = {key.key.encode(): Caller(_owner(key.key), strict=key.strict) for key in keys}
     origin_known = lru_cache(256)(_origins(listener.cors.origins))
     host_known = lru_cache(256)(_hosts(listener.hosts))
     everyone = "*" in listener.cors.origins
@@ -54,6 +57,7 @@ def guarded(app: ASGIApp, listener: Listener, keys: Iterable[str], gateway: Gate
     async def http(scope: HTTPScope, receive: Receive, send: Send) -> None:
         host = origin = site = b""
         given: list[bytes] = []
+        wishes: list[tuple[bytes, bytes]] = []
         for name, value in scope["headers"]:
             if name == b"host":
                 host = value
@@ -66,6 +70,8 @@ def guarded(app: ASGIApp, listener: Listener, keys: Iterable[str], gateway: Gate
                     given.append(value[7:].strip())
             elif name in {b"x-api-key", b"api-key"}:
                 given.append(value)
+            elif name in _WISHES:
+                wishes.append((name, value))
         error: GatewayError | None = None
         if loopback and (len(host) > NAME_LIMIT or not host_known(host)):
             error = Forbidden("this host name is not served here; list it under `hosts` of the listener")
@@ -84,11 +90,13 @@ def guarded(app: ASGIApp, listener: Listener, keys: Iterable[str], gateway: Gate
             if error is None and scope["method"] == "OPTIONS":
                 await _preflight(scope, send)
                 return
-        if error is None and secrets and scope["path"] not in OPEN and not _keyed(secrets, given):
+        caller = _keyed(secrets, given) if secrets and scope["path"] not in OPEN else ANYBODY
+        if error is None and caller is None:
             error = Unauthorized("a valid API key is needed: Authorization: Bearer KEY, or x-api-key: KEY")
         if error is None and gateway.draining and scope["path"] not in OPEN:
             error = Busy("the gateway is shutting down", retry_after=5)
         if error is None:
+            _introduce(scope, caller or ANYBODY, wishes)
             await app(scope, receive, send)
         else:
             await refuse(scope, send, error, voice_of(scope["path"], scope["headers"]), gateway)
@@ -110,12 +118,26 @@ async def refuse(scope: HTTPScope, send: Send, error: GatewayError, voice: Voice
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
-def _keyed(secrets: tuple[bytes, ...], given: list[bytes]) -> bool:
-    found = False
-    for secret in secrets:  # all are compared: the time tells nothing
+def _introduce(scope: HTTPScope, caller: Caller, wishes: list[tuple[bytes, bytes]]) -> None:
+    """Leave word of the caller for the exchange, unless it is nobody in particular."""
+    for name, value in wishes:
+        caller = with_wish(caller, name, value)
+    if caller is not ANYBODY:
+        scope["extensions"] = {**(scope.get("extensions") or {}), CALLER: caller}  # type: ignore[dict-item]
+
+
+def _keyed(secrets: dict[bytes, Caller], given: list[bytes]) -> Caller | None:
+    found = None
+    for secret, caller in secrets.items():  # all are compared: the time tells nothing
         for key in given:
-            found |= hmac.compare_digest(secret, key)
+            if hmac.compare_digest(secret, key):
+                found = caller
     return found
+
+
+def _owner(key: str) -> str:
+    """What stands for a key where the key itself may not be."""
+    return hashlib.sha256(b"dragoman owner " + key.encode()).hexdigest()[:32]
 
 
 def _hosts(listed: tuple[str, ...]) -> Callable[[bytes], bool]:

@@ -1,0 +1,81 @@
+"""What each kind of backend makes of everything that can be said to it: the one table, and the tests walk it.
+
+A backend whose models differ starts from its column and changes it by what it knows of the model.
+"""
+
+from __future__ import annotations
+
+from canonical.features import Feature
+from canonical.report import DROPPED, HONOURED, REFUSED, Verdict, approximated
+
+_YES, _NO, _400 = HONOURED, DROPPED, REFUSED
+_WORDS = approximated("told to the model in words only")
+_USER = approximated("becomes part of the user's turn")
+_LOW = approximated("the nearest level that the backend knows")
+_LEVEL = approximated("the nearest level stands for the budget")
+_NAMELESS = approximated("the schema holds, its name is not told")
+_HELD = approximated("the form is held in any case")
+_FIRST = approximated("images stand before the text of their message")
+_ERROR = approximated("the text begins with 'Error:'")
+_CALL = approximated("the answer is held to the form of a call")
+
+BACKENDS = ("llama_cpp", "openai", "ollama", "anthropic", "echo")
+"""The columns."""
+
+# fmt: off
+_ROWS: dict[Feature, tuple[Verdict, ...]] = {
+    #                          llama_cpp  openai     ollama     anthropic  echo
+    Feature.TEMPERATURE:       (_YES,     _YES,      _YES,      _YES,      _NO),
+    Feature.TOP_P:             (_YES,     _YES,      _YES,      _YES,      _NO),
+    Feature.TOP_K:             (_YES,     _YES,      _YES,      _YES,      _NO),
+    Feature.MIN_P:             (_YES,     _YES,      _YES,      _NO,       _NO),
+    Feature.TYPICAL_P:         (_YES,     _YES,      _YES,      _NO,       _NO),
+    Feature.REPEAT_PENALTY:    (_YES,     _YES,      _YES,      _NO,       _NO),
+    Feature.REPEAT_LAST_N:     (_YES,     _YES,      _YES,      _NO,       _NO),
+    Feature.PRESENCE_PENALTY:  (_YES,     _YES,      _YES,      _NO,       _NO),
+    Feature.FREQUENCY_PENALTY: (_YES,     _YES,      _YES,      _NO,       _NO),
+    Feature.SEED:              (_YES,     _YES,      _YES,      _NO,       _NO),
+    Feature.MAX_TOKENS:        (_YES,     _YES,      _YES,      _YES,      _YES),
+    Feature.STOP:              (_YES,     _YES,      _YES,      _YES,      _YES),
+    Feature.LOGIT_BIAS:        (_YES,     _YES,      _NO,       _NO,       _NO),
+    Feature.SYSTEM:            (_YES,     _YES,      _YES,      _YES,      _NO),
+    Feature.SYSTEM_LATER:      (_YES,     _YES,      _YES,      _USER,     _NO),
+    Feature.MESSAGE_NAME:      (_NO,      _YES,      _NO,       _NO,       _NO),
+    Feature.IMAGE:             (_YES,     _YES,      _YES,      _YES,      _400),
+    Feature.IMAGE_LINK:        (_400,     _YES,      _400,      _YES,      _400),
+    Feature.IMAGE_DETAIL:      (_NO,      _YES,      _NO,       _NO,       _NO),
+    Feature.IMAGE_PLACE:       (_YES,     _YES,      _FIRST,    _YES,      _NO),
+    Feature.AUDIO:             (_400,     _YES,      _YES,      _400,      _400),
+    Feature.THOUGHTS:          (_YES,     _YES,      _YES,      _YES,      _NO),
+    Feature.SIGNATURE:         (_NO,      _NO,       _NO,       _YES,      _NO),
+    Feature.TOOL_ERROR:        (_ERROR,   _ERROR,    _ERROR,    _YES,      _NO),
+    Feature.TOOLS:             (_YES,     _YES,      _YES,      _YES,      _400),
+    Feature.TOOL_STRICT:       (_NO,      _YES,      _NO,       _YES,      _400),
+    Feature.TOOL_NONE:         (_YES,     _YES,      _YES,      _YES,      _NO),
+    Feature.TOOL_REQUIRED:     (_YES,     _YES,      _400,      _YES,      _400),
+    Feature.TOOL_NAMED:        (_YES,     _YES,      _400,      _YES,      _400),
+    Feature.PARALLEL_TOOLS:    (_YES,     _YES,      _NO,       _YES,      _400),
+    Feature.JSON:              (_YES,     _YES,      _YES,      _CALL,     _400),
+    Feature.SCHEMA:            (_YES,     _YES,      _YES,      _YES,      _400),
+    Feature.SCHEMA_NAME:       (_NAMELESS, _YES,     _NAMELESS, _NAMELESS, _400),
+    Feature.SCHEMA_STRICT:     (_HELD,    _YES,      _HELD,     _HELD,     _400),
+    Feature.THINK_OFF:         (_YES,     _YES,      _YES,      _YES,      _YES),
+    Feature.THINK_ON:          (_YES,     _YES,      _YES,      _YES,      _NO),
+    Feature.THINK_LEVEL:       (_WORDS,   _YES,      _LOW,      _YES,      _NO),
+    Feature.THINK_BUDGET:      (_LEVEL,   _LEVEL,    _LEVEL,    _LEVEL,    _NO),
+    Feature.LOGPROBS:          (_YES,     _YES,      _YES,      _400,      _NO),
+    Feature.CONTEXT_LENGTH:    (_NO,      _NO,       _YES,      _NO,       _NO),
+    Feature.KEEP_ALIVE:        (_YES,     _NO,       _YES,      _NO,       _NO),
+    Feature.PROMPT:            (_YES,     _YES,      _YES,      _400,      _YES),
+    Feature.PROMPT_TOKENS:     (_YES,     _YES,      _400,      _400,      _400),
+    Feature.SUFFIX:            (_YES,     _YES,      _YES,      _400,      _NO),
+    Feature.DIMENSIONS:        (_YES,     _YES,      _YES,      _400,      _YES),
+    Feature.TRUNCATE:          (_YES,     _NO,       _YES,      _400,      _NO),
+    Feature.INPUT_TOKENS:      (_YES,     _YES,      _400,      _400,      _400),
+}
+# fmt: on
+
+TABLE: dict[str, dict[Feature, Verdict]] = {
+    backend: {feature: row[column] for feature, row in _ROWS.items()} for column, backend in enumerate(BACKENDS)
+}
+"""Backend's type -> feature -> what it makes of it."""
