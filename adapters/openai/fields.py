@@ -67,7 +67,7 @@ def read(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
     Raises:
         InvalidRequest: with the vendor's code and the field's path.
     """
-    return read_body(decoder, body, _invalid)
+    return read_body(decoder, body, invalid)
 
 
 def sampling(request: wire.Draw, max_tokens: int | None) -> Sampling:
@@ -141,7 +141,8 @@ def refuse_dangerous(names: AbstractSet[str]) -> None:
         raise Unsupported(f"'{found[0]}' is not accepted from clients", param=found[0])
 
 
-def _invalid(text: str) -> InvalidRequest:
+def invalid(text: str) -> InvalidRequest:
+    """What the decoder found wrong, in the vendor's words: its code, and the path of the field."""
     found = _PATH.search(text)
     path = found[1] if found else ""
     words = _PATH.sub("", text)
