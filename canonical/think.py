@@ -22,36 +22,47 @@ def held(text: str, tag: str) -> int:
 
 
 class ThinkSplitter:
-    """One answer's text -> events. ``thinking``: the prompt has already opened the tag."""
+    """One answer's text -> events. ``thinking``: the prompt has already opened the tag; it may be opened again."""
 
-    __slots__ = ("_rest", "_state")
+    __slots__ = ("_close", "_open", "_rest", "_state")
 
-    def __init__(self, *, thinking: bool = False) -> None:
-        self._state = "opened" if thinking else "start"
+    def __init__(self, *, thinking: bool = False, tags: tuple[str, str] = (OPEN, CLOSE)) -> None:
+        self._open, self._close = tags
+        self._state = "entered" if thinking else "start"
         self._rest = ""
+
+    @property
+    def settled(self) -> bool:
+        """Whether all that comes now is text."""
+        return self._state == "text"
+
+    @property
+    def thinking(self) -> bool:
+        """Whether a thought has begun and not ended."""
+        return self._state in {"entered", "opened", "thinking"}
 
     def feed(self, text: str) -> list[TextDelta | ReasoningDelta]:
         """The events that ``text`` settles."""
         events: list[TextDelta | ReasoningDelta] = []
         text = self._rest + text
         self._rest = ""
-        if self._state == "start":
+        if self._state in {"start", "entered"}:
             start = text.lstrip()
-            if start.startswith(OPEN):
-                self._state, text = "opened", start[len(OPEN) :]
-            elif OPEN.startswith(start):
+            if start.startswith(self._open):
+                self._state, text = "opened", start[len(self._open) :]
+            elif self._open.startswith(start):
                 self._rest = text
                 return events
             else:
-                self._state = "text"
+                self._state = "text" if self._state == "start" else "opened"
         if self._state == "opened":
             text = text.lstrip()
             if text:
                 self._state = "thinking"
         if self._state == "thinking":
-            thought, closed, after = text.partition(CLOSE)
+            thought, closed, after = text.partition(self._close)
             if not closed:
-                thought = text[: len(text) - held(text, CLOSE)]
+                thought = text[: len(text) - held(text, self._close)]
             kept = thought.rstrip()
             if kept:
                 events.append(ReasoningDelta(kept))
@@ -70,8 +81,8 @@ class ThinkSplitter:
     def finish(self) -> list[TextDelta | ReasoningDelta]:
         """What was held back and never became a tag. A thought cut off before its end is a thought."""
         rest, self._rest = self._rest, ""
-        if self._state == "thinking":
-            rest = rest.rstrip()
+        if self.thinking:
+            rest = rest.strip() if self._state == "entered" else rest.rstrip()
         if not rest:
             return []
-        return [ReasoningDelta(rest) if self._state == "thinking" else TextDelta(rest)]
+        return [ReasoningDelta(rest) if self.thinking else TextDelta(rest)]

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from backends.llama_cpp.forced import ForcedCall, force
+from canonical.forced import ForcedCall, force
 from canonical.errors import InvalidRequest, Unsupported
 from canonical.events import Event, Finished, ReasoningDelta, Started, TextDelta, fold
 from canonical.requests import Generate, Output, Tool, ToolChoice
