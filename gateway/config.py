@@ -20,8 +20,8 @@ import msgspec
 from msgspec import Meta, Struct, field
 
 from backends.base import TYPES, Backend, Isolates, Section
+from backends.strict_yaml import YamlError, read_yaml
 from canonical.durations import seconds
-from gateway.strict_yaml import YamlError, read_yaml
 
 KEY_LENGTH = 8
 """Characters a key has at least."""

@@ -13,9 +13,9 @@ import pytest
 import yaml
 from msgspec import Struct
 
+from backends.strict_yaml import YamlError, read_yaml
 from gateway import __main__, config
 from gateway.config import ConfigError, Cors, Defaults, Limits, Listener, ModelEntry, load
-from gateway.strict_yaml import YamlError, read_yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 SHOWN = (ROOT / "config.yaml").read_text()

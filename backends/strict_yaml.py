@@ -20,16 +20,20 @@ class YamlError(Exception):
     """Not YAML, or not of this strict kind; the message gives the line and quotes no value."""
 
 
-def read_yaml(text: bytes) -> Any:
+def read_yaml(text: bytes, *, size: int = SIZE_LIMIT, values: int = VALUE_LIMIT) -> Any:
     """One document -> plain values.
 
     Raises:
         YamlError: it cannot be read.
     """
-    if len(text) > SIZE_LIMIT:
-        raise YamlError(f"larger than {SIZE_LIMIT} bytes")
+    if len(text) > size:
+        raise YamlError(f"larger than {size} bytes")
     try:
-        return yaml.load(text, _Loader)  # noqa: S506  # a SafeLoader, only stricter
+        loader = _Loader(text, values)
+        try:
+            return loader.get_single_data()
+        finally:
+            loader.dispose()  # type: ignore[no-untyped-call]  # untyped in its stubs
     except yaml.constructor.ConstructorError as error:
         raise YamlError(f"tags and keys that are not plain are not accepted{_line(error.problem_mark)}") from error
     except yaml.composer.ComposerError as error:
@@ -52,8 +56,9 @@ def _line(mark: yaml.Mark | None) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    def __init__(self, stream: bytes) -> None:
+    def __init__(self, stream: bytes, limit: int) -> None:
         super().__init__(stream)
+        self._limit = limit
         self._values = 0
         self._weight: dict[int, int] = {}
 
@@ -72,8 +77,8 @@ class _Loader(yaml.SafeLoader):
             self._weight[id(node)] = self._values - before
             if isinstance(node, yaml.MappingNode):
                 _check_names(node)
-        if self._values > VALUE_LIMIT:
-            raise YamlError(f"more than {VALUE_LIMIT} values, line {line}")
+        if self._values > self._limit:
+            raise YamlError(f"more than {self._limit} values, line {line}")
         return node
 
 
