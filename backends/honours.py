@@ -42,7 +42,7 @@ _ROWS: dict[Feature, tuple[Verdict, ...]] = {
     Feature.SYSTEM_LATER:      (_YES,     _YES,      _YES,      _USER,     _NO),
     Feature.MESSAGE_NAME:      (_NO,      _YES,      _NO,       _NO,       _NO),
     Feature.IMAGE:             (_YES,     _YES,      _YES,      _YES,      _400),
-    Feature.IMAGE_LINK:        (_400,     _YES,      _400,      _YES,      _400),
+    Feature.IMAGE_LINK:        (_YES,     _YES,      _YES,      _YES,      _400),  # the gateway follows it
     Feature.IMAGE_DETAIL:      (_NO,      _YES,      _NO,       _NO,       _NO),
     Feature.IMAGE_PLACE:       (_YES,     _YES,      _FIRST,    _YES,      _NO),
     Feature.AUDIO:             (_400,     _YES,      _YES,      _400,      _400),

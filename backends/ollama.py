@@ -31,6 +31,12 @@ HONOURS = Honours(TABLE["ollama"], dialect="ollama")
 class OllamaSettings(RemoteSettings, frozen=True):
     """``url`` is what ``OLLAMA_HOST`` would be: with or without ``/api``."""
 
+    def __post_init__(self) -> None:
+        """As for every backend behind HTTP; and this dialect has no word for a link."""
+        super().__post_init__()
+        if self.image_links:
+            raise ValueError("Ollama's API has no links to images: leave image_links out, and the gateway follows them")
+
 
 class OllamaBackend(RemoteBackend):
     """The models of one server."""

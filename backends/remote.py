@@ -61,6 +61,8 @@ class RemoteSettings(Section, frozen=True):
     """Check the server's certificate."""
     ca_file: str = ""
     """PEM file of certificates to trust instead of the system's; relative to the configuration."""
+    image_links: bool = False
+    """The server follows links to images itself: pass on those whose host is listed, unread."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot work while the configuration is read. Messages never quote the key or the URL."""
@@ -112,6 +114,7 @@ class Upstream:
             # HTTP/1.1 carries one request a connection, so this is where requests queue.
             limits = structs.replace(limits, connections=settings.max_running)
         self.name = name
+        self.image_links = settings.image_links
         self._key = settings.api_key
         self._secret = self._key.encode() if len(self._key) >= SECRET else b""
         self._prefix = prefix(path)
@@ -265,6 +268,8 @@ class RemoteBackend:
         self, upstream: Upstream, fixed: Iterable[str], *, listing: str, read_list: Callable[[bytes], list[ModelInfo]]
     ) -> None:
         self._upstream = upstream
+        self.image_links = upstream.image_links
+        """Whether the server follows links to images itself."""
         self._catalog = Catalog(upstream.name, fixed)
         self._list = upstream.head("GET", listing)
         self._read_list = read_list

@@ -35,6 +35,8 @@ class Address(Struct, frozen=True):
     verify: bool = True
     ca_file: str = ""
     """PEM certificates to trust instead of the system's."""
+    at: str = ""
+    """The IP address to connect to, for who has looked the name up already; it is not looked up again."""
 
     @property
     def authority(self) -> str:
@@ -59,7 +61,10 @@ class Client:
     ``name`` is what messages call the backend: its address may hold what a client must not see.
     """
 
-    def __init__(self, name: str, address: Address, limits: Limits | None = None) -> None:
+    def __init__(
+        self, name: str, address: Address, limits: Limits | None = None, *, tls: ssl.SSLContext | None = None
+    ) -> None:
+        """``tls`` is a context to use instead of one of its own: to make one reads 200 certificates."""
         self._name = name
         self._address = address
         self._limits = limits or Limits()
@@ -68,7 +73,7 @@ class Client:
         self._open = 0
         self._waiting: deque[asyncio.Future[Connection | None]] = deque()
         self._sweep: asyncio.TimerHandle | None = None
-        self._tls: ssl.SSLContext | None = None
+        self._tls = tls
         self._closed = False
 
     def head(self, method: str, path: str, headers: Mapping[str, str] | None = None) -> Head:
@@ -205,13 +210,13 @@ class Client:
         self._all.add(connection)
         try:
             if address.tls and self._tls is None:
-                self._tls = await asyncio.to_thread(_tls_context, address)  # reads 200 certificates: no one waits
+                self._tls = await asyncio.to_thread(tls_context, address)  # no one waits
             async with asyncio.timeout(self._limits.connect):
                 await loop.create_connection(
                     lambda: connection,
-                    address.host,
+                    address.at or address.host,
                     address.port,
-                    ssl=self._tls,
+                    ssl=self._tls if address.tls else None,
                     server_hostname=address.host if address.tls else None,
                 )
         except BaseException as error:
@@ -251,7 +256,8 @@ class Client:
             self._sweep = loop.call_at(due, self._drop_stale, loop)
 
 
-def _tls_context(address: Address) -> ssl.SSLContext:
+def tls_context(address: Address) -> ssl.SSLContext:
+    """How TLS checks the server at ``address``; HTTP/1.1 is all we speak."""
     context = ssl.create_default_context(cafile=address.ca_file or None)
     if not address.verify:
         context.check_hostname = False

@@ -63,7 +63,11 @@ def image_from_base64(text: str, *, param: str) -> Blob:
         head, comma, text = text.partition(",")
         if not comma or not head.endswith(";base64"):
             raise InvalidRequest("an image data URL must be base64: data:image/png;base64,...", param=param)
-    data = _decode(text, "an image", IMAGE_LIMIT, param)
+    return image_from_bytes(_decode(text, "an image", IMAGE_LIMIT, param), param=param)
+
+
+def image_from_bytes(data: bytes, *, param: str) -> Blob:
+    """An image, by its bytes. Raises InvalidRequest: over ``PIXELS``, or not an image by its first bytes."""
     media_type = image_type(data)
     if media_type is None:
         raise InvalidRequest("unknown image format: PNG, JPEG, WebP and GIF are accepted", param=param)

@@ -22,6 +22,7 @@ from msgspec import Meta, Struct, field
 from backends.base import TYPES, Backend, Isolates, Section
 from backends.strict_yaml import YamlError, read_yaml
 from canonical.durations import seconds
+from gateway.links import check_entry
 
 KEY_LENGTH = 8
 """Characters a key has at least."""
@@ -193,6 +194,7 @@ def settle(document: Any, *, base: Path, environ: Mapping[str, str]) -> Settled:
     _check_listeners(config)
     _check_keys(config)
     _check_duration(config.keep_alive, "$.keep_alive")
+    _check_image_hosts(config.images)
     backends = {name: _backend(name, section, base) for name, section in config.backends.items()}
     if not all(listener.loopback for listener in config.listeners):
         for backend in backends.values():
@@ -281,6 +283,14 @@ def _check_duration(value: float | str, place: str) -> None:
         seconds(value)
     except ValueError as error:
         raise ConfigError(f"{error} - at `{place}`") from error
+
+
+def _check_image_hosts(images: Images) -> None:
+    for index, host in enumerate(images.hosts):
+        try:
+            check_entry(host)
+        except ValueError as error:
+            raise ConfigError(f"{error} - at `$.images.hosts[{index}]`") from error
 
 
 def _check_keys(config: Config) -> None:

@@ -1,0 +1,281 @@
+"""Images behind links: fetched here, for every backend alike, so that none reaches into a network on a client's word.
+
+A name is looked up once, all its addresses must be public, and the connection goes to one of these very addresses:
+a second look-up could answer otherwise. No proxy, no cookie, no credentials. Each redirect is a link like the first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Awaitable, Callable, Sequence
+
+from msgspec import structs
+
+from backends.transport import Address, Client, Limits, Response, tls_context
+from canonical.errors import BackendError, BackendTimeout, BackendUnavailable, Busy, InvalidRequest, Unsupported
+from canonical.media import IMAGE_LIMIT, Blob, image_from_bytes, image_type
+from canonical.messages import Image, Message, Part
+from canonical.requests import Generate
+from gateway.config import Images
+from gateway.links import Entry, Link, entry_for, is_public, read_entry, read_link, read_redirect
+
+REDIRECTS = 3
+AT_ONCE = 4
+"""Links of one request that are fetched at the same time."""
+PER_HOST = 16
+"""Fetches from one entry of the list at the same time, over all requests: a slow host holds up nobody but its own."""
+ADDRESSES = 3
+"""Addresses of a name that are tried."""
+CONNECT = 5.0
+MAGIC = 16
+"""Bytes that tell an image."""
+
+Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
+
+_HEADERS = {"User-Agent": "dragoman", "Accept": "image/png, image/jpeg, image/webp, image/gif"}
+_MOVED = frozenset({301, 302, 303, 307, 308})
+_NOWHERE = "its host has no public address"
+"""Of private names and of unknown ones: which of the two would tell what names an inner network has."""
+
+
+class _Failed(Exception):
+    """Why there is no image, in words for the caller."""
+
+
+class _Room:
+    """The bytes that the images of one request may still have."""
+
+    def __init__(self, total: int) -> None:
+        self.total = self._left = total
+
+    def take(self, size: int) -> None:
+        """Raises _Failed when there is not so much left."""
+        self._left -= size
+        if self._left < 0:
+            raise _Failed(f"the linked images of one request may have {self.total} bytes together")
+
+
+async def look_up(host: str, port: int) -> list[str]:
+    """The addresses of a name, as the system gives them. Raises OSError."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(address[0]) for *_, address in found))
+
+
+class Fetcher:
+    """Follows the links of requests, as far as the configuration lets it."""
+
+    def __init__(
+        self,
+        images: Images,
+        *,
+        total: int,
+        resolve: Resolve = look_up,
+        public: Callable[[str], bool] = is_public,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        """Prepare, without connecting. ``total`` is how many bytes the linked images of one request may have.
+
+        Raises:
+            ValueError: an item of ``images.hosts`` is no host.
+        """
+        self._size = min(images.size, IMAGE_LIMIT)
+        self._time = images.time
+        self._total = total
+        self._resolve = resolve
+        self._public = public
+        self._tls = tls
+        self._turns = {read_entry(host): asyncio.Semaphore(PER_HOST) for host in images.hosts}
+        self._limits = Limits(
+            connect=min(CONNECT, images.time),
+            first_byte=images.time,
+            idle=images.time,
+            total=images.time,
+            connections=1,
+            reply=2 * self._size + 128 * 1024,  # framing included, in pieces of any sense
+        )
+
+    def links(self, request: Generate) -> list[str]:
+        """The links of a request, each once.
+
+        Raises:
+            Unsupported: one is no plain link, or its host is not listed. Nothing has been connected.
+        """
+        found = dict.fromkeys(
+            part.source
+            for message in request.messages
+            for part in message.parts
+            if isinstance(part, Image) and isinstance(part.source, str)
+        )
+        for url in found:
+            try:
+                self._listed(url)
+            except _Failed as error:
+                raise Unsupported(str(error), param=_field(request)) from None
+        return list(found)
+
+    async def follow(self, request: Generate) -> Generate:
+        """The request with the images instead of the links to them; the same one if it has none.
+
+        Raises:
+            Unsupported: as for ``links``.
+            InvalidRequest: there is no image to be had; the message says whose fault it is.
+            Busy: too many links to one host are being followed.
+        """
+        links = self.links(request)
+        if not links:
+            return request
+        room = _Room(self._total)
+        turns = asyncio.Semaphore(AT_ONCE)
+        field = _field(request)
+        images: dict[str, Blob] = {}
+
+        async def fetch(url: str) -> None:
+            async with turns:
+                try:
+                    images[url] = await self._image(url, room)
+                except _Failed as error:
+                    words = f"the image at {_shown(url)} cannot be used: {error}"
+                    raise InvalidRequest(words, param=field, code="invalid_image_url") from None
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for url in links:
+                    group.create_task(fetch(url))
+        except ExceptionGroup as failures:
+            raise failures.exceptions[0] from None
+        return _with_images(request, images)
+
+    def _listed(self, url: str) -> tuple[Link, Entry]:
+        try:
+            link = read_link(url)
+        except ValueError as error:
+            raise _Failed(f"a link to an image cannot be followed: {error}") from None
+        entry = entry_for(link, self._turns)
+        if entry is None:
+            raise _Failed(
+                f"links to images are followed only to hosts that the operator lists (images.hosts in the configuration), "
+                f"and {link.host[:100]!r} is not listed: send the image as a data: URL"
+            )
+        return link, entry
+
+    async def _image(self, url: str, room: _Room) -> Blob:
+        link, entry = self._listed(url)
+        begun = False
+        try:
+            async with asyncio.timeout(self._time) as patience:
+                for _ in range(REDIRECTS + 1):
+                    async with self._turns[entry]:
+                        if not begun:
+                            begun = True
+                            patience.reschedule(asyncio.get_running_loop().time() + self._time)
+                        found = await self._ask(link, room)
+                    if isinstance(found, bytes):
+                        return _image(found)
+                    link, entry = found
+        except TimeoutError:
+            if begun:
+                raise _Failed("its server took too long") from None
+            raise Busy("too many links to images are being followed", retry_after=1) from None
+        raise _Failed(f"it is redirected more than {REDIRECTS} times")
+
+    async def _ask(self, link: Link, room: _Room) -> bytes | tuple[Link, Entry]:
+        """What one server has: the bytes, or where to go on."""
+        for address in (await self._addresses(link))[:ADDRESSES]:
+            if link.tls and self._tls is None:
+                self._tls = await asyncio.to_thread(tls_context, Address("", 0))
+            client = Client("image", Address(link.host, link.port, link.tls, at=address), self._limits, tls=self._tls)
+            try:
+                response = await client.send(client.head("GET", link.target, _HEADERS))
+                try:
+                    if response.status in _MOVED:
+                        return self._moved(link, response)
+                    return await self._read(response, room)
+                finally:
+                    response.close()
+            except BackendUnavailable:
+                continue
+            except BackendTimeout:
+                raise _Failed("its server took too long") from None
+            except BackendError:
+                raise _Failed("its server sent no proper answer") from None
+            finally:
+                await client.close()
+        trusted = ", or has no certificate to be trusted" if link.tls else ""
+        raise _Failed(f"its server cannot be reached{trusted}")
+
+    async def _addresses(self, link: Link) -> Sequence[str]:
+        try:
+            found = await self._resolve(link.host, link.port)
+        except (OSError, UnicodeError):
+            found = ()
+        # One that is not public among them is no accident, and which of them is used would be chance.
+        if not found or not all(map(self._public, found)):
+            raise _Failed(_NOWHERE)
+        return found
+
+    def _moved(self, link: Link, response: Response) -> tuple[Link, Entry]:
+        try:
+            there = read_redirect(link, response.headers.get(b"location", b""))
+        except ValueError as error:
+            raise _Failed(f"it is redirected, and cannot be followed: {error}") from None
+        entry = entry_for(there, self._turns)
+        if entry is None:
+            raise _Failed("it is redirected to a host that the operator does not list")
+        return there, entry
+
+    async def _read(self, response: Response, room: _Room) -> bytes:
+        if response.status != 200:
+            raise _Failed(f"its server answered with status {response.status}")
+        too_large = _Failed(f"it has more than {self._size} bytes")
+        length = response.header(b"content-length")
+        if length.isdecimal() and int(length[:20]) > self._size:
+            raise too_large
+        pieces: list[bytes] = []
+        size = 0
+        while piece := await response.read():
+            pieces.append(piece)
+            known = size >= MAGIC
+            size += len(piece)
+            if size > self._size:
+                raise too_large
+            room.take(len(piece))
+            if not known and size >= MAGIC and image_type(b"".join(pieces)) is None:
+                break  # whatever it is, the rest need not come
+        return b"".join(pieces)
+
+
+def _image(data: bytes) -> Blob:
+    try:
+        return image_from_bytes(data, param="")
+    except InvalidRequest as error:
+        raise _Failed(error.message) from None
+
+
+def _field(request: Generate) -> str:
+    """What the client's dialect calls the field that its links stand in."""
+    names = request.origin.vocabulary.names.get("image_link")
+    return names[0] if names else "messages"
+
+
+def _shown(url: str) -> str:
+    """A link without its query, which may hold a secret."""
+    return url.partition("?")[0][:200]
+
+
+def _with_images(request: Generate, images: dict[str, Blob]) -> Generate:
+    def part_of(part: Part) -> Part:
+        if isinstance(part, Image) and isinstance(part.source, str):
+            return structs.replace(part, source=images[part.source])
+        return part
+
+    def message_of(message: Message) -> Message:
+        return structs.replace(message, parts=tuple(map(part_of, message.parts)))
+
+    return structs.replace(
+        request,
+        messages=tuple(map(message_of, request.messages)),
+        # The body still has the links: whoever writes to a backend must take the messages.
+        origin=structs.replace(request.origin, verbatim=False),
+    )
