@@ -211,13 +211,20 @@ def _digest(info: ModelInfo) -> str:
 
 
 def _capabilities(info: ModelInfo) -> list[str]:
-    return [word for word, ours in CAPABILITIES if not info.capabilities.isdisjoint(ours)]
+    """Never none: clients hide a model without any. Other dialects' servers mostly do not tell."""
+    told = [word for word, ours in CAPABILITIES if not info.capabilities.isdisjoint(ours)]
+    return told or _likely(f"{info.id} {info.family}")
+
+
+def _likely(name: str) -> list[str]:
+    """What is not called an embedder can at least talk."""
+    return ["embedding"] if any(word in name.lower() for word in ("bert", "embed")) else ["completion"]
 
 
 def _read_capabilities(words: Sequence[str] | None, family: str | None) -> frozenset[Capability]:
-    """Servers before 0.6.4 tell none; what is no BERT can at least talk."""
+    """Servers before 0.6.4 tell none."""
     if words is None:
-        words = ["embedding"] if "bert" in (family or "").lower() else ["completion"]
+        words = _likely(family or "")
     return frozenset(one for word, ours in CAPABILITIES if word in words for one in ours)
 
 
