@@ -17,7 +17,10 @@ _NAMELESS = approximated("the schema holds, its name is not told")
 _HELD = approximated("the form is held in any case")
 _FIRST = approximated("images stand before the text of their message")
 _ERROR = approximated("the text begins with 'Error:'")
+_COOL = approximated("1, the highest that the backend knows")
 _CALL = approximated("the answer is held to the form of a call")
+_FORCED = approximated("the tools are told in the prompt, and the answer is held to the form of a call")
+_SINGLE = approximated("no call after the first is passed on, where one is wanted")
 
 BACKENDS = ("llama_cpp", "openai", "ollama", "anthropic", "echo")
 """The columns."""
@@ -38,6 +41,8 @@ _ROWS: dict[Feature, tuple[Verdict, ...]] = {
     Feature.MAX_TOKENS:        (_YES,     _YES,      _YES,      _YES,      _YES),
     Feature.STOP:              (_YES,     _YES,      _YES,      _YES,      _YES),
     Feature.LOGIT_BIAS:        (_YES,     _YES,      _NO,       _NO,       _NO),
+    Feature.HOT:               (_YES,     _YES,      _YES,      _COOL,     _NO),
+    Feature.STOP_BLANK:        (_YES,     _YES,      _YES,      _NO,       _YES),
     Feature.SYSTEM:            (_YES,     _YES,      _YES,      _YES,      _NO),
     Feature.SYSTEM_LATER:      (_YES,     _YES,      _YES,      _USER,     _NO),
     Feature.MESSAGE_NAME:      (_NO,      _YES,      _NO,       _NO,       _NO),
@@ -52,17 +57,18 @@ _ROWS: dict[Feature, tuple[Verdict, ...]] = {
     Feature.TOOLS:             (_YES,     _YES,      _YES,      _YES,      _400),
     Feature.TOOL_STRICT:       (_NO,      _YES,      _NO,       _YES,      _400),
     Feature.TOOL_NONE:         (_YES,     _YES,      _YES,      _YES,      _NO),
-    Feature.TOOL_REQUIRED:     (_YES,     _YES,      _400,      _YES,      _400),
-    Feature.TOOL_NAMED:        (_YES,     _YES,      _400,      _YES,      _400),
-    Feature.PARALLEL_TOOLS:    (_YES,     _YES,      _NO,       _YES,      _400),
+    Feature.TOOL_REQUIRED:     (_YES,     _YES,      _FORCED,   _YES,      _400),
+    Feature.TOOL_NAMED:        (_YES,     _YES,      _FORCED,   _YES,      _400),
+    Feature.PARALLEL_TOOLS:    (_YES,     _YES,      _SINGLE,   _YES,      _400),
     Feature.JSON:              (_YES,     _YES,      _YES,      _CALL,     _400),
     Feature.SCHEMA:            (_YES,     _YES,      _YES,      _YES,      _400),
     Feature.SCHEMA_NAME:       (_NAMELESS, _YES,     _NAMELESS, _NAMELESS, _400),
     Feature.SCHEMA_STRICT:     (_HELD,    _YES,      _HELD,     _HELD,     _400),
     Feature.THINK_OFF:         (_YES,     _YES,      _YES,      _YES,      _YES),
     Feature.THINK_ON:          (_YES,     _YES,      _YES,      _YES,      _NO),
+    Feature.THINK_MINIMAL:     (_WORDS,   _YES,      _LOW,      _LOW,      _NO),
     Feature.THINK_LEVEL:       (_WORDS,   _YES,      _LOW,      _YES,      _NO),
-    Feature.THINK_BUDGET:      (_LEVEL,   _LEVEL,    _LEVEL,    _LEVEL,    _NO),
+    Feature.THINK_BUDGET:      (_YES,     _LEVEL,    _LEVEL,    _LEVEL,    _NO),
     Feature.LOGPROBS:          (_YES,     _YES,      _YES,      _400,      _NO),
     Feature.CONTEXT_LENGTH:    (_NO,      _NO,       _YES,      _NO,       _NO),
     Feature.KEEP_ALIVE:        (_YES,     _NO,       _YES,      _NO,       _NO),
@@ -72,6 +78,7 @@ _ROWS: dict[Feature, tuple[Verdict, ...]] = {
     Feature.DIMENSIONS:        (_YES,     _YES,      _YES,      _400,      _YES),
     Feature.TRUNCATE:          (_YES,     _NO,       _YES,      _400,      _NO),
     Feature.INPUT_TOKENS:      (_YES,     _YES,      _400,      _400,      _400),
+    Feature.TOP_N:             (_YES,     _YES,      _400,      _400,      _YES),
 }
 # fmt: on
 

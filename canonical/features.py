@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from canonical.messages import Audio, Image, Reasoning, Text, ToolCall, ToolResult
-from canonical.requests import Embed, Generate, Sampling
+from msgspec.structs import astuple
+
+from canonical.messages import Audio, Image, Part, Reasoning, Text, ToolCall, ToolResult
+from canonical.requests import Embed, Generate, Rerank, Sampling
 
 
 class Feature(StrEnum):
@@ -28,6 +30,9 @@ class Feature(StrEnum):
     MAX_TOKENS = "max_tokens"
     STOP = "stop"
     LOGIT_BIAS = "logit_bias"
+    HOT = "temperature_above_1"
+    STOP_BLANK = "stop_blank"
+    """A text to stop at that is white space alone."""
 
     SYSTEM = "system"
     """Instructions before the conversation."""
@@ -55,7 +60,7 @@ class Feature(StrEnum):
     TOOL_REQUIRED = "tool_choice_required"
     TOOL_NAMED = "tool_choice_named"
     PARALLEL_TOOLS = "parallel_tool_calls"
-    """At most one call in an answer, or explicitly several."""
+    """At most one call in an answer. That there may be several holds anyway."""
 
     JSON = "json"
     SCHEMA = "schema"
@@ -64,6 +69,7 @@ class Feature(StrEnum):
 
     THINK_OFF = "think_off"
     THINK_ON = "think_on"
+    THINK_MINIMAL = "think_minimal"
     THINK_LEVEL = "think_level"
     THINK_BUDGET = "think_budget"
 
@@ -81,26 +87,36 @@ class Feature(StrEnum):
     INPUT_TOKENS = "input_tokens"
     """Texts to embed, as token ids."""
 
+    TOP_N = "top_n"
+    """Only the best of the ranked documents."""
 
-_SAMPLING = tuple((name, Feature(name)) for name in Sampling.__struct_fields__)
+
+_SAMPLING = tuple(map(Feature, Sampling.__struct_fields__))
 _NOTHING = Sampling()
+_UNSAID = (None, ())
+_SYSTEM, _SYSTEM_LATER = Feature.SYSTEM, Feature.SYSTEM_LATER
 _CHOICES = {"none": Feature.TOOL_NONE, "required": Feature.TOOL_REQUIRED, "named": Feature.TOOL_NAMED}
-_THINK = {"off": Feature.THINK_OFF, "on": Feature.THINK_ON}
+_THINK = {"off": Feature.THINK_OFF, "on": Feature.THINK_ON, "minimal": Feature.THINK_MINIMAL}
 
 
-def said(request: Generate | Embed) -> list[Feature]:
+def said(request: Generate | Embed | Rerank) -> list[Feature]:
     """What ``request`` asks for, each name once, in a fixed order."""
-    return _said_embed(request) if isinstance(request, Embed) else _said_generate(request)
+    if isinstance(request, Generate):
+        return _said_generate(request)
+    return _said_embed(request) if isinstance(request, Embed) else _said_rerank(request)
 
 
 def _said_generate(request: Generate) -> list[Feature]:
     found: list[Feature] = []
     sampling = request.sampling
     if sampling != _NOTHING:
-        for name, feature in _SAMPLING:
-            value = getattr(sampling, name)
-            if value is not None and value != ():
-                found.append(feature)
+        found.extend(
+            feature for feature, value in zip(_SAMPLING, astuple(sampling), strict=True) if value not in _UNSAID
+        )
+        if sampling.temperature is not None and sampling.temperature > 1:
+            found.append(Feature.HOT)
+        if any(map(str.isspace, sampling.stop)):
+            found.append(Feature.STOP_BLANK)
     _said_messages(request, found)
     if request.tools:
         found.append(Feature.TOOLS)
@@ -109,14 +125,14 @@ def _said_generate(request: Generate) -> list[Feature]:
     choice = request.tool_choice
     if choice is not None and choice.mode in _CHOICES:
         found.append(_CHOICES[choice.mode])
-    if request.parallel_tool_calls is not None and request.tools:
+    if request.parallel_tool_calls is False and request.tools:
         found.append(Feature.PARALLEL_TOOLS)
     output = request.output
     if output is not None:
         found.append(Feature.JSON if output.kind == "json" else Feature.SCHEMA)
         if output.kind == "schema" and output.name != "response":
             found.append(Feature.SCHEMA_NAME)
-        if output.strict is not None:
+        if output.strict:
             found.append(Feature.SCHEMA_STRICT)
     if request.think_budget is not None:
         found.append(Feature.THINK_BUDGET)
@@ -141,36 +157,44 @@ def _said_messages(request: Generate, found: list[Feature]) -> None:
     begun = False
     for message in request.messages:
         if message.role == "system":
-            seen.add(Feature.SYSTEM_LATER if begun else Feature.SYSTEM)
+            seen.add(_SYSTEM_LATER if begun else _SYSTEM)
         else:
             begun = True
         if message.name:
             seen.add(Feature.MESSAGE_NAME)
-        texts = False
-        for part in message.parts:
-            kind = type(part)
-            if kind is Text:
-                texts = True
-            elif isinstance(part, Image):
-                seen.add(Feature.IMAGE_LINK if isinstance(part.source, str) else Feature.IMAGE)
-                if part.detail:
-                    seen.add(Feature.IMAGE_DETAIL)
-                if texts:
-                    seen.add(Feature.IMAGE_PLACE)
-            elif isinstance(part, ToolResult):
-                if part.error:
-                    seen.add(Feature.TOOL_ERROR)
-            elif isinstance(part, Reasoning):
-                if part.text:
-                    seen.add(Feature.THOUGHTS)
-                if part.signature is not None:
-                    seen.add(Feature.SIGNATURE)
-            elif kind is Audio:
-                seen.add(Feature.AUDIO)
-            else:
-                assert kind is ToolCall
-    if seen:
+        parts = message.parts
+        if len(parts) != 1 or type(parts[0]) is not Text:
+            _said_parts(parts, seen)
+    if len(seen) > 1:
         found.extend(feature for feature in Feature if feature in seen)
+    else:
+        found.extend(seen)
+
+
+def _said_parts(parts: tuple[Part, ...], seen: set[Feature]) -> None:
+    texts = False
+    for part in parts:
+        kind = type(part)
+        if kind is Text:
+            texts = True
+        elif isinstance(part, Image):
+            seen.add(Feature.IMAGE_LINK if isinstance(part.source, str) else Feature.IMAGE)
+            if part.detail:
+                seen.add(Feature.IMAGE_DETAIL)
+            if texts:
+                seen.add(Feature.IMAGE_PLACE)
+        elif isinstance(part, ToolResult):
+            if part.error:
+                seen.add(Feature.TOOL_ERROR)
+        elif isinstance(part, Reasoning):
+            if part.text:
+                seen.add(Feature.THOUGHTS)
+            if part.signature is not None:
+                seen.add(Feature.SIGNATURE)
+        elif kind is Audio:
+            seen.add(Feature.AUDIO)
+        else:
+            assert kind is ToolCall
 
 
 def _said_embed(request: Embed) -> list[Feature]:
@@ -183,4 +207,13 @@ def _said_embed(request: Embed) -> list[Feature]:
         found.append(Feature.INPUT_TOKENS)
     if request.keep_alive is not None:
         found.append(Feature.KEEP_ALIVE)
+    return found
+
+
+def _said_rerank(request: Rerank) -> list[Feature]:
+    found: list[Feature] = []
+    if request.top_n is not None:
+        found.append(Feature.TOP_N)
+    if request.truncate is not None:
+        found.append(Feature.TRUNCATE)
     return found

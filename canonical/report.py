@@ -7,12 +7,14 @@ the two together for one request, in the client's own words.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Literal
 
 from msgspec import Struct, field
 
 from canonical.features import Feature, said
-from canonical.requests import Embed, Generate
+from canonical.origin import Vocabulary, top
+from canonical.requests import Embed, Generate, Rerank
 
 Fate = Literal["honoured", "approximated", "dropped", "refused"]
 
@@ -35,7 +37,7 @@ def approximated(note: str) -> Verdict:
     return Verdict("approximated", note)
 
 
-class Honours(Struct, frozen=True):
+class Honours(Struct, frozen=True, eq=False):
     """What one model's backend does with everything that can be said to it."""
 
     verdicts: Mapping[Feature, Verdict] = field(default_factory=dict)
@@ -44,6 +46,10 @@ class Honours(Struct, frozen=True):
     """Fields that only this dialect knows travel on as they came; empty: none do."""
     extras: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """Dialect -> its fields without a canonical form that are understood all the same (``options.mirostat``)."""
+    context: int = 0
+    """Tokens that every request has at its disposal: who asks for no more gets them, whatever the verdict. 0: unknown."""
+    refuses: Mapping[Feature, str] = field(default_factory=dict)
+    """What this model's server was found to refuse, and its words: so nobody needs to ask it again."""
 
 
 class Report(Struct, frozen=True):
@@ -55,34 +61,71 @@ class Report(Struct, frozen=True):
     dropped: tuple[str, ...] = ()
 
 
-def report(request: Generate | Embed, honours: Honours) -> Report:
-    """What becomes of everything that ``request`` says, where it is answered by a model of these ``honours``."""
+def refusal(request: Generate | Embed | Rerank, honours: Honours) -> tuple[str, str] | None:
+    """The first of what ``request`` says that is known to be refused: the client's name of it, and the server's words."""
+    for feature in said(request):
+        words = honours.refuses.get(feature)
+        if words is not None:
+            origin = request.origin
+            return origin.vocabulary.name(feature, origin.spelled()), words
+    return None
+
+
+def report(request: Generate | Embed | Rerank, honours: Honours) -> Report:
+    """What becomes of everything that ``request`` says, where it is answered by a model of these ``honours``.
+
+    What the backend itself refuses is not in it: then there is an error, which says so.
+    """
     origin = request.origin
     words = origin.vocabulary
-    fields = origin.fields() if origin.body else {}
+    travels = bool(origin.dialect) and origin.dialect == honours.dialect
+    room = isinstance(request, Generate) and (request.context_length or 0) <= honours.context
+    fates = _fates(tuple(said(request)), origin.spelled(), words, honours, travels, travels and origin.verbatim, room)
+    unknown = origin.unknown()
+    if not unknown and not origin.lost:
+        return fates
+    onward = origin.onward() if travels else {}
+    understood = honours.extras.get(origin.dialect, frozenset())
+    honoured, dropped = list(fates.honoured), list(fates.dropped)
+    for name in unknown:
+        field = top(name)
+        kept = name in understood or field in onward or (travels and field in words.merged)
+        (honoured if kept else dropped).append(name)
+    dropped.extend(path for path in origin.lost if top(path) not in onward)
+    return _told(honoured, fates.approximated, dropped)
+
+
+@lru_cache(4096)
+def _fates(  # noqa: PLR0917  positions, as the cache is slower by names
+    features: tuple[Feature, ...],
+    present: frozenset[str],
+    words: Vocabulary,
+    honours: Honours,
+    travels: bool,
+    verbatim: bool,
+    room: bool,
+) -> Report:
+    """What becomes of ``features``. Remembered: most requests of one client say the same few."""
+    own = (words.own | words.talk if verbatim else words.own) if travels else frozenset()
     honoured: list[str] = []
     near: dict[str, str] = {}
     dropped: list[str] = []
-    for feature in said(request):
+    for feature in features:
         verdict = honours.verdicts.get(feature, DROPPED)
-        name = words.name(feature.value, fields)
-        if verdict.fate == "approximated":
+        if room and feature is Feature.CONTEXT_LENGTH:
+            verdict = HONOURED
+        name = words.name(feature, present)
+        if verdict.fate == "honoured" or top(name) in own:
+            honoured.append(name)
+        elif verdict.fate == "approximated":
             near.setdefault(name, verdict.note)
         elif verdict.fate == "dropped":
             dropped.append(name)
-        else:
-            honoured.append(name)
-    travels = bool(origin.dialect) and origin.dialect == honours.dialect
-    understood = honours.extras.get(origin.dialect, frozenset())
-    for name in origin.unknown(fields):
-        if travels or name in understood:
-            honoured.append(name)
-        else:
-            dropped.append(name)
-    if not (travels and origin.verbatim):
-        dropped.extend(origin.lost)
+    return _told(honoured, near, dropped)
+
+
+def _told(honoured: list[str], near: dict[str, str], dropped: list[str]) -> Report:
+    gone = dict.fromkeys(dropped)
     return Report(
-        tuple(dict.fromkeys(name for name in honoured if name not in near and name not in dropped)),
-        near,
-        tuple(dict.fromkeys(dropped)),
+        tuple(dict.fromkeys(name for name in honoured if name not in near and name not in gone)), near, tuple(gone)
     )

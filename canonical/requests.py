@@ -2,77 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Literal
 
-import msgspec
 from msgspec import Raw, Struct, field
 
 from canonical.messages import Audio, Image, Message
 from canonical.models import Capability
+from canonical.origin import Origin, Vocabulary
+
+__all__ = [
+    "Embed",
+    "Embeddings",
+    "Generate",
+    "Load",
+    "Origin",
+    "Output",
+    "Prompt",
+    "Ranked",
+    "Ranking",
+    "Rerank",
+    "Sampling",
+    "Think",
+    "Tool",
+    "ToolChoice",
+    "Vocabulary",
+    "needs",
+]
 
 Think = Literal["off", "on", "minimal", "low", "medium", "high", "max"]
 """How long to reason; ``on`` is the model's own measure."""
-
-_raw_object = msgspec.json.Decoder(dict[str, Raw])
-
-
-class Vocabulary(Struct, frozen=True):
-    """How one route of a dialect calls what can be said to it."""
-
-    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """A feature's name -> the paths of the fields that say it, the usual one first (``max_tokens``, ``options.seed``)."""
-    known: frozenset[str] = frozenset()
-    """Fields of the body that canonical values hold, or that only say how the gateway words its answer."""
-    inside: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    """The same for the objects in some of them: ``{"options": {"seed", …}}``."""
-
-    def name(self, feature: str, fields: Mapping[str, Raw]) -> str:
-        """What the client calls a feature: the first of its spellings that the body has, else the usual one."""
-        names = self.names.get(feature)
-        if names is None:
-            return feature
-        return next((name for name in names if name.partition(".")[0] in fields), names[0])
-
-
-class Origin(Struct, frozen=True):
-    """The request as it came: which dialect, and its body, for fields that only that dialect knows."""
-
-    dialect: str = ""
-    body: bytes = b""
-    vocabulary: Vocabulary = Vocabulary()
-    lost: tuple[str, ...] = ()
-    """Paths of what stood deeper in the body and has no canonical form (``messages[0].content[1].cache_control``)."""
-    verbatim: bool = False
-    """Whether the body's messages and tools can go to a server of this dialect as they are; who changes them canonically
-    must say False."""
-
-    def fields(self) -> dict[str, Raw]:
-        """The body's fields, undecoded."""
-        return _raw_object.decode(self.body)
-
-    def unknown(self, fields: Mapping[str, Raw]) -> list[str]:
-        """Paths of those of ``fields`` that are neither null nor in the vocabulary. Without one nothing is unknown."""
-        known = self.vocabulary.known
-        if not known:
-            return []
-        found = [name for name, raw in fields.items() if name not in known and bytes(raw) != b"null"]
-        for outer, names in self.vocabulary.inside.items():
-            raw = fields.get(outer)
-            if raw is not None and bytes(raw).lstrip()[:1] == b"{":
-                inner = _raw_object.decode(raw)
-                found.extend(
-                    f"{outer}.{name}" for name, value in inner.items() if name not in names and bytes(value) != b"null"
-                )
-        return found
-
-    def extras(self, known: frozenset[str], *, inside: str = "") -> dict[str, Raw]:
-        """The body's fields outside ``known``, undecoded. ``inside`` looks into that field's object instead."""
-        fields = _raw_object.decode(self.body)
-        if inside:
-            raw = fields.get(inside)
-            fields = _raw_object.decode(raw) if raw is not None and bytes(raw).lstrip()[:1] == b"{" else {}
-        return {name: value for name, value in fields.items() if name not in known}
 
 
 class Sampling(Struct, frozen=True, kw_only=True):
@@ -172,6 +130,34 @@ class Embeddings(Struct, frozen=True, kw_only=True):
     total: int = 0
     """Nanoseconds from arrival to answer."""
     load: int = 0
+
+
+class Rerank(Struct, frozen=True, kw_only=True):
+    """Ask how well each document answers the query."""
+
+    model: str
+    query: str
+    documents: tuple[str, ...]
+    top_n: int | None = None
+    """Only so many of the best; None: all."""
+    truncate: bool | None = None
+    """Cut a document that is too long for the model, instead of refusing it."""
+    origin: Origin = field(default_factory=Origin)
+
+
+class Ranked(Struct, frozen=True, gc=False):
+    """The document at position ``index`` of the request. Scores compare within one answer; their range is the model's."""
+
+    index: int
+    score: float
+
+
+class Ranking(Struct, frozen=True, kw_only=True):
+    """The answer to ``Rerank``: the best first, documents of one score in the request's order."""
+
+    model: str
+    ranked: tuple[Ranked, ...]
+    prompt_tokens: int | None = None
 
 
 class Load(Struct, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from adapters.anthropic import call, serve
-from adapters.anthropic.think import BUDGETS
+from canonical.budgets import BUDGETS
 from canonical.errors import (
     BackendError,
     Busy,

@@ -448,11 +448,11 @@ def test_extras_travel_as_they_came_and_only_to_their_own_dialect() -> None:
 
 @pytest.mark.parametrize("field", ["api_base", "api_key", "chat_template", "extra_headers", "base_url"])
 def test_no_field_of_a_client_steers_the_backend(field: str) -> None:
-    origin = Origin("openai", json.dumps({"model": "m", field: "x"}).encode())
+    body = json.dumps({"model": "m", "messages": [{"role": "user"}], "prompt": "x", "input": "x", field: "x"}).encode()
     for write, request in (
-        (call.write_chat, Generate(model="m", origin=origin)),
-        (call.write_completion, Generate(model="m", prompt=Prompt(), origin=origin)),
-        (call.write_embeddings, Embed(model="m", inputs=("x",), origin=origin)),
+        (call.write_chat, serve.read_chat(body).requests[0]),
+        (call.write_completion, serve.read_completion(body).requests[0]),
+        (call.write_embeddings, serve.read_embeddings(body).request),
     ):
         with pytest.raises(Unsupported, match=field):
             write(request, "up")  # type: ignore[operator]  # three signatures in one loop

@@ -39,8 +39,6 @@ DROPPED = frozenset({"seed", "min_p", "typical_p", "repeat_penalty", "repeat_las
 MAX_TOKENS = 4096
 """For clients that set no limit; this dialect demands one."""
 
-_HELD = frozenset({"model", "stream", "max_tokens", "temperature", "top_p", "top_k", "stop_sequences"})
-_NOT_COUNTED = frozenset({"stream", "max_tokens", "temperature", "top_p", "top_k", "stop_sequences", "metadata"})
 _CHOICES = {"auto": "auto", "none": "none", "required": "any", "named": "tool"}
 _ANY_OBJECT = Raw(b'{"type":"object"}')
 _NO_PARAMETERS = Raw(b'{"type":"object","properties":{}}')
@@ -86,16 +84,13 @@ def write_messages(
         "stream": request.stream,
     }
     drawn = {
-        "temperature": sampling.temperature,
+        "temperature": None if sampling.temperature is None else min(sampling.temperature, 1.0),
         "top_p": sampling.top_p,
-        "top_k": sampling.top_k,
-        "stop_sequences": sampling.stop or None,
+        # Elsewhere a negative one means all tokens, and so does none.
+        "top_k": None if sampling.top_k is None or sampling.top_k < 0 else sampling.top_k,
+        "stop_sequences": [text for text in sampling.stop if not text.isspace()] or None,
     }
     body.update((name, value) for name, value in drawn.items() if value is not None)
-    if request.origin.dialect == "anthropic":
-        said = request.origin.extras(_HELD)
-        refuse_dangerous(said.keys())
-        return _encode({**body, **said})
     return _encode({**body, **_conversation(request, style=style, unsigned=unsigned)})
 
 
@@ -103,11 +98,9 @@ def write_count(request: Generate, model: str, *, style: Style = "adaptive", uns
     """The body of ``/v1/messages/count_tokens``. Arguments and errors as for ``write_messages``."""
     if request.prompt is not None:
         raise Unsupported("an Anthropic backend takes conversations, no prompts as they stand", param="prompt")
-    if request.origin.dialect == "anthropic":
-        said = request.origin.extras(_NOT_COUNTED | {"model"})
-        refuse_dangerous(said.keys())
-        return _encode({"model": model, **said})
-    return _encode({"model": model, **_conversation(request, style=style, unsigned=unsigned)})
+    body = {"model": model, **_conversation(request, style=style, unsigned=unsigned)}
+    body.pop("metadata", None)  # which is nothing to a count, and refused there
+    return _encode(body)
 
 
 def read_count(body: bytes) -> int:
@@ -134,6 +127,12 @@ def read_models(body: bytes) -> list[ModelInfo]:
 
 
 def _conversation(request: Generate, *, style: Style, unsigned: bool) -> dict[str, Any]:
+    said: dict[str, Raw] = {}
+    if request.origin.dialect == "anthropic":
+        said = request.origin.onward()
+        refuse_dangerous(said.keys())
+        if "messages" in said:
+            return said
     system, turns = write_turns(request.messages, unsigned=unsigned)
     body: dict[str, Any] = {"messages": turns}
     if system:
@@ -143,7 +142,7 @@ def _conversation(request: Generate, *, style: Style, unsigned: bool) -> dict[st
         choice = _choice(request.tool_choice, request.parallel_tool_calls)
         if choice is not None:
             body["tool_choice"] = choice
-    thinking, effort = write_think(request.think, style=style)
+    thinking, effort = write_think(request.think, style=style, budget=request.think_budget)
     if thinking is not None:
         body["thinking"] = thinking
     config: dict[str, Any] = {}
@@ -153,7 +152,7 @@ def _conversation(request: Generate, *, style: Style, unsigned: bool) -> dict[st
         config["format"] = _format(request.output)
     if config:
         body["output_config"] = config
-    return body
+    return {**body, **said}
 
 
 def _tool(tool: Tool) -> dict[str, Any]:

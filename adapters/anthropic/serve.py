@@ -11,15 +11,16 @@ import re
 from functools import partial
 
 import msgspec
-from msgspec import UNSET, Raw
+from msgspec import UNSET, Raw, structs
 
 from adapters.anthropic import wire
 from adapters.anthropic.errors import error_body, error_status
 from adapters.anthropic.reply import MessageStream, message_reply
 from adapters.anthropic.think import read_think
 from adapters.anthropic.turns import read_turns
+from adapters.anthropic.vocabulary import MESSAGES
 from adapters.dialect import Ask, CountAsk
-from adapters.reading import read_body
+from adapters.reading import Reading, read_request
 from canonical.errors import InvalidRequest, Unsupported
 from canonical.messages import Reasoning, Text, ToolCall, ToolResult
 from canonical.models import ModelInfo
@@ -42,8 +43,8 @@ _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _PLACE = re.compile(r" - at `\$\.?([^`]*)`$")
 _MISSING = re.compile(r"missing required field `([^`]*)`")
 
-_messages = msgspec.json.Decoder(wire.MessagesRequest, strict=False)  # 5.0 for an int is seen in the wild
-_count = msgspec.json.Decoder(wire.CountRequest, strict=False)
+_messages = Reading(wire.MessagesRequest, strict=False)  # 5.0 for an int is seen in the wild
+_count = Reading(wire.CountRequest, strict=False)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -54,7 +55,7 @@ def read_messages(body: bytes) -> Ask:
         InvalidRequest: the body breaks the format or a limit.
         Unsupported: it asks for what no backend can give.
     """
-    asked = read_body(_messages, body, _invalid)
+    asked, plain = read_request(_messages, body, _invalid)
     sampling = Sampling(
         temperature=asked.temperature,
         top_p=asked.top_p,
@@ -63,7 +64,7 @@ def read_messages(body: bytes) -> Ask:
         # The vendor drops those of white space alone.
         stop=tuple(text for text in asked.stop_sequences or () if text and not text.isspace()),
     )
-    request = _generate(asked, body, sampling, stream=bool(asked.stream))
+    request = _generate(asked, Origin("anthropic", body, MESSAGES, plain=plain), sampling, stream=bool(asked.stream))
     hidden = asked.thinking is not None and asked.thinking.display == "omitted"
     return Ask(
         (request,),
@@ -75,8 +76,9 @@ def read_messages(body: bytes) -> Ask:
 
 def read_count(body: bytes) -> CountAsk:
     """A request to count a prompt's tokens. Raises as ``read_messages``."""
-    asked = read_body(_count, body, _invalid)
-    return CountAsk(_generate(asked, body, Sampling(), stream=False), _counted)
+    asked, plain = read_request(_count, body, _invalid)
+    origin = Origin("anthropic", body, MESSAGES, plain=plain)
+    return CountAsk(_generate(asked, origin, Sampling(), stream=False), _counted)
 
 
 def models_reply(models: list[ModelInfo]) -> bytes:
@@ -118,28 +120,35 @@ def _invalid(text: str) -> InvalidRequest:
     return InvalidRequest(f"{path}: {words}" if path else words, param=path or None)
 
 
-def _generate(asked: wire.CountRequest, body: bytes, sampling: Sampling, *, stream: bool) -> Generate:
-    tools = tuple(_tools(asked.tools or []))
+def _generate(asked: wire.CountRequest, origin: Origin, sampling: Sampling, *, stream: bool) -> Generate:
+    lost: list[str] = []
+    tools = tuple(_tools(asked.tools or [], lost))
     choice, parallel = _choice(asked.tool_choice, tools)
+    think, budget = read_think(asked.thinking, asked.output_config, lost)
+    messages = read_turns(asked.system, asked.messages, lost)
+    # Some blocks hold others that the structs leave undecoded.
+    plain = origin.plain and b'"source"' not in origin.body and b'"tool_result"' not in origin.body
     return Generate(
         model=asked.model or "",
-        messages=read_turns(asked.system, asked.messages),
+        messages=messages,
         stream=stream,
         tools=tools,
         tool_choice=choice,
         parallel_tool_calls=parallel,
         output=_output(asked),
-        think=read_think(asked.thinking, asked.output_config),
+        think=think,
+        think_budget=budget,
         sampling=sampling,
-        origin=Origin("anthropic", body),
+        origin=structs.replace(origin, lost=tuple(dict.fromkeys(lost)), verbatim=True, plain=plain),
     )
 
 
-def _tools(tools: list[wire.Tool]) -> list[Tool]:
-    """Those that a model can be told of; the vendor's own (``web_search_…``, ``bash_…``) mean nothing elsewhere."""
+def _tools(tools: list[wire.Tool], lost: list[str]) -> list[Tool]:
+    """Those that a model can be told of; the vendor's own (``web_search_…``, ``bash_…``) mean nothing elsewhere: ``lost``."""
     read: list[Tool] = []
     for number, tool in enumerate(tools):
         if tool.type not in {None, "custom"}:
+            lost.append(f"tools[].{(tool.type or '')[:64]}")
             continue
         if not tool.name:
             raise InvalidRequest(f"tools.{number}.custom.name: Field required", param=f"tools.{number}.name")

@@ -31,8 +31,10 @@ _source = msgspec.json.Decoder(wire.Source)
 _object = msgspec.json.Decoder(dict[str, Raw])
 
 
-def read_turns(system: str | list[wire.Block] | None, turns: Sequence[wire.Message]) -> tuple[Message, ...]:
-    """The conversation as canonical messages.
+def read_turns(
+    system: str | list[wire.Block] | None, turns: Sequence[wire.Message], lost: list[str]
+) -> tuple[Message, ...]:
+    """The conversation as canonical messages. ``lost`` gets the paths of blocks that are left out.
 
     Raises:
         InvalidRequest: no turn, an unknown role, a block without what its kind needs.
@@ -53,7 +55,7 @@ def read_turns(system: str | list[wire.Block] | None, turns: Sequence[wire.Messa
             raise InvalidRequest(
                 f"{where}.role: unknown role {turn.role[:40]!r}; 'user' and 'assistant' are accepted", param="messages"
             )
-        results, parts = _read_content(turn.content, role, where, names)
+        results, parts = _read_content(turn.content, role, where, names, lost)
         read.extend(Message("tool", (result,)) for result in results)
         if not parts:
             continue
@@ -122,7 +124,7 @@ def _trim_beginning(read: list[Message]) -> None:
 
 
 def _read_content(
-    content: str | list[wire.Block], role: Role, where: str, names: dict[str, str]
+    content: str | list[wire.Block], role: Role, where: str, names: dict[str, str], lost: list[str]
 ) -> tuple[list[ToolResult], list[Part]]:
     """Results of tools, and everything else; ``names`` learns the calls of an assistant's turn."""
     if isinstance(content, str):
@@ -138,11 +140,11 @@ def _read_content(
                 if block.text:
                     parts.append(Text(block.text))
             case "tool_result" if role == "user":
-                result, images = _read_result(block, path, names)
+                result, images = _read_result(block, path, names, lost)
                 results.append(result)
                 parts.extend(images)
             case "image" | "document" | "search_result" if role == "user":
-                parts.extend(_read_media(block, path))
+                parts.extend(_read_media(block, path, lost))
             case "tool_use" if role == "assistant":
                 call = _read_call(block, path)
                 names[call.id] = call.name
@@ -154,8 +156,8 @@ def _read_content(
                 parts.append(Reasoning("", REDACTED + (block.data or "")))
             case "tool_result" | "image" | "document" | "search_result" | "tool_use" | "thinking" | "redacted_thinking":
                 raise InvalidRequest(f"{path}: a turn of role {role!r} cannot hold a {block.type} block", param=path)
-            case _:
-                pass
+            case kind:
+                lost.append(f"messages[].content[].{kind[:64]}")
     return results, parts
 
 
@@ -170,7 +172,9 @@ def _read_call(block: wire.Block, path: str) -> ToolCall:
     return ToolCall(block.id, block.name, bytes(arguments).decode())
 
 
-def _read_result(block: wire.Block, path: str, names: dict[str, str]) -> tuple[ToolResult, list[Image]]:
+def _read_result(
+    block: wire.Block, path: str, names: dict[str, str], lost: list[str]
+) -> tuple[ToolResult, list[Image]]:
     if not block.tool_use_id:
         raise _missing(f"{path}.tool_result.tool_use_id")
     images: list[Image] = []
@@ -180,7 +184,7 @@ def _read_result(block: wire.Block, path: str, names: dict[str, str]) -> tuple[T
         texts.append(msgspec.json.decode(raw, type=str))
     elif raw not in {b"", b"null"}:
         for number, inner in enumerate(_inner(raw, f"{path}.tool_result.content")):
-            for part in _read_media(inner, f"{path}.tool_result.content.{number}"):
+            for part in _read_media(inner, f"{path}.tool_result.content.{number}", lost):
                 if isinstance(part, Image):
                     images.append(part)
                 else:
@@ -189,19 +193,21 @@ def _read_result(block: wire.Block, path: str, names: dict[str, str]) -> tuple[T
     return ToolResult(block.tool_use_id, name, "\n".join(texts), bool(block.is_error)), images
 
 
-def _read_media(block: wire.Block, path: str) -> list[Text | Image]:
+def _read_media(block: wire.Block, path: str, lost: list[str]) -> list[Text | Image]:
     """What an image, a document, a search result or a text comes to; nothing for other kinds."""
     match block.type:
         case "text":
             return [Text(block.text)] if block.text else []
         case "search_result":
+            lost.append("messages[].content[].source")
             texts = [inner.text or "" for inner in _inner(bytes(block.content), path)] if bytes(block.content) else []
             return [Text("\n".join(filter(None, [block.title, *texts])))]
         case "image":
             return [_read_image(_read_source(block, path), path)]
         case "document":
             return [Text("\n".join(filter(None, [block.title, _document(_read_source(block, path), path)])))]
-        case _:
+        case kind:
+            lost.append(f"messages[].content[].content[].{kind[:64]}")
             return []
 
 

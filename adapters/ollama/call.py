@@ -38,12 +38,6 @@ __all__ = [
     "write_generate",
 ]
 
-KNOWN = frozenset(
-    field.encode_name for struct in (wire.ChatRequest, wire.GenerateRequest) for field in msgspec.structs.fields(struct)
-)
-"""Fields of both routes, so that a prompt which became a conversation does not travel twice."""
-KNOWN_EMBED = frozenset(("model", "input", "prompt", "truncate", "dimensions", "keep_alive", "stream"))
-
 _TOO_LONG = re.compile(r"context (length|size)", re.IGNORECASE)
 _error = msgspec.json.Decoder(dict[str, Any])
 
@@ -57,13 +51,14 @@ def write_chat(request: Generate, model: str) -> bytes:
     """
     if not request.messages:
         raise Unsupported("an Ollama backend needs at least one message", param="messages")
+    said = _said(request.origin)
     body = wire.ChatRequest(
         model=model,
-        messages=_messages(request.messages),
-        tools=_tools(request) or None,
+        messages=None if "messages" in said else _messages(request.messages),
+        tools=None if "tools" in said else _tools(request) or None,
         **_common(request),
     )
-    return _with_extras(body, request.origin, KNOWN)
+    return _joined(body, said)
 
 
 def write_generate(request: Generate, model: str) -> bytes:
@@ -83,7 +78,7 @@ def write_generate(request: Generate, model: str) -> bytes:
     body = wire.GenerateRequest(
         model=model, prompt=prompt.text, suffix=prompt.suffix, raw=None if gap else True, **_common(request)
     )
-    return _with_extras(body, request.origin, KNOWN)
+    return _joined(body, _said(request.origin))
 
 
 def write_embed(request: Embed, model: str) -> bytes:
@@ -99,7 +94,7 @@ def write_embed(request: Embed, model: str) -> bytes:
         dimensions=request.dimensions,
         keep_alive=write_keep_alive(request.keep_alive),
     )
-    return _with_extras(body, request.origin, KNOWN_EMBED)
+    return _joined(body, _said(request.origin))
 
 
 def read_error(status: int, body: bytes, retry_after: str | None) -> GatewayError:
@@ -129,13 +124,17 @@ def _common(request: Generate) -> dict[str, Any]:
     }
 
 
-def _with_extras(body: wire.Wire, origin: Origin, known: frozenset[str]) -> bytes:
+def _said(origin: Origin) -> dict[str, Raw]:
+    """What the client said in this very dialect and goes on in its own words.
+
+    Ollama folds the case of keys, Kelvin sign and long s included: no odd spelling in it overrides ours.
+    """
+    return origin.onward() if origin.dialect == "ollama" else {}
+
+
+def _joined(body: wire.Wire, said: dict[str, Raw]) -> bytes:
     encoded = msgspec.json.encode(body)
-    if origin.dialect != "ollama":
-        return encoded
-    # Ollama folds the case of keys, Kelvin sign and long s included: an odd spelling must not override ours.
-    extras = {name: value for name, value in origin.extras(known).items() if name.casefold() not in known}
-    return encoded[:-1] + b"," + msgspec.json.encode(extras)[1:] if extras else encoded
+    return encoded[:-1] + b"," + msgspec.json.encode(said)[1:] if said else encoded
 
 
 def _messages(messages: tuple[Message, ...]) -> list[wire.Message]:

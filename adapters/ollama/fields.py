@@ -6,15 +6,18 @@ msgspec has three ways to refuse bytes (its own error, bad UTF-8, too deep a nes
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Raw
 
+from adapters.reading import Reading
 from canonical.errors import BackendError, InvalidRequest
 from canonical.limits import check_json
 
 Request = TypeVar("Request")
+Asked = TypeVar("Asked", bound=msgspec.Struct)
 Reply = TypeVar("Reply")
 Shape = dict[str, "Shape"]
 
@@ -34,16 +37,15 @@ def read_fields(decoder: msgspec.json.Decoder[Request], body: bytes) -> tuple[Re
     Raises:
         InvalidRequest: not strict JSON, a wrong type, or two keys that differ only in case.
     """
-    check_json(body)
-    if _UPPER_KEY.search(body):
-        body = _lowered(body, _SHAPE)
-    try:
-        return decoder.decode(body), body
-    except msgspec.ValidationError as error:
-        raise _wrong_type(str(error), decoder.type.__name__) from error
-    except msgspec.DecodeError as error:
-        # A lone surrogate's escape, which Python's parser takes and msgspec does not.
-        raise InvalidRequest(f"the body is not valid JSON: {error}") from error
+    body = _keyed(body)
+    return _decode(decoder.decode, body, decoder.type.__name__), body
+
+
+def read_request(reading: Reading[Asked], body: bytes) -> tuple[Asked, bytes, bool]:
+    """As ``read_fields``, and whether nothing inside the known fields was passed over."""
+    body = _keyed(body)
+    asked, plain = _decode(reading.decode, body, reading.type.__name__)
+    return asked, body, plain
 
 
 def read_reply(decoder: msgspec.json.Decoder[Reply], body: bytes, what: str = "line") -> Reply:
@@ -52,6 +54,21 @@ def read_reply(decoder: msgspec.json.Decoder[Reply], body: bytes, what: str = "l
         return decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BackendError(f"the backend sent a {what} that is not Ollama's: {error}") from error
+
+
+def _keyed(body: bytes) -> bytes:
+    check_json(body)
+    return _lowered(body, _SHAPE) if _UPPER_KEY.search(body) else body
+
+
+def _decode(decode: Callable[[bytes], Request], body: bytes, struct: str) -> Request:
+    try:
+        return decode(body)
+    except msgspec.ValidationError as error:
+        raise _wrong_type(str(error), struct) from error
+    except msgspec.DecodeError as error:
+        # A lone surrogate's escape, which Python's parser takes and msgspec does not.
+        raise InvalidRequest(f"the body is not valid JSON: {error}") from error
 
 
 def _lowered(body: bytes, shape: Shape) -> bytes:

@@ -30,9 +30,11 @@ from adapters.ollama.answers import (
     generate_reply,
 )
 from adapters.ollama.discovery import ShowAsk, ps_reply, read_show, show_reply, tags_reply, version_reply
-from adapters.ollama.fields import read_fields, wrong_type
+from adapters.ollama.fields import read_request, wrong_type
 from adapters.ollama.times import read_keep_alive
 from adapters.ollama.values import arguments_object, read_format, read_options, read_think
+from adapters.ollama.vocabulary import CHAT, EMBED, EMBEDDINGS, GENERATE
+from adapters.reading import Reading
 from canonical.errors import InvalidRequest, ModelNotFound, Unsupported
 from canonical.media import image_from_base64
 from canonical.messages import Image, Message, Part, Reasoning, Role, Text, ToolCall, ToolResult
@@ -62,21 +64,24 @@ _ROLES: dict[str, Role] = {
     "tool": "tool",
     "developer": "system",  # templates skip the role that they do not know, and with it all instructions
 }
-_chat = msgspec.json.Decoder(wire.ChatRequest)
-_generate = msgspec.json.Decoder(wire.GenerateRequest)
-_embed = msgspec.json.Decoder(wire.EmbedRequest)
-_embeddings = msgspec.json.Decoder(wire.EmbeddingsRequest)
+_PLAIN = frozenset(_ROLES) - {"developer"}
+_chat = Reading(wire.ChatRequest)
+_generate = Reading(wire.GenerateRequest)
+_embed = Reading(wire.EmbedRequest)
+_embeddings = Reading(wire.EmbeddingsRequest)
 _object = msgspec.json.Decoder(dict[str, Raw])
 
 
 def read_chat(body: bytes) -> Ask | LoadAsk:
     """``POST /api/chat``; without messages it only loads or unloads. Raises InvalidRequest."""
-    asked, body = read_fields(_chat, body)
+    asked, body, plain = read_request(_chat, body)
     if not asked.model:
         raise InvalidRequest("model is required", param="model")
     if not asked.messages:
         return _load(asked.model, asked.keep_alive, chat_loaded)
-    request = _request(asked, body, tuple(_messages(asked.messages)), None, tuple(map(_tool, asked.tools or ())))
+    tools = tuple(map(_tool, asked.tools or ()))
+    origin = Origin("ollama", body, CHAT, (), _as_it_came(asked, tools), plain)
+    request = _request(asked, origin, tuple(_messages(asked.messages)), None, tools)
     return Ask(
         (request,),
         request.stream,
@@ -95,7 +100,7 @@ def read_generate(body: bytes) -> Ask | LoadAsk:
         ModelNotFound: no model is named (Ollama's wording).
         InvalidRequest, Unsupported: the rest.
     """
-    asked, body = read_fields(_generate, body)
+    asked, body, plain = read_request(_generate, body)
     if not asked.model:
         raise ModelNotFound("model '' not found", param="model")
     if asked.raw and (asked.template or asked.system or asked.context):
@@ -116,7 +121,7 @@ def read_generate(body: bytes) -> Ask | LoadAsk:
     else:
         system = (Message("system", (Text(asked.system),)),) if asked.system else ()
         messages = (*system, Message("user", (*images, Text(asked.prompt))))
-    request = _request(asked, body, messages, prompt, ())
+    request = _request(asked, Origin("ollama", body, GENERATE, plain=plain), messages, prompt, ())
     return Ask(
         (request,),
         request.stream,
@@ -132,7 +137,7 @@ def read_embed(body: bytes) -> EmbedAsk:
         ModelNotFound: no model is named (Ollama's wording).
         InvalidRequest: the rest.
     """
-    asked, body = read_fields(_embed, body)
+    asked, body, plain = read_request(_embed, body)
     if not asked.model:
         raise ModelNotFound("model '' not found", param="model")
     inputs = [] if asked.input in (None, "") else [asked.input] if isinstance(asked.input, str) else asked.input
@@ -145,14 +150,14 @@ def read_embed(body: bytes) -> EmbedAsk:
         dimensions=asked.dimensions if asked.dimensions and asked.dimensions > 0 else None,
         truncate=asked.truncate,
         keep_alive=read_keep_alive(asked.keep_alive),
-        origin=Origin("ollama", body),
+        origin=Origin("ollama", body, EMBED, plain=plain),
     )
     return EmbedAsk(request, partial(embed_reply, asked.model))
 
 
 def read_embeddings(body: bytes) -> EmbedAsk:
     """``POST /api/embeddings``, the older route: one prompt, one vector. Raises InvalidRequest."""
-    asked, body = read_fields(_embeddings, body)
+    asked, body, plain = read_request(_embeddings, body)
     if not asked.model:
         raise InvalidRequest("model is required", param="model")
     read_options(asked.options)
@@ -160,7 +165,7 @@ def read_embeddings(body: bytes) -> EmbedAsk:
         model=asked.model,
         inputs=(asked.prompt,) if asked.prompt else (),
         keep_alive=read_keep_alive(asked.keep_alive),
-        origin=Origin("ollama", body),
+        origin=Origin("ollama", body, EMBEDDINGS, plain=plain),
     )
     return EmbedAsk(request, embeddings_reply)
 
@@ -172,7 +177,7 @@ def _load(model: str, keep_alive: Any, whole: Any) -> LoadAsk:
 
 def _request(
     asked: wire.ChatRequest | wire.GenerateRequest,
-    body: bytes,
+    origin: Origin,
     messages: tuple[Message, ...],
     prompt: Prompt | None,
     tools: tuple[Tool, ...],
@@ -194,8 +199,24 @@ def _request(
         top_logprobs=(asked.top_logprobs or 0) if asked.logprobs else None,
         context_length=context_length,
         keep_alive=read_keep_alive(asked.keep_alive),
-        origin=Origin("ollama", body),
+        origin=origin,
     )
+
+
+def _as_it_came(asked: wire.ChatRequest, tools: tuple[Tool, ...]) -> bool:
+    """Whether another Ollama takes the messages and tools as they are, without what is mended here."""
+    for message in asked.messages or ():
+        if message.role not in _PLAIN or any(image.startswith("data:") for image in message.images or ()):
+            return False
+    offered = asked.tools or ()
+    return all(
+        tool.function is not None and _same(read.parameters, tool.function.parameters)
+        for tool, read in zip(offered, tools, strict=True)
+    )
+
+
+def _same(read: Raw | None, sent: Raw) -> bool:
+    return read is not None and bytes(read) == bytes(sent)
 
 
 def _messages(turns: list[wire.Message]) -> list[Message]:

@@ -79,8 +79,9 @@ def write_options(request: Generate) -> dict[str, Any]:
             options[name] = value
     if request.context_length is not None:
         options[CONTEXT] = request.context_length
-    if request.origin.dialect == "ollama":
-        options.update(request.origin.extras(KNOWN_OPTIONS, inside="options"))
+    origin = request.origin
+    if origin.dialect == "ollama" and "options" in origin.vocabulary.merged:
+        options.update(origin.extras(KNOWN_OPTIONS, inside="options"))
     return options
 
 

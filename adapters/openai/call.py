@@ -16,9 +16,10 @@ from adapters.openai.embeddings import unpack
 from adapters.openai.errors import in_band_error, read_error
 from adapters.openai.fields import THINK, refuse_dangerous
 from adapters.openai.messages import write_messages
+from adapters.openai.vocabulary import REASONING
 from canonical.errors import BackendError
 from canonical.models import Capability, ModelInfo
-from canonical.requests import Embed, Embeddings, Generate, Output, Tool, ToolChoice
+from canonical.requests import Embed, Embeddings, Generate, Output, Sampling, Tool, ToolChoice
 
 __all__ = [
     "ChatReader",
@@ -36,25 +37,7 @@ __all__ = [
 Limit = Literal["max_tokens", "max_completion_tokens"]
 """How a server wants the limit spelled: most local ones know only the first, reasoning models of clouds only the second."""
 
-_DRAW = frozenset(
-    {"temperature", "top_p", "top_k", "min_p", "typical_p", "repeat_penalty", "repeat_last_n"}
-) | frozenset({"presence_penalty", "frequency_penalty", "seed", "stop", "logit_bias"})
-_COMMON = _DRAW | {"model", "stream", "stream_options", "max_tokens", "max_completion_tokens", "n", "logprobs"}
-CHAT_FIELDS = _COMMON | {
-    "messages",
-    "tools",
-    "tool_choice",
-    "parallel_tool_calls",
-    "functions",
-    "function_call",
-    "response_format",
-    "reasoning_effort",
-    "top_logprobs",
-    "modalities",
-}
-"""What canonical values hold of a chat request; the rest travels on to a backend of this dialect."""
-COMPLETION_FIELDS = _COMMON | {"prompt", "suffix", "echo", "best_of"}
-EMBEDDINGS_FIELDS = frozenset({"model", "input", "encoding_format", "dimensions"})
+_DRAW = tuple(name for name in Sampling.__struct_fields__ if name != "max_tokens")
 
 _encode = msgspec.json.Encoder().encode
 _models = msgspec.json.Decoder(seen.Models, strict=False)
@@ -68,26 +51,27 @@ def write_chat(request: Generate, model: str, *, limit: Limit = "max_tokens") ->
     Raises:
         Unsupported: an extra field of the client's would steer the backend itself.
     """
+    said = _said(request)
     body = _common(request, model)
-    body["messages"] = write_messages(request.messages)
+    if "messages" not in said:
+        body["messages"] = write_messages(request.messages)
     if request.sampling.max_tokens is not None:
         body[limit] = request.sampling.max_tokens
     if request.top_logprobs is not None:
         body["logprobs"] = True
         # With 0 llama.cpp gives none at all; who asked for none gets none: the server half cuts.
         body["top_logprobs"] = max(request.top_logprobs, 1)
-    if request.tools:
+    if request.tools and "tools" not in said:
         body["tools"] = [_tool(tool) for tool in request.tools]
     if request.tool_choice is not None:
         body["tool_choice"] = _tool_choice(request.tool_choice)
     if request.parallel_tool_calls is not None and request.tools:
         body["parallel_tool_calls"] = request.parallel_tool_calls
-    if request.output is not None:
+    if request.output is not None and "response_format" not in said:
         body["response_format"] = _response_format(request.output)
-    extras = _extras(request, CHAT_FIELDS)
-    if request.think is not None and "reasoning" not in extras:
+    if request.think is not None and said.keys().isdisjoint(REASONING):
         body["reasoning_effort"] = THINK[request.think]
-    return _encode({**body, **extras})
+    return _encode({**body, **said})
 
 
 def write_completion(request: Generate, model: str) -> bytes:
@@ -108,7 +92,7 @@ def write_completion(request: Generate, model: str) -> bytes:
     body["max_tokens"] = request.sampling.max_tokens
     if request.top_logprobs is not None:
         body["logprobs"] = max(request.top_logprobs, 1)  # as in a chat
-    return _encode({**body, **_extras(request, COMPLETION_FIELDS)})
+    return _encode({**body, **_said(request)})
 
 
 def write_embeddings(request: Embed, model: str) -> bytes:
@@ -120,7 +104,7 @@ def write_embeddings(request: Embed, model: str) -> bytes:
     body: dict[str, Any] = {"model": model, "input": request.inputs, "encoding_format": "float"}
     if request.dimensions is not None:
         body["dimensions"] = request.dimensions
-    return _encode({**body, **_extras(request, EMBEDDINGS_FIELDS)})
+    return _encode({**body, **_said(request)})
 
 
 def read_embeddings(body: bytes) -> Embeddings:
@@ -175,12 +159,13 @@ def _common(request: Generate, model: str) -> dict[str, Any]:
     return body
 
 
-def _extras(request: Generate | Embed, known: frozenset[str]) -> dict[str, Raw]:
+def _said(request: Generate | Embed) -> dict[str, Raw]:
+    """What the client said in this very dialect and goes on in its own words."""
     if request.origin.dialect != "openai":
         return {}
-    extras = request.origin.extras(known)
-    refuse_dangerous(extras.keys())
-    return extras
+    said = request.origin.onward()
+    refuse_dangerous(said.keys())
+    return said
 
 
 def _tool(tool: Tool) -> dict[str, Any]:

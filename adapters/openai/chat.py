@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from functools import partial
 
-import msgspec
-
 from adapters.dialect import Ask
 from adapters.openai import wire
 from adapters.openai.chat_reply import ChatStream, chat_reply
-from adapters.openai.fields import EFFORTS, check_constraints, choices, read, sampling, schema_text
-from adapters.openai.messages import read_messages
+from adapters.openai.effort import read_effort, read_stay
+from adapters.openai.fields import check_constraints, choices, read_known, sampling, schema_text
+from adapters.openai.messages import read_messages, sound
+from adapters.openai.vocabulary import CHAT
+from adapters.reading import Reading
 from canonical.errors import InvalidRequest, Unsupported
 from canonical.requests import Generate, Origin, Output, Tool, ToolChoice
 
-_chat = msgspec.json.Decoder(wire.ChatRequest, strict=False)  # "5" and 5.0 are seen for an int
+_chat = Reading(wire.ChatRequest, strict=False)  # "5" and 5.0 are seen for an int
 
 
 def read_chat(body: bytes) -> Ask:
@@ -24,14 +25,15 @@ def read_chat(body: bytes) -> Ask:
         InvalidRequest: the body breaks the format or a limit.
         Unsupported: it asks for what no backend can give.
     """
-    request = read(_chat, body)
+    request, plain = read_known(_chat, body)
     check_constraints(request.grammar, request.json_schema)
     if request.modalities and "audio" in request.modalities:
         raise Unsupported("audio output is not supported", param="modalities")
     legacy = request.tools is None and request.functions is not None
     tools, choice = _tools(request)
     limit = request.max_tokens if request.max_completion_tokens is None else request.max_completion_tokens
-    effort = request.reasoning_effort or (request.reasoning.effort if request.reasoning else None)
+    lost: list[str] = []
+    think, budget = read_effort(request, lost)
     stream = bool(request.stream)
     top = _logprobs(request)
     generate = Generate(
@@ -43,10 +45,12 @@ def read_chat(body: bytes) -> Ask:
         # The legacy form has room for one call only.
         parallel_tool_calls=False if legacy else request.parallel_tool_calls,
         output=_output(request.response_format),
-        think=EFFORTS.get(effort or ""),
+        think=think,
+        think_budget=budget,
         sampling=sampling(request, limit if limit is not None and limit > 0 else None),
         top_logprobs=top,
-        origin=Origin("openai", body),
+        keep_alive=read_stay(request, lost),
+        origin=Origin("openai", body, CHAT, tuple(lost), _as_it_came(request), plain),
     )
     requests = tuple(choices(generate, request.n))
     usage = request.stream_options is not None and bool(request.stream_options.include_usage)
@@ -56,6 +60,18 @@ def read_chat(body: bytes) -> Ask:
         encoder=partial(ChatStream, model=generate.model, top=top, usage=usage, choices=len(requests), legacy=legacy),
         whole=partial(chat_reply, model=generate.model, top=top, legacy=legacy),
     )
+
+
+def _as_it_came(request: wire.ChatRequest) -> bool:
+    """Whether any server of this dialect takes the conversation, the tools and the form of the answer as they are."""
+    if request.functions is not None or (
+        isinstance(request.tool_choice, wire.NamedTool) and request.tool_choice.function is None
+    ):
+        return False
+    form = request.response_format
+    if form is not None and (form.type == "json_schema") != (form.json_schema is not None):
+        return False
+    return sound(request.messages) and all(tool.type == "function" for tool in request.tools or ())
 
 
 def _logprobs(request: wire.ChatRequest) -> int | None:

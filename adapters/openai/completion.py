@@ -15,8 +15,10 @@ import msgspec
 from adapters.dialect import Ask, Stamp
 from adapters.framing import encode_line
 from adapters.openai import wire
-from adapters.openai.fields import check_constraints, choices, read, sampling
+from adapters.openai.fields import check_constraints, choices, read_known, sampling
 from adapters.openai.reply import FINGERPRINT, REASONS, Stream, created, encode, text_logprobs, total_usage
+from adapters.openai.vocabulary import COMPLETION
+from adapters.reading import Reading
 from canonical.errors import InvalidRequest, Unsupported
 from canonical.events import Completion, Event, Finished, Started, TextDelta
 from canonical.requests import Generate, Origin, Prompt
@@ -24,7 +26,7 @@ from canonical.requests import Generate, Origin, Prompt
 PROMPTS = 128
 """Choices that one request may ask for, its prompts times ``n``."""
 
-_completion = msgspec.json.Decoder(wire.CompletionRequest, strict=False)
+_completion = Reading(wire.CompletionRequest, strict=False)
 
 
 def read_completion(body: bytes) -> Ask:
@@ -34,7 +36,7 @@ def read_completion(body: bytes) -> Ask:
         InvalidRequest: the body breaks the format or a limit.
         Unsupported: it asks for what no backend can give, such as log probabilities of the prompt.
     """
-    request = read(_completion, body)
+    request, plain = read_known(_completion, body)
     check_constraints(request.grammar, request.json_schema)
     n = 1 if request.n is None else request.n
     prompts = _prompts(request)
@@ -50,6 +52,7 @@ def read_completion(body: bytes) -> Ask:
     stream = bool(request.stream)
     drawn = sampling(request, limit if limit is not None and limit > 0 else None)
     requests: list[Generate] = []
+    origin = Origin("openai", body, COMPLETION, plain=plain)
     for prompt in prompts:
         generate = Generate(
             model=request.model or "",
@@ -57,7 +60,7 @@ def read_completion(body: bytes) -> Ask:
             stream=stream,
             sampling=drawn,
             top_logprobs=request.logprobs,
-            origin=Origin("openai", body),
+            origin=origin,
         )
         requests.extend(choices(generate, request.n))
     echo = tuple(prompt.text for prompt in prompts for _ in range(n)) if request.echo else ("",) * len(requests)

@@ -15,6 +15,7 @@ import msgspec
 from adapters.dialect import EmbedAsk
 from adapters.openai import wire
 from adapters.openai.fields import read
+from adapters.openai.vocabulary import EMBEDDINGS
 from canonical.errors import InvalidRequest
 from canonical.requests import Embed, Embeddings, Origin
 
@@ -39,7 +40,7 @@ def read_embeddings(body: bytes) -> EmbedAsk:
         model=request.model or "",
         inputs=_inputs(request.input),
         dimensions=request.dimensions,
-        origin=Origin("openai", body),
+        origin=Origin("openai", body, EMBEDDINGS, plain=True),
     )
     return EmbedAsk(embed, partial(embeddings_reply, model=embed.model, packed=form == "base64"))
 

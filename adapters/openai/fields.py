@@ -11,12 +11,13 @@ import msgspec
 from msgspec import Raw
 
 from adapters.openai import wire
-from adapters.reading import read_body
+from adapters.reading import Reading, read_body, read_request
 from canonical.errors import InvalidRequest, Unsupported
 from canonical.limits import CHOICES, check_grammar, check_schema
 from canonical.requests import Generate, Sampling, Think
 
 T = TypeVar("T")
+S = TypeVar("S", bound=msgspec.Struct)
 
 EFFORTS: dict[str, Think] = {
     "none": "off",
@@ -68,6 +69,11 @@ def read(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
         InvalidRequest: with the vendor's code and the field's path.
     """
     return read_body(decoder, body, invalid)
+
+
+def read_known(reading: Reading[S], body: bytes) -> tuple[S, bool]:
+    """As ``read``, and whether nothing inside the known fields was passed over."""
+    return read_request(reading, body, invalid)
 
 
 def sampling(request: wire.Draw, max_tokens: int | None) -> Sampling:

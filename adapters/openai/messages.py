@@ -24,6 +24,8 @@ _ROLES: dict[str, Role] = {
     "tool": "tool",
     "function": "tool",
 }
+_PLAIN = frozenset({"system", "user", "assistant", "tool"})
+_LINKS = ("data:", "http://", "https://")
 _PARTS = frozenset({"text", "image_url", "input_audio", "refusal"})
 _NO_ARGUMENTS = "{}"
 
@@ -60,8 +62,21 @@ def read_messages(messages: Sequence[wire.Message]) -> tuple[Message, ...]:
             if thought and isinstance(thought, str):
                 parts.insert(0, Reasoning(thought))
             parts.extend(calls)
-        read.append(Message(role, tuple(parts)))
+        read.append(Message(role, tuple(parts), message.name or ""))
     return tuple(read)
+
+
+def sound(messages: Sequence[wire.Message]) -> bool:
+    """Whether every server of this dialect can read them as they are: chat templates crash on what we repair."""
+    for message in messages:
+        content, calls = message.content, message.tool_calls
+        if message.role not in _PLAIN or content is None or message.function_call is not None:
+            return False
+        if type(content) is list and not all(map(_sound_part, content)):
+            return False
+        if calls is not None and not all(map(_sound_call, calls)):
+            return False
+    return True
 
 
 def write_messages(messages: Sequence[Message]) -> list[wire.Message]:
@@ -82,9 +97,9 @@ def write_messages(messages: Sequence[Message]) -> list[wire.Message]:
             match part:
                 case Text(text):
                     parts.append(wire.Part(type="text", text=text))
-                case Image(source):
+                case Image(source, detail):
                     url = source if isinstance(source, str) else source.data_url()
-                    parts.append(wire.Part(type="image_url", image_url=wire.Link(url=url)))
+                    parts.append(wire.Part(type="image_url", image_url=wire.Link(url=url, detail=detail or None)))
                 case Audio(source):
                     sound = wire.Sound(
                         data=source.base64(), format="wav" if source.media_type == "audio/wav" else "mp3"
@@ -104,6 +119,7 @@ def write_messages(messages: Sequence[Message]) -> list[wire.Message]:
                 content=_write_content(parts),
                 reasoning_content="".join(reasoning) or None,
                 tool_calls=calls or None,
+                name=message.name or None,
             )
         )
     return written
@@ -121,6 +137,20 @@ def piece_text(arguments: Any) -> str:
     if isinstance(arguments, str):
         return arguments
     return "" if arguments is None else _encode(arguments).decode()
+
+
+def _sound_part(part: wire.Part) -> bool:
+    link = part.image_url
+    return part.type != "refusal" and (link is None or (not isinstance(link, str) and link.url.startswith(_LINKS)))
+
+
+def _sound_call(call: wire.Called) -> bool:
+    function = call.function
+    return bool(call.id) and call.type == "function" and function is not None and _full(function.arguments)
+
+
+def _full(arguments: Any) -> bool:
+    return isinstance(arguments, str) and arguments.strip() not in {"", "null"}
 
 
 def _write_content(parts: list[wire.Part]) -> str | list[wire.Part]:
@@ -160,14 +190,16 @@ def _read_image(part: wire.Part, path: str) -> Image:
     link = part.image_url
     if link is None:
         raise _missing(path)
-    url = link if isinstance(link, str) else link.url
+    url, detail = (link, None) if isinstance(link, str) else (link.url, link.detail)
+    if detail is None or detail == "auto":  # which holds anyway
+        detail = ""
     scheme = url[:8].lower()
     if scheme.startswith(("http://", "https://")):
-        return Image(url)
+        return Image(url, detail)
     if "://" in url[:20]:
         # file:// above all: no client may make us open a path.
         raise InvalidRequest("an image URL must be data:image/...;base64,... or http(s)", param=path)
-    return Image(image_from_base64(url, param=path))
+    return Image(image_from_base64(url, param=path), detail)
 
 
 def _read_calls(message: wire.Message, where: str, position: int) -> list[ToolCall]:

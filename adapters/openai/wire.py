@@ -47,11 +47,18 @@ class Name(Wire):
     name: str = ""
 
 
+class AllowedTool(Wire):
+    """One of the tools that ``allowed_tools`` names."""
+
+    type: str = ""
+    function: Name | None = None
+
+
 class AllowedTools(Wire):
     """The object of ``tool_choice`` type ``allowed_tools``."""
 
     mode: str = "auto"
-    tools: list[NamedTool] = []
+    tools: list[AllowedTool] = []
 
 
 class NamedTool(Wire):
@@ -82,6 +89,7 @@ class Link(Wire):
     """The object of an ``image_url`` part."""
 
     url: str
+    detail: str | None = None
 
 
 class Sound(Wire):
@@ -136,12 +144,6 @@ class ResponseFormat(Wire):
     schema: Raw = NO_RAW
 
 
-class Effort(Wire):
-    """OpenRouter's ``reasoning`` object."""
-
-    effort: str | None = None
-
-
 class Draw(Wire, kw_only=True):
     """How tokens are drawn: the fields that chat and completions share, llama-server's extensions among them."""
 
@@ -178,8 +180,12 @@ class ChatRequest(Draw, kw_only=True):
     functions: list[Function] | None = None
     function_call: str | NamedTool | None = None
     response_format: ResponseFormat | None = None
-    reasoning_effort: str | None = None
-    reasoning: Effort | None = None
+    reasoning_effort: Any = None
+    reasoning: Any = None
+    thinking: Any = None
+    think: Any = None
+    keep_alive: Any = None
+    ttl: Any = None
     modalities: list[str] | None = None
     grammar: str | None = None
     json_schema: Raw = NO_RAW
