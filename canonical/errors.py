@@ -8,6 +8,7 @@
      ├ Conflict 409
      ├ Busy 503 (retry_after) · OutOfMemory 503 (never fits)
      ├ NotImplementedHere 501
+     ├ StorageFailed 507
      └ BackendError 502 ─ BackendUnavailable 502 · BackendTimeout 504
 
 A dialect turns one into bytes with its own ``error_body``; it may override a status with a small table.
@@ -136,6 +137,12 @@ class NotImplementedHere(GatewayError):
     """A real feature of the dialect that this gateway does not have."""
 
     status, code = 501, "not_implemented"
+
+
+class StorageFailed(GatewayError):
+    """What was to be kept cannot be: the disk is full, or the store is damaged."""
+
+    status, code = 507, "insufficient_storage"
 
 
 class BackendError(GatewayError):

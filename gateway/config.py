@@ -166,6 +166,8 @@ class Settled(Struct, frozen=True, kw_only=True):
     backends: dict[str, Backend]
 
 
+    data_dir: Path = Path("data")
+    """The configuration's, found."""
 def load(path: Path, environ: Mapping[str, str] = os.environ) -> Settled:
     """Read and check a configuration file.
 
@@ -196,6 +198,7 @@ def settle(document: Any, *, base: Path, environ: Mapping[str, str]) -> Settled:
     _check_duration(config.keep_alive, "$.keep_alive")
     _check_image_hosts(config.images)
     backends = {name: _backend(name, section, base) for name, section in config.backends.items()}
+    _check_duration(config.responses.keep, "$.responses.keep")
     if not all(listener.loopback for listener in config.listeners):
         for backend in backends.values():
             if isinstance(backend, Isolates):
@@ -203,7 +206,7 @@ def settle(document: Any, *, base: Path, environ: Mapping[str, str]) -> Settled:
     models = tuple(_model(index, entry, backends) for index, entry in enumerate(config.models))
     _check_names(config, models, backends)
     _check_self_calls(config)
-    return Settled(config=config, models=models, backends=backends)
+    return Settled(config=config, models=models, backends=backends, data_dir=base / config.data_dir)
 
 
 def _expand(value: Any, place: str, environ: Mapping[str, str]) -> Any:

@@ -7,11 +7,15 @@ import io
 import json
 from collections import deque
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from canonical.durations import seconds
 from gateway.accesslog import AccessLog
+from gateway.background import Jobs
 from gateway.config import Config, Listener, ModelEntry
 from gateway.engine import Engine
+from gateway.store import Store
 from gateway.web.app import listener_app
 from gateway.web.cycle import DEPARTURE, Departure
 from gateway.web.exchange import Gateway
@@ -47,9 +51,9 @@ class Call:
             "http_version": "1.1",
             "method": method,
             "scheme": "http",
-            "path": path,
-            "raw_path": path.encode(),
-            "query_string": b"",
+            "path": path.partition("?")[0],
+            "raw_path": path.partition("?")[0].encode(),
+            "query_string": path.partition("?")[2].encode(),
             "root_path": "",
             "headers": [*own, *headers],
             "client": ("127.0.0.1", 1),
@@ -135,13 +139,19 @@ class House:
         listener: Listener = LISTENER,
         config: Config | None = None,
         models: Sequence[ModelEntry] = (),
+        data: Path | None = None,
         **homes: Home,
     ) -> None:
+        """``data``: the folder of what it keeps; None: it keeps nothing."""
         config = config or Config()
         self.written = io.StringIO()
         self.log = AccessLog(self.written)
         self.engine = Engine(settled(config, models, **homes))
-        self.gateway = Gateway(self.engine, body_limit=config.limits.body, access_log=self.log)
+        self.jobs = None
+        if data is not None:
+            store = Store(data, keep=seconds(config.responses.keep), limit=config.responses.limit)
+            self.jobs = Jobs(self.engine, store, limit=config.limits.waiting, log=self.log)
+        self.gateway = Gateway(self.engine, body_limit=config.limits.body, access_log=self.log, jobs=self.jobs)
         self.app = listener_app(listener, config, self.gateway)
 
     def call(self, method: str, path: str, body: Any = b"", headers: Headers = ()) -> Call:
@@ -163,6 +173,8 @@ class House:
     async def close(self) -> None:
         assert not self.gateway.running
         await self.engine.close()
+        if self.jobs is not None:
+            await self.jobs.store.close()
 
 
 def message_of(path: str, body: dict[str, Any]) -> str:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, cast
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from adapters.dialect import Ask, CountAsk, EmbedAsk, Encoder, LoadAsk, Stamp
 from canonical.errors import (
@@ -28,6 +28,7 @@ from canonical.events import Event, Finished, fold
 from canonical.report import Report
 from canonical.requests import Generate
 from gateway.accesslog import AccessLog
+from gateway.background import Jobs
 from gateway.engine import Engine
 from gateway.web.caller import HEADER, caller_of, header_value, in_body
 from gateway.web.cycle import DEPARTURE, Departure
@@ -52,8 +53,10 @@ class Voice(Struct, frozen=True):
 class Gateway:
     """What every request of the process shares."""
 
-    def __init__(self, engine: Engine, *, body_limit: int, access_log: AccessLog) -> None:
+    def __init__(self, engine: Engine, *, body_limit: int, access_log: AccessLog, jobs: Jobs | None = None) -> None:
         self.engine = engine
+        self.jobs = jobs
+        """What is made in the background, and the store of responses; None: nothing is kept."""
         self.body_limit = body_limit
         self.access_log = access_log
         self.running: set[asyncio.Task[object]] = set()
@@ -69,6 +72,7 @@ class Exchange:
 
     __slots__ = (
         "_gone",
+        "_lost",
         "_receive",
         "_send",
         "_status",
@@ -93,6 +97,7 @@ class Exchange:
         self.caller = caller_of(scope)
         self.report: Report | None = None
         """What became of the request's fields, as soon as a model has them."""
+        self._lost: tuple[str, ...] = ()
         self._receive = receive
         self._send = send
         self._status = 0
@@ -172,7 +177,13 @@ class Exchange:
 
     def learn(self, report: Report) -> None:
         """Take note of what becomes of the request's fields."""
-        self.report = report
+        self.report = structs.replace(report, dropped=(*report.dropped, *self._lost)) if self._lost else report
+
+    def lose(self, field: str) -> None:
+        """Take note that the gateway itself cannot do what ``field`` asks for."""
+        self._lost = (*self._lost, field)
+        if self.report is not None:
+            self.report = structs.replace(self.report, dropped=(*self.report.dropped, field))
 
     async def reply(
         self, status: int, media_type: bytes, body: bytes, headers: Sequence[tuple[bytes, bytes]] = ()
@@ -231,7 +242,9 @@ class Exchange:
         """Generate, and send what comes: frame by frame, or folded into one body."""
         self.model = ask.requests[0].model
         stamp = Stamp(self.id, time.time_ns)
-        await self.while_connected(self._stream(ask, stamp) if ask.stream else self._whole(ask, stamp))
+        await self.while_connected(
+            self.stream(ask.requests, ask.encoder(stamp)) if ask.stream else self._whole(ask, stamp)
+        )
 
     async def embed(self, ask: EmbedAsk) -> None:
         """Make vectors, and send them whole."""
@@ -284,14 +297,35 @@ class Exchange:
             completions.append(completion)
         await self.json(ask.whole(completions, stamp))
 
-    async def _stream(self, ask: Ask, stamp: Stamp) -> None:
-        encoder = ask.encoder(stamp)
+    async def pour(self, media_type: str, frames: AsyncIterator[bytes]) -> None:
+        """Send a stream that is made elsewhere, and that words its own failures."""
+        try:
+            async for piece in frames:
+                if not self._status:
+                    await self._begin(media_type)
+                await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+        except GatewayError:
+            if not self._status:
+                raise
+        if not self._status:
+            await self._begin(media_type)
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def stream(
+        self,
+        requests: Sequence[Generate],
+        encoder: Encoder,
+        closing: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """Generate, a choice a request, and send each frame as it comes. ``closing`` is done before the last ones go."""
         try:
             last = b""
-            for choice, request in enumerate(ask.requests):
+            for choice, request in enumerate(requests):
                 if last:
                     await self._send({"type": "http.response.body", "body": last, "more_body": True})
                 last = await self._choice(encoder, choice, request)
+            if closing is not None:
+                await closing()
             last += encoder.finish()
             if self.report is not None and self.caller.report == "body":
                 last = in_body(self.report, last, encoder.media_type.encode())
@@ -323,7 +357,7 @@ class Exchange:
                 else:
                     frames = b"".join([feed(event, choice) for event in batch])
                 if not self._status:
-                    await self._begin(encoder)
+                    await self._begin(encoder.media_type)
                 last = batch[-1]
                 if type(last) is Finished:
                     if last.usage is not None:
@@ -334,10 +368,10 @@ class Exchange:
             await stream.aclose()
         return frames
 
-    async def _begin(self, encoder: Encoder) -> None:
+    async def _begin(self, media_type: str) -> None:
         self._status = 200
         head = [
-            (b"content-type", encoder.media_type.encode()),
+            (b"content-type", media_type.encode()),
             (b"cache-control", b"no-cache, no-transform"),
             (b"x-accel-buffering", b"no"),
             (self.voice.id_header, self.id.encode()),

@@ -17,10 +17,13 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
+from canonical.durations import seconds
 from canonical.errors import GatewayError, InvalidRequest, RequestTimeout, TooLarge, UnsupportedMedia
 from gateway.accesslog import AccessLog
+from gateway.background import Jobs
 from gateway.config import ANY_ADDRESS, Config, ConfigError, Listener, Settled
 from gateway.engine import Engine
+from gateway.store import Store
 from gateway.web.app import listener_app, voices
 from gateway.web.exchange import Gateway
 from gateway.web.protocol import HttpLimits, strict_protocol
@@ -76,7 +79,10 @@ async def serve(settled: Settled) -> None:
     try:
         sockets.extend(map(bind, config.listeners))
         log = AccessLog(sys.stderr if config.access_log else None)
-        gateway = Gateway(Engine(settled), body_limit=config.limits.body, access_log=log)
+        engine = Engine(settled)
+        store = Store(settled.data_dir, keep=seconds(config.responses.keep), limit=config.responses.limit)
+        jobs = Jobs(engine, store, limit=config.limits.waiting, log=log)
+        gateway = Gateway(engine, body_limit=config.limits.body, access_log=log, jobs=jobs)
         app = _by_address(
             {
                 bound.getsockname()[:2]: listener_app(listener, config, gateway)
@@ -100,6 +106,7 @@ async def serve(settled: Settled) -> None:
                 await server.serve(sockets)
             finally:
                 await gateway.engine.close()
+                await store.close()
                 log.flush()
     finally:
         for bound in sockets:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from adapters.openai import serve
 from canonical.errors import NotImplementedHere
+from gateway.web import responses
 from gateway.web.exchange import Exchange, Handler, Voice
 
 VOICE = Voice("openai", b"application/json", serve.error_status, serve.error_body)
-PREFIXES = ("/v1/", "/chat/", "/completions", "/embeddings", "/models")
+PREFIXES = ("/v1/", "/chat/", "/completions", "/embeddings", "/models", "/responses")
 
 
 async def _chat(exchange: Exchange) -> None:
@@ -41,6 +42,7 @@ _PATHS: dict[str, dict[str, Handler]] = {
     "/embeddings": {"POST": _embeddings},
     "/models": {"GET": _models, "HEAD": _models},
     "/models/{model:path}": {"GET": _model, "HEAD": _model, "DELETE": _not_here},
+    **responses.PATHS,
 }
 
 ROUTES = {f"{base}{path}": methods for base in ("/v1", "") for path, methods in _PATHS.items()}

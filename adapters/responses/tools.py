@@ -1,0 +1,92 @@
+"""Tools and what is chosen among them. They are flat here: ``{"type":"function","name":…,"parameters":…}``.
+
+Tools that the vendor's own servers run (``web_search``, ``code_interpreter``, …) mean nothing elsewhere; they are left out
+and named. A ``custom`` tool takes plain text: models know it as a function of one text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from msgspec import Raw, Struct
+
+from adapters.openai.fields import schema_text
+from adapters.responses import wire
+from adapters.responses.seal import SCHEMA
+from canonical.errors import InvalidRequest, Unsupported
+from canonical.requests import Tool, ToolChoice
+
+_NAMED = frozenset({"function", "custom"})
+
+
+class Toolbox(Struct, frozen=True):
+    """What a model may call."""
+
+    tools: tuple[Tool, ...] = ()
+    choice: ToolChoice | None = None
+    custom: frozenset[str] = frozenset()
+    """Names of those that take plain text."""
+    lost: tuple[str, ...] = ()
+
+
+def read_tools(tools: Sequence[wire.Tool] | None, chosen: str | wire.ToolChoice | None) -> Toolbox:
+    """The tools of a request.
+
+    Raises:
+        InvalidRequest: a tool without a name, a choice of one that is not there, or a call demanded without tools.
+    """
+    read: list[Tool] = []
+    custom: set[str] = set()
+    lost: list[str] = []
+    for number, tool in enumerate(tools or ()):
+        place = f"tools[{number}]"
+        if tool.type not in _NAMED:
+            lost.append(place)
+            continue
+        if not tool.name:
+            raise InvalidRequest(
+                f"missing required parameter: '{place}.name'", param=f"{place}.name", code="missing_required_parameter"
+            )
+        if tool.type == "custom":
+            custom.add(tool.name)
+            if bytes(tool.format) not in {b"", b"null"} and b'"grammar"' in bytes(tool.format):
+                lost.append(f"{place}.format")
+            read.append(Tool(name=tool.name, description=tool.description, parameters=Raw(SCHEMA)))
+        else:
+            schema = schema_text(tool.parameters, f"{place}.parameters")
+            read.append(Tool(name=tool.name, description=tool.description, parameters=schema, strict=tool.strict))
+    found, choice = _choose(tuple(read), chosen, lost)
+    return Toolbox(found, choice, frozenset(custom), tuple(lost))
+
+
+def _choose(
+    tools: tuple[Tool, ...], chosen: str | wire.ToolChoice | None, lost: list[str]
+) -> tuple[tuple[Tool, ...], ToolChoice | None]:
+    if not isinstance(chosen, wire.ToolChoice):
+        return tools, _by_word(chosen, tools, "tool_choice")
+    if chosen.type == "allowed_tools":
+        allowed = {tool.name for tool in chosen.tools or ()}
+        tools = tuple(tool for tool in tools if tool.name in allowed)
+        return tools, _by_word(chosen.mode or "auto", tools, "tool_choice.mode")
+    if chosen.type in _NAMED:
+        name = chosen.name or ""
+        if all(tool.name != name for tool in tools):
+            raise InvalidRequest(f"the function {name[:80]!r} is not among the tools", param="tool_choice")
+        return tools, ToolChoice("named", name)
+    # One of the vendor's own, which is not here.
+    lost.append("tool_choice")
+    return tools, None
+
+
+def _by_word(word: str | None, tools: tuple[Tool, ...], param: str) -> ToolChoice | None:
+    match word:
+        case None:
+            return None
+        case "auto" | "none":
+            return ToolChoice(word)
+        case "required":
+            if not tools:
+                raise InvalidRequest("a tool call is required but there are no tools", param=param)
+            return ToolChoice("required")
+        case _:
+            raise Unsupported(f"{word[:40]!r} is not supported: none, auto, required or a function", param=param)
