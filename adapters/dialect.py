@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from canonical.errors import GatewayError
 from canonical.events import Completion, Event
-from canonical.requests import Embed, Embeddings, Generate, Load
+from canonical.requests import Embed, Embeddings, Generate, Load, Ranking, Rerank
 
 
 class Stamp(Struct, frozen=True):
@@ -75,6 +75,13 @@ class EmbedAsk(Struct, frozen=True):
 
     request: Embed
     whole: Callable[[Embeddings], bytes]
+
+
+class RerankAsk(Struct, frozen=True):
+    """A request to rank documents, and how to word the answer."""
+
+    request: Rerank
+    whole: Callable[[Ranking, Stamp], bytes]
 
 
 class CountAsk(Struct, frozen=True):

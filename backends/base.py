@@ -14,7 +14,7 @@ from msgspec import Struct
 from canonical.events import Event
 from canonical.models import LoadedModel, ModelDetails, ModelInfo
 from canonical.report import Honours
-from canonical.requests import Embed, Embeddings, Generate
+from canonical.requests import Embed, Embeddings, Generate, Ranking, Rerank
 
 TYPES = {
     "anthropic": "backends.anthropic:AnthropicBackend",
@@ -60,6 +60,14 @@ class Embeds(Protocol):
 
     async def embed(self, request: Embed) -> Embeddings:
         """One unit-length vector per input."""
+
+
+@runtime_checkable
+class Reranks(Protocol):
+    """A model that tells how well documents answer a query."""
+
+    async def rerank(self, request: Rerank) -> Ranking:
+        """A score per document, in any order; the gateway sorts and cuts."""
 
 
 @runtime_checkable

@@ -19,7 +19,7 @@ from canonical.errors import InvalidRequest, ModelNotFound, Unsupported
 from canonical.events import Event, Finished, Reason, Started, TextDelta, Usage
 from canonical.models import Capability, LoadedModel, ModelDetails, ModelInfo
 from canonical.report import Honours
-from canonical.requests import Embed, Embeddings, Generate
+from canonical.requests import Embed, Embeddings, Generate, Ranked, Ranking, Rerank
 
 MODEL = "echo"
 DIMENSIONS = 64
@@ -41,7 +41,7 @@ class EchoBackend:
         self._info = ModelInfo(
             id=MODEL,
             backend=name,
-            capabilities=frozenset({Capability.CHAT, Capability.COMPLETE, Capability.EMBED}),
+            capabilities=frozenset({Capability.CHAT, Capability.COMPLETE, Capability.EMBED, Capability.RERANK}),
             format="echo",
             family="echo",
             embedding_length=DIMENSIONS,
@@ -130,6 +130,18 @@ class EchoModel:
             model=MODEL,
             vectors=tuple(vector(text, size) for text in texts),
             prompt_tokens=sum(len(words(text)) for text in texts),
+        )
+
+    async def rerank(self, request: Rerank) -> Ranking:
+        """A document's score is the share of the query's words that it has."""
+        query = set(request.query.casefold().split())
+        return Ranking(
+            model=MODEL,
+            ranked=tuple(
+                Ranked(index, len(query & set(document.casefold().split())) / max(len(query), 1))
+                for index, document in enumerate(request.documents)
+            ),
+            prompt_tokens=sum(len(words(text)) for text in (request.query, *request.documents)),
         )
 
 

@@ -18,7 +18,8 @@ _HELD = approximated("the form is held in any case")
 _FIRST = approximated("images stand before the text of their message")
 _ERROR = approximated("the text begins with 'Error:'")
 _COOL = approximated("1, the highest that the backend knows")
-_CALL = approximated("the answer is held to the form of a call")
+_MEDIUM = approximated("a medium effort stands for the model's own measure")
+_OBJECT = approximated("the schema of any object stands for it")
 _FORCED = approximated("the tools are told in the prompt, and the answer is held to the form of a call")
 _SINGLE = approximated("no call after the first is passed on, where one is wanted")
 
@@ -48,33 +49,33 @@ _ROWS: dict[Feature, tuple[Verdict, ...]] = {
     Feature.MESSAGE_NAME:      (_NO,      _YES,      _NO,       _NO,       _NO),
     Feature.IMAGE:             (_YES,     _YES,      _YES,      _YES,      _400),
     Feature.IMAGE_LINK:        (_YES,     _YES,      _YES,      _YES,      _400),  # the gateway follows it
-    Feature.IMAGE_DETAIL:      (_NO,      _YES,      _NO,       _NO,       _NO),
-    Feature.IMAGE_PLACE:       (_YES,     _YES,      _FIRST,    _YES,      _NO),
+    Feature.IMAGE_DETAIL:      (_NO,      _YES,      _NO,       _NO,       _400),
+    Feature.IMAGE_PLACE:       (_YES,     _YES,      _FIRST,    _YES,      _400),
     Feature.AUDIO:             (_400,     _YES,      _YES,      _400,      _400),
     Feature.THOUGHTS:          (_YES,     _YES,      _YES,      _YES,      _NO),
     Feature.SIGNATURE:         (_NO,      _NO,       _NO,       _YES,      _NO),
     Feature.TOOL_ERROR:        (_ERROR,   _ERROR,    _ERROR,    _YES,      _NO),
     Feature.TOOLS:             (_YES,     _YES,      _YES,      _YES,      _400),
     Feature.TOOL_STRICT:       (_NO,      _YES,      _NO,       _YES,      _400),
-    Feature.TOOL_NONE:         (_YES,     _YES,      _YES,      _YES,      _NO),
+    Feature.TOOL_NONE:         (_YES,     _YES,      _YES,      _YES,      _400),
     Feature.TOOL_REQUIRED:     (_YES,     _YES,      _FORCED,   _YES,      _400),
     Feature.TOOL_NAMED:        (_YES,     _YES,      _FORCED,   _YES,      _400),
     Feature.PARALLEL_TOOLS:    (_YES,     _YES,      _SINGLE,   _YES,      _400),
-    Feature.JSON:              (_YES,     _YES,      _YES,      _CALL,     _400),
+    Feature.JSON:              (_YES,     _YES,      _YES,      _OBJECT,   _400),
     Feature.SCHEMA:            (_YES,     _YES,      _YES,      _YES,      _400),
     Feature.SCHEMA_NAME:       (_NAMELESS, _YES,     _NAMELESS, _NAMELESS, _400),
     Feature.SCHEMA_STRICT:     (_HELD,    _YES,      _HELD,     _HELD,     _400),
     Feature.THINK_OFF:         (_YES,     _YES,      _YES,      _YES,      _YES),
-    Feature.THINK_ON:          (_YES,     _YES,      _YES,      _YES,      _NO),
+    Feature.THINK_ON:          (_YES,     _MEDIUM,   _YES,      _YES,      _NO),
     Feature.THINK_MINIMAL:     (_WORDS,   _YES,      _LOW,      _LOW,      _NO),
-    Feature.THINK_LEVEL:       (_WORDS,   _YES,      _LOW,      _YES,      _NO),
+    Feature.THINK_LEVEL:       (_WORDS,   _YES,      _YES,      _YES,      _NO),
     Feature.THINK_BUDGET:      (_YES,     _LEVEL,    _LEVEL,    _LEVEL,    _NO),
     Feature.LOGPROBS:          (_YES,     _YES,      _YES,      _400,      _NO),
     Feature.CONTEXT_LENGTH:    (_NO,      _NO,       _YES,      _NO,       _NO),
     Feature.KEEP_ALIVE:        (_YES,     _NO,       _YES,      _NO,       _NO),
     Feature.PROMPT:            (_YES,     _YES,      _YES,      _400,      _YES),
     Feature.PROMPT_TOKENS:     (_YES,     _YES,      _400,      _400,      _400),
-    Feature.SUFFIX:            (_YES,     _YES,      _YES,      _400,      _NO),
+    Feature.SUFFIX:            (_YES,     _YES,      _YES,      _400,      _400),
     Feature.DIMENSIONS:        (_YES,     _YES,      _YES,      _400,      _YES),
     Feature.TRUNCATE:          (_YES,     _NO,       _YES,      _400,      _NO),
     Feature.INPUT_TOKENS:      (_YES,     _YES,      _400,      _400,      _400),

@@ -15,7 +15,7 @@ from backends.transport import Head
 from canonical.events import Event
 from canonical.models import ModelInfo
 from canonical.report import Honours
-from canonical.requests import Embed, Embeddings, Generate
+from canonical.requests import Embed, Embeddings, Generate, Ranking, Rerank
 
 STREAMS = frozenset({"text/event-stream"})
 HONOURS = Honours(TABLE["openai"], dialect="openai")
@@ -41,6 +41,7 @@ class OpenAIBackend(RemoteBackend):
         self._chat = upstream.head("POST", "/chat/completions")
         self._completion = upstream.head("POST", "/completions")
         self._embeddings = upstream.head("POST", "/embeddings")
+        self._rerank = upstream.head("POST", "/rerank")
 
     async def open(self, name: str) -> OpenAIModel:
         """A handle. The server is not asked: many serve models that they do not list."""
@@ -51,6 +52,7 @@ class OpenAIBackend(RemoteBackend):
             chat=self._chat,
             completion=self._completion,
             embeddings=self._embeddings,
+            rerank=self._rerank,
         )
 
 
@@ -58,7 +60,15 @@ class OpenAIModel(Handle):
     """One model of the server."""
 
     def __init__(
-        self, upstream: Upstream, info: ModelInfo, *, limit: call.Limit, chat: Head, completion: Head, embeddings: Head
+        self,
+        upstream: Upstream,
+        info: ModelInfo,
+        *,
+        limit: call.Limit,
+        chat: Head,
+        completion: Head,
+        embeddings: Head,
+        rerank: Head,
     ) -> None:
         super().__init__(info, HONOURS)
         self._upstream = upstream
@@ -66,6 +76,7 @@ class OpenAIModel(Handle):
         self._chat = chat
         self._completion = completion
         self._embeddings = embeddings
+        self._rerank = rerank
 
     def generate(self, request: Generate) -> AsyncGenerator[Sequence[Event], None]:
         """Go on with the conversation, or with the prompt as it stands."""
@@ -83,6 +94,11 @@ class OpenAIModel(Handle):
         """One vector per input."""
         body = call.write_embeddings(request, self.info.id)
         return call.read_embeddings(await self._upstream.ask(self._embeddings, body))
+
+    async def rerank(self, request: Rerank) -> Ranking:
+        """The server's own scores."""
+        body = call.write_rerank(request, self.info.id)
+        return call.read_ranking(await self._upstream.ask(self._rerank, body), len(request.documents))
 
 
 def base_path(path: str) -> str:

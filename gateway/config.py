@@ -93,6 +93,7 @@ class Defaults(Section, frozen=True):
 
     chat: str = ""
     embed: str = ""
+    rerank: str = ""
 
 
 class Limits(Section, frozen=True):

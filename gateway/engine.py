@@ -9,20 +9,21 @@ from typing import TypeGuard
 
 from msgspec import structs
 
-from backends.base import Counts, Embeds, Generates, Model
+from backends.base import Counts, Embeds, Generates, Model, Reranks
 from canonical.durations import seconds
 from canonical.errors import BackendUnavailable, GatewayError, NotImplementedHere, Unsupported
 from canonical.events import Check, Event, Finished, Timings
 from canonical.limits import check_generate
 from canonical.models import Capability, LoadedModel, ModelDetails, ModelInfo
 from canonical.report import Report, report
-from canonical.requests import Embed, Embeddings, Generate, needs
+from canonical.requests import Embed, Embeddings, Generate, Ranking, Rerank, needs
 from gateway.catalog import Catalog
 from gateway.config import ModelEntry, Settled
 from gateway.pool import Lease, Pool
 from gateway.router import Route, check_needs, resolve
 
 _EMBED = frozenset({Capability.EMBED})
+_RERANK = frozenset({Capability.RERANK})
 _REASONING = frozenset({Capability.REASONING})
 
 
@@ -116,6 +117,22 @@ class Engine:
             lease.release()
         return structs.replace(answer, model=request.model, total=self._clock() - arrived, load=leased - arrived)
 
+    async def rerank(self, request: Rerank, *, strict: bool = False, tell: Tell = _nobody) -> Ranking:
+        """The documents by their scores, the best first. ``strict`` and ``tell`` as in ``generate``."""
+        route = await self._route(request.model, _RERANK)
+        lease = await self._lease(route, None)
+        try:
+            name = request.model or route.id
+            check_needs(name, _RERANK, lease.model.info)
+            if not isinstance(lease.model, Reranks):
+                raise Unsupported(f'"{name}" does not support rerank', param="model")
+            self._judge(request, route, lease.model, strict=strict, tell=tell)
+            answer = await lease.model.rerank(request)
+        finally:
+            lease.release()
+        ranked = sorted(answer.ranked, key=lambda one: (-one.score, one.index))[: request.top_n]
+        return structs.replace(answer, model=request.model, ranked=tuple(ranked))
+
     async def count(self, request: Generate) -> int:
         """The exact number of tokens of a prompt.
 
@@ -207,7 +224,7 @@ class Engine:
             (route.backend, route.name), lambda: backend.open(route.name), keep_alive=own, override=keep_alive
         )
 
-    def _judge(self, request: Generate | Embed, route: Route, model: Model, *, strict: bool, tell: Tell) -> None:
+    def _judge(self, request: Generate | Embed | Rerank, route: Route, model: Model, *, strict: bool, tell: Tell) -> None:
         """Raises Unsupported when something would be dropped that may not be."""
         told = report(request, model.honours)
         if told.dropped and (strict or (route.entry is not None and route.entry.strict)):

@@ -107,7 +107,7 @@ def resolve(name: str, needs: frozenset[Capability], names: Directory, defaults:
     """
     wanted = name
     if not wanted:
-        wanted = defaults.embed if Capability.EMBED in needs else defaults.chat
+        wanted = _default(needs, defaults)
         if not wanted:
             raise NoModelLoaded("model is required", param="model", code="missing_required_parameter")
     route = names.by_id.get(wanted) or names.by_spelling.get(spelling(wanted))
@@ -116,6 +116,12 @@ def resolve(name: str, needs: frozenset[Capability], names: Directory, defaults:
     if route.info is not None:
         check_needs(wanted, needs, route.info)
     return route
+
+
+def _default(needs: frozenset[Capability], defaults: Defaults) -> str:
+    if Capability.EMBED in needs:
+        return defaults.embed
+    return defaults.rerank if Capability.RERANK in needs else defaults.chat
 
 
 def check_needs(name: str, needs: frozenset[Capability], info: ModelInfo) -> None:

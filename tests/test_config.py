@@ -55,7 +55,7 @@ def refused(folder: Path, text: str, environ: dict[str, str] | None = None) -> s
 
 def test_the_shipped_configuration_is_good():
     settled = load(ROOT / "config.yaml", {})
-    assert [model.id for model in settled.models] == ["pip", "embed"]
+    assert [model.id for model in settled.models] == ["pip", "embed", "rerank"]
     assert settled.config.listeners == (Listener(port=11434),)
 
 
@@ -319,7 +319,7 @@ def dragoman(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str
 def test_check_says_good_with_status_0():
     done = dragoman("check")
     assert (done.returncode, done.stderr) == (0, "")
-    assert "config.yaml is good: 2 models, 1 backends" in done.stdout
+    assert "config.yaml is good: 3 models, 1 backends" in done.stdout
 
 
 def test_check_says_what_is_wrong_with_status_2_and_no_traceback(tmp_path):

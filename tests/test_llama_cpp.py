@@ -21,7 +21,8 @@ import pytest
 from msgspec import Raw
 
 from backends.llama_cpp import LlamaCppBackend
-from backends.llama_cpp.model import EmbeddingModel, TextModel
+from backends.llama_cpp.embedding import EmbeddingModel
+from backends.llama_cpp.model import TextModel
 from backends.llama_cpp.schema import check_held
 from backends.llama_cpp.supervisor import Worker
 from canonical.errors import BackendError, BackendUnavailable, GatewayError, InvalidRequest, ModelNotFound, Unsupported
@@ -536,7 +537,8 @@ def test_m2_every_file_is_a_model_once_and_names_are_no_paths(tmp_path: Path) ->
 
     async def main() -> None:
         rows = {info.id: info for info in await backend.models()}
-        assert set(rows) == {"chat", "embed"}
+        assert set(rows) == {"chat", "embed", "rerank"}
+        assert rows["rerank"].capabilities == {Capability.RERANK}
         assert Capability.VISION in rows["chat"].capabilities
         assert (rows["embed"].backend, rows["embed"].format) == ("local", "gguf")
         details = await backend.details("chat")
@@ -547,8 +549,6 @@ def test_m2_every_file_is_a_model_once_and_names_are_no_paths(tmp_path: Path) ->
                 await backend.open(name)
         with pytest.raises(BackendError):
             await backend.open("broken")
-        with pytest.raises(Unsupported):  # it is not listed either: nothing here can ask it yet
-            await backend.open("rerank")
 
     asyncio.run(main())
 

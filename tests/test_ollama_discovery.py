@@ -119,16 +119,13 @@ def test_m2_the_newest_model_comes_first() -> None:
         (Capability.VISION, "vision"),
         (Capability.EMBED, "embedding"),
         (Capability.REASONING, "thinking"),
+        (Capability.RERANK, "rerank"),
     ],
 )
 def test_m2_capabilities_have_ollamas_words(capability: Capability, word: str) -> None:
     info = ModelInfo(id="m", capabilities=frozenset({capability}))
     assert tags(info)[0]["capabilities"] == [word]
     assert show(ModelDetails(info=info))["capabilities"] == [word]
-
-
-def test_m2_what_ollama_has_no_word_for_is_left_out() -> None:
-    assert tags(ModelInfo(id="m", capabilities=frozenset({Capability.RERANK})))[0]["capabilities"] == []
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ CAPABILITIES: tuple[tuple[str, tuple[Capability, ...]], ...] = (
     ("vision", (Capability.VISION,)),
     ("embedding", (Capability.EMBED,)),
     ("thinking", (Capability.REASONING,)),
+    ("rerank", (Capability.RERANK,)),  # no word of Ollama's, which has no such models
 )
 """Ollama's word -> ours, read in both directions; a word is said when the model can do any of its row."""
 

@@ -16,6 +16,7 @@ from adapters.openai.embeddings import unpack
 from adapters.openai.errors import in_band_error, read_error
 from adapters.openai.fields import THINK, refuse_dangerous
 from adapters.openai.messages import write_messages
+from adapters.openai.rerank import read_ranking, write_rerank
 from adapters.openai.vocabulary import REASONING
 from canonical.errors import BackendError
 from canonical.models import Capability, ModelInfo
@@ -29,9 +30,11 @@ __all__ = [
     "read_embeddings",
     "read_error",
     "read_models",
+    "read_ranking",
     "write_chat",
     "write_completion",
     "write_embeddings",
+    "write_rerank",
 ]
 
 Limit = Literal["max_tokens", "max_completion_tokens"]

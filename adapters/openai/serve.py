@@ -9,6 +9,7 @@ from adapters.openai.chat import read_chat
 from adapters.openai.completion import read_completion
 from adapters.openai.embeddings import read_embeddings
 from adapters.openai.errors import error_body, error_status
+from adapters.openai.rerank import read_rerank
 from canonical.models import Capability, ModelInfo
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "read_chat",
     "read_completion",
     "read_embeddings",
+    "read_rerank",
 ]
 
 _encode = msgspec.json.Encoder().encode

@@ -26,16 +26,22 @@ class Text:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._stops = [stop for stop in stops if stop]
         self._held = ""
-        self.stopped = False
+        self.stop = ""
+        """The stop string that was found."""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether one was."""
+        return bool(self.stop)
 
     def feed(self, data: bytes, *, final: bool = False) -> str:
         """The text that ``data`` settles; nothing follows once ``stopped``."""
         text = self._held + self._decoder.decode(data, final)
         self._held = ""
-        found = min((at for at in (text.find(stop) for stop in self._stops) if at >= 0), default=-1)
-        if found >= 0:
-            self.stopped = True
-            return text[:found]
+        places = [(at, stop) for stop in self._stops if (at := text.find(stop)) >= 0]
+        if places:
+            at, self.stop = min(places)
+            return text[:at]
         if not final and self._stops:
             count = max(held(text, stop) for stop in self._stops)
             if count:
@@ -57,6 +63,13 @@ class Writer:
         self._new_id = new_id
         self._calls = 0
         self._logprobs: list[dict[str, Any]] = []
+        self.thoughts = 0
+        """Chunks of thoughts so far."""
+
+    @property
+    def thinking(self) -> bool:
+        """Whether a thought is open."""
+        return self._think is not None and self._think.thinking
 
     def begin(self) -> bytes:
         """The chunk that says that the answer has begun."""
@@ -90,6 +103,7 @@ class Writer:
         for event in events:
             if isinstance(event, ReasoningDelta):
                 self._logprobs.clear()  # they belong to tokens that are no content
+                self.thoughts += 1
                 chunks.append(self._chunk({"reasoning_content": event.text}))
             else:
                 chunks += self._texts([event.text])
@@ -121,7 +135,38 @@ class Writer:
         return _encode({"choices": [choice], "model": "model"})
 
 
-def usage(*, prompt: int, cached: int, completion: int, prompt_ms: float, eval_ms: float) -> bytes:
+class Budget:
+    """Counts the tokens of thoughts, and says when there have been enough; ``limit`` None: there never are."""
+
+    def __init__(self, limit: int | None) -> None:
+        self._limit = limit
+        self._inside = self._first = self._latest = self._thoughts = 0
+        self._ended = False
+
+    @property
+    def told(self) -> int:
+        """Tokens from the first that became a thought to the last."""
+        return self._latest - self._first + 1 if self._latest else 0
+
+    def spent(self, writer: Writer) -> bool:
+        """True once: when the thoughts are to end here."""
+        if self._limit is None or self._ended or not writer.thinking or self._inside < self._limit:
+            self._inside += writer.thinking
+            return False
+        self._ended = True
+        return True
+
+    def count(self, writer: Writer, tokens: int) -> None:
+        """Take note of what token number ``tokens`` has become."""
+        if writer.thoughts > self._thoughts:
+            self._thoughts = writer.thoughts
+            self._first = self._first or tokens
+            self._latest = tokens
+
+
+def usage(
+    *, prompt: int, cached: int, completion: int, prompt_ms: float, eval_ms: float, reasoning: int = 0, stop: str = ""
+) -> bytes:
     """The last chunk."""
     return _encode(
         {
@@ -132,7 +177,9 @@ def usage(*, prompt: int, cached: int, completion: int, prompt_ms: float, eval_m
                 "completion_tokens": completion,
                 "total_tokens": prompt + completion,
                 "prompt_tokens_details": {"cached_tokens": cached},
+                "completion_tokens_details": {"reasoning_tokens": reasoning},
             },
+            "__verbose": {"stopping_word": stop},
             "timings": {
                 "cache_n": cached,
                 "prompt_n": prompt - cached,

@@ -13,10 +13,15 @@ from backends import threads
 from backends.base import Model, Section
 from backends.llama_cpp import gguf
 from backends.llama_cpp.body import Limits
+from backends.llama_cpp.embedding import EmbeddingModel
 from backends.llama_cpp.engine import Engine, Start
+from backends.llama_cpp.facts import Facts, find_facts
 from backends.llama_cpp.gguf import Head
+from backends.llama_cpp.honours import has_switch, honours_of
 from backends.llama_cpp.inprocess import InProcess, Runner
-from backends.llama_cpp.model import EmbeddingModel, Loaded, TextModel
+from backends.llama_cpp.loaded import Loaded
+from backends.llama_cpp.model import TextModel
+from backends.llama_cpp.ranking import RerankModel
 from backends.llama_cpp.supervisor import Worker
 from canonical.errors import BackendError, ModelNotFound, Unsupported
 from canonical.models import Capability, ModelDetails, ModelInfo
@@ -26,8 +31,8 @@ TINY = 20 * 1024 * 1024
 _OPERATIONS = 1.2e9
 """Parameters times prompt tokens that one thread gets through in some 40 ms (measured: 150M, Q8_0, one EPYC core)."""
 _BATCHES = (512, 256, 128, 64, 32, 16, 8)
-_SERVED = frozenset({Capability.CHAT, Capability.COMPLETE, Capability.EMBED})
-"""A model with none of these is neither listed nor opened: a reranker, for now."""
+_SERVED = frozenset({Capability.CHAT, Capability.COMPLETE, Capability.EMBED, Capability.RERANK})
+"""A model with none of these is neither listed nor opened."""
 _PART = re.compile(r"-\d{5}-of-\d{5}\Z")
 _GRAPH = 64 * 1024 * 1024
 """Working memory beside weights and cache, guessed upwards."""
@@ -111,10 +116,7 @@ class LlamaCppBackend:
         self._exposed = True
 
     async def models(self) -> list[ModelInfo]:
-        """Every configured model whose file is there, and every other GGUF file that is a model by itself.
-
-        What this gateway has no use for yet (a reranker) is left out.
-        """
+        """Every configured model whose file is there, and every other GGUF file that is a model by itself."""
         return await threads.call(self._catalog, name="gguf")
 
     async def details(self, name: str) -> ModelDetails:
@@ -146,23 +148,36 @@ class LlamaCppBackend:
         head, info, settings = await threads.call(lambda: self._found(name), name="gguf")
         able = info.capabilities
         if not able & _SERVED:
-            raise Unsupported(f"{name!r} is neither a text nor an embedding model", param="model")
-        embedding = Capability.EMBED in able
-        start = self._start(name, settings, head, embedding=embedding)
+            raise Unsupported(f"{name!r} is neither a text model nor one of vectors or rankings", param="model")
+        start = self._start(name, settings, head, able)
         runner = await self._runner(name, start)
         memory = info.size + head.cache_bytes(start.context * start.slots) + _GRAPH
         limits = Limits(
             context=start.context, fill=_fill(head), temperature=settings.temperature, engine=self._settings.engine
         )
-        kind: type[Loaded] = EmbeddingModel if embedding else TextModel
+        kind: type[Loaded] = EmbeddingModel if Capability.EMBED in able else TextModel
+        if Capability.RERANK in able:
+            kind = RerankModel
         model = kind(info, runner, slots=start.slots, limits=limits, memory=memory)
         if isinstance(model, TextModel):
             model.thinking = settings.thinking in {True, "on", "auto"}
             model.engine = self._settings.engine
+            model.switch = has_switch(head.template)
+            if Capability.CHAT in able:
+                model.facts = await self._facts(runner, able)
+            model.honours = honours_of(able, limits, model.facts, head.template)
         return model
 
     async def close(self) -> None:
         """Nothing stays open beside the models."""
+
+    async def _facts(self, runner: Runner, able: frozenset[Capability]) -> Facts:
+        """What the model's template does. Raises what the engine raises; the model is then closed."""
+        try:
+            return await find_facts(runner, tools=Capability.TOOLS in able, thinks=Capability.REASONING in able)
+        except BaseException:
+            await runner.close()
+            raise
 
     async def _runner(self, name: str, start: Start) -> Runner:
         engine, isolation = self._settings.engine, self._settings.isolation
@@ -175,7 +190,7 @@ class LlamaCppBackend:
             reason = str(error).replace(f"{self._folder}{os.sep}", "")  # no reply tells where files are
             raise BackendError(f"the model {name!r} could not be loaded: {reason}") from error
 
-    def _start(self, name: str, own: LlamaCppModelSettings, head: Head, *, embedding: bool) -> Start:
+    def _start(self, name: str, own: LlamaCppModelSettings, head: Head, able: frozenset[Capability]) -> Start:
         common = self._settings
         count = own.threads or common.threads or default_threads(head.size)
         context = self._context(own, head)
@@ -185,10 +200,13 @@ class LlamaCppBackend:
         batch = own.batch or common.batch or (512 if gpu else default_batch(head.parameters, count))
         one = common.engine == "llama-cpp-python"
         slots = 1 if one else own.slots or common.slots
+        ranking = Capability.RERANK in able
+        embedding = ranking or Capability.EMBED in able
         return Start(
             path=str(self._inside(own.file or f"{name}.gguf")),
             projector=str(self._inside(own.mmproj)) if own.mmproj and not one else "",
             embedding=embedding,
+            ranking=ranking,
             threads=count,
             context=context,
             slots=slots,

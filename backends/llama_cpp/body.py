@@ -60,8 +60,12 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     engine: str = "xllamacpp"
 
 
-def chat_body(request: Generate, limits: Limits, *, thinking: bool | None, vision: bool) -> bytes:
-    """The body of a chat. ``thinking`` goes to the template; None: the template has no such switch.
+def chat_body(
+    request: Generate, limits: Limits, *, thinking: bool | None, vision: bool, budget: int | None = None
+) -> bytes:
+    """The body of a chat. ``thinking`` goes to the template; None: the model does not think.
+
+    ``budget``: at most so many tokens of thoughts; None: as many as it likes.
 
     Raises:
         Unsupported: pictures or sounds that this model cannot take, or links to them.
@@ -83,9 +87,13 @@ def chat_body(request: Generate, limits: Limits, *, thinking: bool | None, visio
         kwargs = {"enable_thinking": thinking, **kwargs}
         if request.think in {"minimal", "low", "medium", "high", "max"}:
             kwargs.setdefault("reasoning_effort", request.think)
+        if budget is not None:
+            extras["thinking_budget_tokens"] = budget
+        if budget is not None or kwargs["enable_thinking"]:
+            extras["timings_per_token"] = True  # says how many of the tokens were thoughts: see ``notes``
     if kwargs:
         extras["chat_template_kwargs"] = kwargs
-    return _joined(write_chat(_settled(request, limits), "model"), extras)
+    return _joined(request, write_chat(_settled(request, limits), "model"), extras)
 
 
 def completion_body(request: Generate, prompt: Prompt, limits: Limits) -> bytes:
@@ -113,7 +121,7 @@ def completion_body(request: Generate, prompt: Prompt, limits: Limits) -> bytes:
         fields = msgspec.json.decode(body, type=dict[str, Raw])
         fields["prompt"] = Raw(_encode(pieces))
         body = _encode(fields)
-    return _joined(body, extras)
+    return _joined(request, body, extras)
 
 
 def _check_length(request: Generate, limits: Limits) -> None:
@@ -149,7 +157,7 @@ def _settled(request: Generate, limits: Limits) -> Generate:
         # A negative top_k means "all" to everybody; the engine takes 0 for that.
         top_k=None if given.top_k is None else max(given.top_k, 0),
     )
-    settled = structs.replace(request, stream=True, think=None, origin=Origin(), sampling=sampling)
+    settled = structs.replace(request, stream=True, think=None, think_budget=None, origin=Origin(), sampling=sampling)
     if request.tool_choice is not None and request.tool_choice.mode == "none":
         # A model that is shown tools calls them nevertheless, and the engine then leaves the call in the text.
         settled = structs.replace(settled, tools=(), tool_choice=None)
@@ -164,7 +172,9 @@ def _window(tokens: int, limits: Limits) -> int:
     return limits.context if tokens < 0 else min(tokens, limits.context)
 
 
-def _joined(body: bytes, extras: dict[str, Any]) -> bytes:
+def _joined(request: Generate, body: bytes, extras: dict[str, Any]) -> bytes:
+    if request.sampling.stop:
+        extras["verbose"] = True  # says which of them it was: see ``notes``
     # return_progress: a record per batch of the prompt, without which nothing could stop a long one.
     return body[:-1] + b"," + _encode({"return_progress": True, **extras})[1:]
 

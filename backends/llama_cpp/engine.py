@@ -26,6 +26,7 @@ class Start(Struct, frozen=True, kw_only=True):
     path: str
     projector: str = ""
     embedding: bool = False
+    ranking: bool = False
     threads: int = 1
     context: int = 4096
     """Tokens per slot."""
@@ -43,6 +44,9 @@ class Engine(Protocol):
 
     def embed(self, body: bytes) -> bytes:
         """Answer an OpenAI embeddings body."""
+
+    def rerank(self, body: bytes) -> bytes:
+        """Answer the body of ``/v1/rerank``."""
 
     def close(self) -> None:
         """Free the memory; nothing runs any more."""

@@ -31,7 +31,7 @@ class Ask(Struct, frozen=True, tag=True):
     """Answer this body."""
 
     id: int
-    kind: Kind | Literal["embed"]
+    kind: Kind | Literal["embed", "rerank"]
     body: bytes
 
 

@@ -18,6 +18,9 @@ class Runner(Protocol):
     async def embed(self, body: bytes) -> bytes:
         """The answer to an OpenAI embeddings body."""
 
+    async def rerank(self, body: bytes) -> bytes:
+        """The answer to the body of ``/v1/rerank``."""
+
     async def close(self) -> None:
         """Free the memory."""
 
@@ -40,6 +43,10 @@ class InProcess:
     async def embed(self, body: bytes) -> bytes:
         """See ``Runner``."""
         return await threads.call(lambda: self.engine.embed(body), name="llama-embed")
+
+    async def rerank(self, body: bytes) -> bytes:
+        """See ``Runner``."""
+        return await threads.call(lambda: self.engine.rerank(body), name="llama-rerank")
 
     async def close(self) -> None:
         """See ``Runner``."""

@@ -26,6 +26,7 @@ from backends.llama_cpp.sampling import BadSampling, Chain, Draw
 from backends.llama_cpp.templates import ChatTemplate, TemplateError
 from canonical.errors import InvalidRequest
 from canonical.limits import check_grammar
+from canonical.think import CLOSE, OPEN
 
 _silent = native.llama_log_callback(lambda _level, _text, _data: None)
 """Kept for the life of the process: llama.cpp calls it until the end."""
@@ -54,10 +55,16 @@ class _Body(Draw, kw_only=True):
     ignore_eos: bool = False
     logprobs: bool | int | None = None
     top_logprobs: int | None = None
+    thinking_budget_tokens: int | None = None
 
 
 class _Inputs(Struct):
     input: list[str | list[int]]
+
+
+class _Query(Struct):
+    query: str
+    documents: list[str]
 
 
 class _Refused(Exception):
@@ -71,6 +78,7 @@ class _Refused(Exception):
 
 _body = msgspec.json.Decoder(_Body)
 _inputs = msgspec.json.Decoder(_Inputs)
+_query = msgspec.json.Decoder(_Query)
 
 
 class LlamaCppPython:
@@ -97,6 +105,8 @@ class LlamaCppPython:
         context.n_seq_max = 1
         context.n_threads = context.n_threads_batch = start.threads
         context.embeddings = start.embedding
+        if start.ranking:
+            context.pooling_type = native.LLAMA_POOLING_TYPE_RANK
         context.no_perf = True
         if start.flash_attention is not None:
             context.flash_attn_type = int(start.flash_attention)
@@ -139,6 +149,25 @@ class LlamaCppPython:
             }
         )
 
+    def rerank(self, body: bytes) -> bytes:
+        """See ``Engine``."""
+        try:
+            asked = _query.decode(body)
+            rows = [self._pair(asked.query, document) for document in asked.documents]
+            scores = [self._pooled(row)[0] for row in rows]
+        except _Refused as refused:
+            return refused.chunk
+        except msgspec.MsgspecError as error:
+            return write_error(400, str(error))
+        count = sum(map(len, rows))
+        return msgspec.json.encode(
+            {
+                "model": "model",
+                "results": [{"index": index, "relevance_score": score} for index, score in enumerate(scores)],
+                "usage": {"prompt_tokens": count, "total_tokens": count},
+            }
+        )
+
     def close(self) -> None:
         """See ``Engine``."""
         native.llama_free(self._context)
@@ -150,8 +179,8 @@ class LlamaCppPython:
         if kind != "completion":
             text = self._rendered(body)
             tokens = self._tokens([text], special=not self._begins(text))
-            if "<think>" in self._source:
-                thinks = text.rstrip().endswith("<think>")
+            if OPEN in self._source:
+                thinks = text.rstrip().endswith(OPEN)
         else:
             prompt = [body.prompt] if isinstance(body.prompt, str) else body.prompt
             tokens = self._tokens(prompt, special=all(isinstance(piece, str) for piece in prompt))
@@ -166,8 +195,11 @@ class LlamaCppPython:
                 f"request ({len(tokens)} tokens) exceeds the available context size ({self._start.context} tokens)",
                 context=self._start.context,
             )
+        grammar = self._grammar(body, calls=calls)
+        if thinks and grammar:
+            thinks = False  # what the grammar makes is the answer, though the prompt has opened a thought
         writer = answer.Writer(kind, thinks=thinks, calls=calls, new_id=lambda: f"call_{secrets.token_hex(12)}")
-        chain = Chain(body, self._vocab, grammar=self._grammar(body, calls=calls))
+        chain = Chain(body, self._vocab, grammar=grammar)
         try:
             self._run(tokens, body, chain, writer, emit)
         finally:
@@ -185,6 +217,8 @@ class LlamaCppPython:
             at += len(batch)
         computed = time.monotonic()
         text, count, reason = answer.Text(body.stop), 0, "length"
+        budget = answer.Budget(body.thinking_budget_tokens)
+        ending: list[int] = []  # what ends the thoughts; the model does not choose it
         alternatives = self._alternatives(body)
         limit = self._start.context - len(tokens)
         if body.max_tokens is not None:
@@ -192,7 +226,9 @@ class LlamaCppPython:
         if emit(writer.begin()):
             return
         while True:
-            token = chain.sample(self._context)
+            if budget.spent(writer):
+                ending = self._tokens([CLOSE], special=False)
+            token = ending.pop(0) if ending else chain.sample(self._context)
             count += 1
             final = bool(native.llama_vocab_is_eog(self._vocab, token)) and not body.ignore_eos
             if not final:
@@ -201,6 +237,7 @@ class LlamaCppPython:
                 for chunk in writer.feed(text.feed(piece), logprobs):
                     if emit(chunk):
                         return
+                budget.count(writer, count)
             if final or text.stopped:
                 reason = "stop"
                 break
@@ -219,6 +256,8 @@ class LlamaCppPython:
                 completion=count,
                 prompt_ms=(computed - begun) * 1000,
                 eval_ms=(time.monotonic() - computed) * 1000,
+                reasoning=budget.told,
+                stop=text.stop,
             )
         )
 
@@ -245,7 +284,33 @@ class LlamaCppPython:
         if self._memory:
             native.llama_memory_clear(self._memory, True)
 
+    def _pair(self, query: str, document: str) -> list[int]:
+        """A query and a document as models that rank were taught to read them, by llama.cpp's own rules."""
+        vocab = self._vocab
+        form = native.llama_model_chat_template(self._model, b"rerank")
+        if form:
+            before, _, rest = form.decode(errors="replace").partition("{query}")
+            between, _, after = rest.partition("{document}")
+            return self._tokens([before + query + between + document + after], special=False)
+        begin = native.llama_vocab_bos(vocab) if native.llama_vocab_get_add_bos(vocab) else -1
+        separator = native.llama_vocab_sep(vocab)
+        end = native.llama_vocab_eos(vocab)
+        end = (separator if end < 0 else end) if native.llama_vocab_get_add_eos(vocab) else -1
+        if not native.llama_vocab_get_add_sep(vocab):
+            separator = -1
+        asked, told = (self._tokens([text], special=False, written=False) for text in (query, document))
+        return [token for token in (begin, *asked, end, separator, *told, end) if token >= 0]
+
     def _vector(self, tokens: list[int]) -> list[float]:
+        vector = self._pooled(tokens)
+        length = math.sqrt(sum(value * value for value in vector))
+        return [value / length for value in vector] if length else vector
+
+    def _pooled(self, tokens: list[int]) -> list[float]:
+        """What the model makes of a whole text: a vector, or the outputs of a rank head.
+
+        Of those only so many are there; llama.cpp's own wrapper reads behind their end.
+        """
         limit = self._start.context
         if len(tokens) > limit:
             raise _Refused(400, f"input ({len(tokens)} tokens) is too large to process. increase the context ({limit})")
@@ -255,9 +320,8 @@ class LlamaCppPython:
         pointer = native.llama_get_embeddings_seq(self._context, 0)
         if not pointer:
             raise _Refused(501, "this model gives no embedding of a whole text")
-        vector = pointer[: native.llama_model_n_embd(self._model)]
-        length = math.sqrt(sum(value * value for value in vector))
-        return [value / length for value in vector] if length else vector
+        size = native.llama_model_n_cls_out if self._start.ranking else native.llama_model_n_embd
+        return list(pointer[: size(self._model)])
 
     def _rendered(self, body: _Body) -> str:
         if self._template is None:
@@ -309,7 +373,10 @@ class LlamaCppPython:
             count = native.llama_token_to_piece(self._vocab, token, buffer, -count, 0, special)
         return buffer.raw[:count]
 
-    def _tokens(self, pieces: list[str] | list[int] | list[int | str], *, special: bool) -> list[int]:
+    def _tokens(
+        self, pieces: list[str] | list[int] | list[int | str], *, special: bool, written: bool = True
+    ) -> list[int]:
+        """``special``: begin as texts begin; ``written``: what is written like a special token is that token."""
         tokens: list[int] = []
         for index, piece in enumerate(pieces):
             if isinstance(piece, int):
@@ -319,7 +386,7 @@ class LlamaCppPython:
             room = len(data) + 8
             array = (native.llama_token * room)()
             first = special and index == 0
-            count = native.llama_tokenize(self._vocab, data, len(data), array, room, first, True)
+            count = native.llama_tokenize(self._vocab, data, len(data), array, room, first, written)
             if count < 0:
                 raise _Refused(400, "the text cannot be tokenized")
             tokens += array[:count]

@@ -163,8 +163,11 @@ class Worker:
 
     async def embed(self, body: bytes) -> bytes:
         """See ``Runner``."""
-        found = [chunk async for chunks in self._ask("embed", body) for chunk in chunks]
-        return b"".join(found)
+        return await self._whole("embed", body)
+
+    async def rerank(self, body: bytes) -> bytes:
+        """See ``Runner``."""
+        return await self._whole("rerank", body)
 
     async def close(self) -> None:
         """See ``Runner``."""
@@ -179,7 +182,11 @@ class Worker:
         if self._watchers:
             await asyncio.wait(self._watchers)
 
-    async def _ask(self, kind: Kind | Literal["embed"], body: bytes) -> AsyncGenerator[list[bytes], None]:
+    async def _whole(self, kind: Literal["embed", "rerank"], body: bytes) -> bytes:
+        found = [chunk async for chunks in self._ask(kind, body) for chunk in chunks]
+        return b"".join(found)
+
+    async def _ask(self, kind: Kind | Literal["embed", "rerank"], body: bytes) -> AsyncGenerator[list[bytes], None]:
         life = await self._alive()
         id, answer = next(self._ids), _Answer()
         life.answers[id] = answer

@@ -110,6 +110,8 @@ class _Desk:
 
         if ask.kind == "embed":
             emit(self._engine.embed(ask.body))
+        elif ask.kind == "rerank":
+            emit(self._engine.rerank(ask.body))
         else:
             self._engine.stream(ask.kind, ask.body, emit)
 

@@ -36,7 +36,7 @@ class XLlamaCpp:
             RuntimeError, ValueError: llama.cpp refuses the file or the figures.
         """
         self._server: xllamacpp.Server | None = xllamacpp.Server(_params(start))
-        self._settle(embedding=start.embedding)
+        self._settle(start)
 
     @property
     def address(self) -> str:
@@ -80,7 +80,14 @@ class XLlamaCpp:
         except (ValueError, RuntimeError, TypeError) as error:
             return write_error(400, str(error))
 
-    def _settle(self, *, embedding: bool) -> None:
+    def rerank(self, body: bytes) -> bytes:
+        """See ``Engine``."""
+        try:
+            return bytes(self._running.handle_rerank(body))
+        except (ValueError, RuntimeError, TypeError) as error:
+            return write_error(400, str(error))
+
+    def _settle(self, start: Start) -> None:
         """Wait until both of its loops run.
 
         Destroying a server whose threads have not entered their loops yet waits for them for ever: one close in a few
@@ -96,7 +103,9 @@ class XLlamaCpp:
             answers.append(chunk)
             return False
 
-        if embedding:
+        if start.ranking:
+            take(self.rerank(b'{"query":"a","documents":["a"]}'))
+        elif start.embedding:
             take(self.embed(b'{"input":"a"}'))
         else:
             self.stream("completion", b'{"prompt":"a","max_tokens":1,"stream":true}', take)
@@ -135,6 +144,8 @@ def _params(start: Start) -> xllamacpp.CommonParams:
     params.ctx_shift = False
     if start.embedding:
         params.embedding = True
+    if start.ranking:
+        params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_RANK
     params.hostnames, params.port = ["127.0.0.1"], 0
     params.api_keys = [secrets.token_hex(32)]
     params.n_threads_http = 1

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 
 from msgspec import Struct, structs
 
-from adapters.dialect import Ask, CountAsk, EmbedAsk, Encoder, LoadAsk, Stamp
+from adapters.dialect import Ask, CountAsk, EmbedAsk, Encoder, LoadAsk, RerankAsk, Stamp
 from canonical.errors import (
     BackendError,
     BackendUnavailable,
@@ -252,6 +252,16 @@ class Exchange:
 
         async def work() -> None:
             await self.json(ask.whole(await self.engine.embed(ask.request, strict=self.caller.strict, tell=self.learn)))
+
+        await self.while_connected(work())
+
+    async def rerank(self, ask: RerankAsk) -> None:
+        """Rank documents, and send the ranking whole."""
+        self.model = ask.request.model
+
+        async def work() -> None:
+            ranking = await self.engine.rerank(ask.request, strict=self.caller.strict, tell=self.learn)
+            await self.json(ask.whole(ranking, Stamp(self.id, time.time_ns)))
 
         await self.while_connected(work())
 

@@ -8,7 +8,7 @@ from gateway.web import responses
 from gateway.web.exchange import Exchange, Handler, Voice
 
 VOICE = Voice("openai", b"application/json", serve.error_status, serve.error_body)
-PREFIXES = ("/v1/", "/chat/", "/completions", "/embeddings", "/models", "/responses")
+PREFIXES = ("/v1/", "/v2/", "/chat/", "/completions", "/embeddings", "/models", "/rerank", "/responses")
 
 
 async def _chat(exchange: Exchange) -> None:
@@ -21,6 +21,10 @@ async def _completion(exchange: Exchange) -> None:
 
 async def _embeddings(exchange: Exchange) -> None:
     await exchange.embed(serve.read_embeddings(await exchange.body()))
+
+
+async def _rerank(exchange: Exchange) -> None:
+    await exchange.rerank(serve.read_rerank(await exchange.body()))
 
 
 async def _models(exchange: Exchange) -> None:
@@ -40,9 +44,12 @@ _PATHS: dict[str, dict[str, Handler]] = {
     "/chat/completions": {"POST": _chat},
     "/completions": {"POST": _completion},
     "/embeddings": {"POST": _embeddings},
+    "/rerank": {"POST": _rerank},
+    "/reranking": {"POST": _rerank},
     "/models": {"GET": _models, "HEAD": _models},
     "/models/{model:path}": {"GET": _model, "HEAD": _model, "DELETE": _not_here},
     **responses.PATHS,
 }
 
 ROUTES = {f"{base}{path}": methods for base in ("/v1", "") for path, methods in _PATHS.items()}
+ROUTES["/v2/rerank"] = {"POST": _rerank}  # Cohere's

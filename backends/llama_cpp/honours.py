@@ -1,0 +1,79 @@
+"""What one model of one engine makes of everything that can be said to it: the column of the table, made true for it."""
+
+from __future__ import annotations
+
+import re
+
+from backends.honours import TABLE
+from backends.llama_cpp.body import EXTRAS, Limits
+from backends.llama_cpp.facts import Facts
+from canonical.features import Feature
+from canonical.models import Capability
+from canonical.report import DROPPED, HONOURED, REFUSED, Honours, Verdict, approximated
+
+_SWITCH = re.compile(r"\b(?:enable_)?thinking\b")
+_LEVELS = "reasoning_effort"
+
+_USER = approximated("becomes part of the user's turn, as the model has no other place for it")
+_MEASURE = approximated("the model knows no levels: it thinks to its own measure")
+_CUT = approximated("the model always thinks: its thoughts are cut off before they begin")
+_SINCE = approximated("those since the user's last message; earlier ones are not shown to the model")
+_FORCED = approximated("held where the call is forced; else up to the model")
+
+_WISHES = (Feature.THINK_ON, Feature.THINK_MINIMAL, Feature.THINK_LEVEL, Feature.THINK_BUDGET)
+_TOOLS = (
+    Feature.TOOLS,
+    Feature.TOOL_STRICT,
+    Feature.TOOL_REQUIRED,
+    Feature.TOOL_NAMED,
+    Feature.PARALLEL_TOOLS,
+)
+_PYTHON_LACKS = frozenset({"cache_prompt"})
+"""Extra fields that the second engine does not look at: it always keeps what it has computed."""
+
+
+def has_switch(template: str) -> bool:
+    """Whether a template can be told to leave thoughts out."""
+    return _SWITCH.search(template) is not None
+
+
+def has_levels(template: str) -> bool:
+    """Whether a template tells its model how much to think."""
+    return _LEVELS in template
+
+
+def honours_of(able: frozenset[Capability], limits: Limits, facts: Facts, template: str) -> Honours:
+    """What becomes of each thing that can be said to a model of these abilities, on the engine of ``limits``."""
+    verdicts: dict[Feature, Verdict] = dict(TABLE["llama_cpp"])
+    python = limits.engine != "xllamacpp"
+    if Capability.REASONING in able:
+        if not has_switch(template):
+            verdicts[Feature.THINK_OFF] = _CUT
+        if not has_levels(template):
+            verdicts[Feature.THINK_LEVEL] = verdicts[Feature.THINK_MINIMAL] = _MEASURE
+        else:
+            verdicts[Feature.THINK_LEVEL] = verdicts[Feature.THINK_MINIMAL] = HONOURED
+        verdicts[Feature.THOUGHTS] = HONOURED if facts.thoughts else _SINCE if facts.thoughts_since else DROPPED
+    else:
+        verdicts.update(dict.fromkeys((*_WISHES, Feature.THOUGHTS), DROPPED))
+    if not facts.system:
+        verdicts[Feature.SYSTEM] = _USER
+    if not facts.system_later:
+        verdicts[Feature.SYSTEM_LATER] = _USER
+    verdicts[Feature.MESSAGE_NAME] = HONOURED if facts.names else DROPPED
+    if Capability.TOOLS not in able:
+        verdicts.update(dict.fromkeys(_TOOLS, REFUSED))
+    elif python:
+        verdicts[Feature.TOOL_STRICT] = _FORCED
+    if Capability.VISION in able:
+        verdicts[Feature.PROMPT_TOKENS] = verdicts[Feature.SUFFIX] = REFUSED
+    else:
+        verdicts[Feature.IMAGE] = REFUSED
+        if limits.fill is None:
+            verdicts[Feature.SUFFIX] = REFUSED
+    names = EXTRAS - _PYTHON_LACKS if python else EXTRAS
+    return Honours(
+        verdicts,
+        extras={"openai": names, "ollama": frozenset(f"options.{name}" for name in names)},
+        context=limits.context,
+    )
