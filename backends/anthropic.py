@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncGenerator, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Annotated
 
@@ -15,12 +15,14 @@ from backends.honours import TABLE
 from backends.remote import Exchange, Handle, RemoteBackend, RemoteSettings, Upstream
 from backends.transport import Head
 from canonical.events import Event
+from canonical.features import Feature
 from canonical.models import ModelInfo
-from canonical.report import Honours
+from canonical.report import HONOURED, Honours, approximated
 from canonical.requests import Generate
 
 STREAMS = frozenset({"text/event-stream"})
-HONOURS = Honours(TABLE["anthropic"], dialect="anthropic")
+_BUDGET = approximated("a budget of tokens stands for it")
+_SIGNED = approximated("only thoughts that their vendor signed go along")
 VERSION = "2023-06-01"
 """``anthropic-version``: the one that every server of this dialect knows."""
 
@@ -62,7 +64,7 @@ class AnthropicModel(Handle):
     def __init__(
         self, upstream: Upstream, info: ModelInfo, settings: AnthropicSettings, *, messages: Head, count: Head
     ) -> None:
-        super().__init__(info, HONOURS)
+        super().__init__(info, honours_of(settings))
         self._upstream = upstream
         self._settings = settings
         self._messages = messages
@@ -87,6 +89,18 @@ class AnthropicModel(Handle):
         settings = self._settings
         body = call.write_count(request, self.info.id, style=settings.thinking, unsigned=settings.unsigned_thoughts)
         return call.read_count(await self._upstream.control(self._count, body))
+
+
+@cache
+def honours_of(settings: AnthropicSettings) -> Honours:
+    """What a server makes of requests that are written with these settings."""
+    verdicts = dict(TABLE["anthropic"])
+    if settings.thinking == "enabled":
+        verdicts.update(dict.fromkeys((Feature.THINK_ON, Feature.THINK_MINIMAL, Feature.THINK_LEVEL), _BUDGET))
+        verdicts[Feature.THINK_BUDGET] = HONOURED
+    if not settings.unsigned_thoughts:
+        verdicts[Feature.THOUGHTS] = _SIGNED
+    return Honours(verdicts, dialect="anthropic")
 
 
 def base_path(path: str) -> str:

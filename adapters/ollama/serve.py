@@ -36,8 +36,8 @@ from adapters.ollama.values import arguments_object, read_format, read_options, 
 from adapters.ollama.vocabulary import CHAT, EMBED, EMBEDDINGS, GENERATE
 from adapters.reading import Reading
 from canonical.errors import InvalidRequest, ModelNotFound, Unsupported
-from canonical.media import image_from_base64
-from canonical.messages import Image, Message, Part, Reasoning, Role, Text, ToolCall, ToolResult
+from canonical.media import audio_from_base64, image_from_base64
+from canonical.messages import Audio, Image, Message, Part, Reasoning, Role, Text, ToolCall, ToolResult
 from canonical.requests import Embed, Generate, Load, Origin, Prompt, Tool
 
 __all__ = [
@@ -64,6 +64,8 @@ _ROLES: dict[str, Role] = {
     "tool": "tool",
     "developer": "system",  # templates skip the role that they do not know, and with it all instructions
 }
+_SOUNDS = ("UklGR", "SUQz", "//")
+"""How the base64 of WAV and MP3 begins."""
 _PLAIN = frozenset(_ROLES) - {"developer"}
 _chat = Reading(wire.ChatRequest)
 _generate = Reading(wire.GenerateRequest)
@@ -277,8 +279,18 @@ def _tool_result(turn: wire.Message, position: int, open_calls: list[ToolCall]) 
     return ToolResult(call.id, turn.tool_name or call.name, text)
 
 
-def _images(images: list[str] | None) -> tuple[Image, ...]:
-    return tuple(Image(image_from_base64(image, param="images")) for image in images or ())
+def _images(images: list[str] | None) -> tuple[Image | Audio, ...]:
+    return tuple(_medium(text) for text in images or ())
+
+
+def _medium(text: str) -> Image | Audio:
+    """A picture; or a sound, which has no other place here."""
+    try:
+        return Image(image_from_base64(text, param="images"))
+    except InvalidRequest:
+        if not text.startswith(_SOUNDS):
+            raise
+        return Audio(audio_from_base64(text, param="images"))
 
 
 def _tool(tool: wire.Tool) -> Tool:
