@@ -15,10 +15,14 @@ import msgspec
 from adapters.ollama import call
 from backends.honours import TABLE
 from backends.openai import new_id
+from backends.reading import Reads, reading
 from backends.remote import Exchange, Handle, RemoteBackend, RemoteSettings, Upstream
 from backends.transport import Head
 from canonical.events import Event
+from canonical.forced import force
 from canonical.models import ModelDetails, ModelInfo
+from canonical.prompted_calls import CallReader, FirstCall
+from canonical.prompted_tools import callable_names, shown
 from canonical.report import Honours
 from canonical.requests import Embed, Embeddings, Generate
 
@@ -77,7 +81,9 @@ class OllamaModel(Handle):
     def generate(self, request: Generate) -> AsyncGenerator[Sequence[Event], None]:
         """Go on with the conversation, or with the prompt as it stands."""
         name = self.info.id
+        reader: Reads | None = None
         if request.prompt is None:
+            request, reader = _asked(request)
             body = call.write_chat(request, name)
             whole = partial(call.read_chat, new_id=new_id)
             exchange = Exchange(self._chat, body, partial(call.ChatReader, new_id), whole, STREAMS)
@@ -85,12 +91,26 @@ class OllamaModel(Handle):
             body = call.write_generate(request, name)
             whole = partial(call.read_generate, new_id=new_id)
             exchange = Exchange(self._generate, body, partial(call.GenerateReader, new_id), whole, STREAMS)
-        return self._upstream.generate(exchange, stream=request.stream)
+        stream = self._upstream.generate(exchange, stream=request.stream)
+        return stream if reader is None else reading(stream, reader)
 
     async def embed(self, request: Embed) -> Embeddings:
         """One vector per input."""
         body = call.write_embed(request, self.info.id)
         return call.read_embed(await self._upstream.ask(self._embed, body))
+
+
+def _asked(request: Generate) -> tuple[Generate, Reads | None]:
+    """The request without what Ollama has no word for, and what reads its answer then.
+
+    A forced call is held by ``format``. The tools are told in the prompt then: beside them Ollama looks for calls in what
+    the format makes, in its own way for each template, or refuses both together.
+    """
+    single = request.parallel_tool_calls is False
+    forced = force(request)
+    if forced is not None:
+        return shown(request, forced), CallReader(callable_names(request), new_id, single=single, forced=True)
+    return request, FirstCall() if single and request.tools else None
 
 
 def base_path(path: str) -> str:

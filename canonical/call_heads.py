@@ -176,11 +176,13 @@ def _begins(text: str, at: int, mark: str) -> bool:
 class _Function(Struct):
     name: str
     arguments: Raw | UnsetType = UNSET
-    parameters: Raw | UnsetType = UNSET
+    """Not ``parameters`` here: with them it is the tool's definition, which models repeat."""
 
 
 class _Written(Struct):
     name: str | UnsetType = UNSET
+    description: Raw | UnsetType = UNSET
+    """A definition has one, a call has none."""
     arguments: Raw | UnsetType = UNSET
     parameters: Raw | UnsetType = UNSET
     function: _Function | str | UnsetType = UNSET
@@ -211,10 +213,11 @@ def _calls(written: _Written, names: Collection[str], *, loose: bool) -> list[tu
     name, given = written.name, written.arguments if written.arguments is not UNSET else written.parameters
     function = written.function
     if isinstance(function, _Function):
-        name, given = function.name, function.arguments if function.arguments is not UNSET else function.parameters
+        name, given = function.name, function.arguments
+        loose = False
     elif isinstance(function, str) and name is UNSET:
         name = function
-    if name is UNSET or name not in names or (given is UNSET and not loose):
+    if written.description is not UNSET or name is UNSET or name not in names or (given is UNSET and not loose):
         raise NoCall
     return [(name, _arguments(given))]
 

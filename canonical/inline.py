@@ -56,26 +56,42 @@ class InlineThoughts:
             self._kept.append(event.text)
             self._whole += event.logprobs
         self._logprobs += event.logprobs
-        self._tell(self._splitter.feed(event.text), told)
+        thought = not self._splitter.fresh
+        self._tell(self._splitter.feed(event.text), told, thought=thought)
+        if not self._splitter.fresh:
+            self._logprobs.clear()
         if not self._splitter.thinking:
             self._kept = None
 
-    def _tell(self, pieces: Sequence[TextDelta | ReasoningDelta], told: list[Event]) -> None:
+    def _tell(self, pieces: Sequence[TextDelta | ReasoningDelta], told: list[Event], *, thought: bool) -> None:
+        """``thought``: what is held of probabilities may be of a thought or of its tags."""
         for piece in pieces:
             if isinstance(piece, TextDelta):
-                told.append(TextDelta(piece.text, tuple(self._logprobs)))
-            elif not self._hidden:
-                told.append(piece)
-            self._logprobs.clear()  # those of a thought are of no text
+                logprobs = _last(self._logprobs, len(piece.text)) if thought else self._logprobs
+                told.append(TextDelta(piece.text, tuple(logprobs)))
+            else:
+                thought = True
+                if not self._hidden:
+                    told.append(piece)
 
     def _end(self, end: Finished, told: list[Event]) -> None:
         rest = self._splitter.finish()
+        thought = not self._splitter.fresh
         if self._kept is not None and self._splitter.thinking and end.reason == "stop":
             text = "".join(self._kept)
             rest = [TextDelta(text)] if text else []
-            self._logprobs = self._whole
-        self._tell(rest, told)
+            self._logprobs, thought = self._whole, False
+        self._tell(rest, told, thought=thought)
         told.append(end)
+
+
+def _last(tokens: Sequence[TokenLogprob], length: int) -> Sequence[TokenLogprob]:
+    """Those that make up the last ``length`` characters."""
+    start = len(tokens)
+    while start and length > 0:
+        start -= 1
+        length -= len(tokens[start].token)
+    return tokens[start:]
 
 
 def reinlined(request: Generate, tags: tuple[str, str]) -> Generate:

@@ -81,7 +81,7 @@ class CallReader:
 
     def _pass(self, event: ToolCallDelta, told: list[Event]) -> None:
         if event.index not in self._native:
-            self._native[event.index] = self._calls if self._one_more() else -1
+            self._native[event.index] = self._calls - 1 if self._one_more() else -1
         index = self._native[event.index]
         if index >= 0:
             told.append(structs.replace(event, index=index))

@@ -35,10 +35,12 @@ _ABOUT = (
     "What a function answers comes to you between <tool_response> tags. {when}"
 )
 _FORM = (
-    "You must call a function now. Each line between the <tools> tags describes one, its parameters as a JSON Schema:\n"
+    "You can call functions. Each line between the <tools> tags describes one, its parameters as a JSON Schema:\n"
     "<tools>\n{tools}\n</tools>\n"
-    'Reply with nothing but a JSON object of its name and its arguments: {{"name": NAME, "arguments": ARGS}}'
+    'Call one of them. To use a tool, reply {{"name": NAME, "arguments": ARGS}}\n'
+    "with its name and a JSON object of its arguments."
 )
+"""For an answer that is held to the form of a call. The wordings are those that the demo model understands, too."""
 
 
 class Prompted(Struct, frozen=True):
@@ -65,7 +67,7 @@ def prompted(request: Generate, *, holds: bool, stops: bool) -> Prompted:
         InvalidRequest: a tool is named that is not there.
         Unsupported: a form of the answer is asked for beside tools, which can only be one of both.
     """
-    names = _names(request)
+    names = callable_names(request)
     plain = structs.replace(
         request,
         messages=_as_text(request.messages),
@@ -83,7 +85,7 @@ def prompted(request: Generate, *, holds: bool, stops: bool) -> Prompted:
         )
     forced = force(request) if holds else None
     if forced is not None:
-        return Prompted(structs.replace(told(plain, request), output=forced.output), names, held=True)
+        return Prompted(told(structs.replace(plain, output=forced.output), request), names, held=True)
     added: tuple[str, ...] = ()
     given = request.sampling.stop
     if stops and len(given) < STOPS:
@@ -115,7 +117,8 @@ def told(plain: Generate, request: Generate) -> Generate:
     return structs.replace(plain, messages=told_first(plain.messages, text))
 
 
-def _names(request: Generate) -> frozenset[str]:
+def callable_names(request: Generate) -> frozenset[str]:
+    """The tools that may be called. Raises InvalidRequest when one is wanted that is not there."""
     choice = request.tool_choice
     mode = "auto" if choice is None else choice.mode
     if mode == "none":

@@ -32,6 +32,11 @@ class ThinkSplitter:
         self._rest = ""
 
     @property
+    def fresh(self) -> bool:
+        """Whether nothing is known yet."""
+        return self._state == "start"
+
+    @property
     def settled(self) -> bool:
         """Whether all that comes now is text."""
         return self._state == "text"

@@ -276,7 +276,11 @@ class CallSplitter:
         if self._called:
             text = text.lstrip()
         if text:
-            found.append(text)
+            last = found[-1] if found else None
+            if isinstance(last, str):
+                found[-1] = last + text
+            else:
+                found.append(text)
             self._called = False
             self._line = self._line and text.isspace()
 

@@ -83,8 +83,9 @@ class ModelEntry(Struct, frozen=True, kw_only=True):
     """Between a client and a backend of one dialect, pass the bytes on as they are."""
     shims: tuple[Literal["system", "tools"], ...] = ()
     """What the gateway may do in the prompt for a model that has no word for it; the report tells each time."""
-    inline_thinking: bool = False
-    """The model writes its thoughts into the text, between ``<think>`` tags: tell them apart."""
+    inline_thinking: bool | Literal["opened"] | tuple[str, str] = False
+    """The model writes its thoughts into the text, between ``<think>`` tags: tell them apart. ``opened``: its prompt has
+    opened the first already. Two texts: these are its tags, an empty first one is opened already."""
     settings: dict[str, Any] = field(default_factory=dict)
 
 
@@ -269,6 +270,8 @@ def _model(index: int, entry: dict[str, Any], backends: dict[str, Backend]) -> M
         raise ConfigError(f"unknown backend {model.backend!r} - at `{place}.backend`")
     if model.keep_alive is not None:
         _check_duration(model.keep_alive, f"{place}.keep_alive")
+    if isinstance(model.inline_thinking, tuple) and not model.inline_thinking[1].strip():
+        raise ConfigError(f"a thought needs a tag that ends it - at `{place}.inline_thinking`")
     rest = {key: value for key, value in entry.items() if key not in own}
     backend = backends[model.backend]
     settings_class = getattr(backend, "ModelSettings", None)

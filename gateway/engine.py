@@ -21,6 +21,7 @@ from gateway.catalog import Catalog
 from gateway.config import ModelEntry, Settled
 from gateway.pool import Lease, Pool
 from gateway.router import Route, check_needs, resolve
+from gateway.shims import Shimmed, gains, shimmed, with_shims
 
 _EMBED = frozenset({Capability.EMBED})
 _RERANK = frozenset({Capability.RERANK})
@@ -71,9 +72,10 @@ class Engine:
             try:
                 lease = await self._lease(candidate, request.keep_alive)
                 leased = first = self._clock()
-                self._judge(request, candidate, lease.model, strict=strict, tell=tell)
+                shim = shimmed(request, candidate.entry, lease.model)
+                self._judge(shim or request, candidate, lease.model, strict=strict, tell=tell)
                 check = Check()
-                stream = _generator(candidate, lease.model, request, required)
+                stream = _generator(candidate, lease.model, request, required, shim)
                 try:
                     async for batch in stream:
                         if not batch:
@@ -145,10 +147,11 @@ class Engine:
         lease = await self._lease(route, request.keep_alive)
         try:
             name = request.model or route.id
-            check_needs(name, required, lease.model.info)
+            check_needs(name, required - gains(route.entry), lease.model.info)
             if not isinstance(lease.model, Counts):
                 raise NotImplementedHere(f'the backend of "{name}" cannot count tokens')
-            return await lease.model.count(request)
+            shim = shimmed(request, route.entry, lease.model)
+            return await lease.model.count(request if shim is None else shim.request)
         finally:
             lease.release()
 
@@ -176,7 +179,8 @@ class Engine:
         """More on one model. Raises ModelNotFound."""
         route = await self._route(name, frozenset())
         details = await self._backends[route.backend].details(route.name)
-        return structs.replace(details, info=structs.replace(details.info, id=route.id, backend=route.backend))
+        info = structs.replace(with_shims(details.info, route.entry), id=route.id, backend=route.backend)
+        return structs.replace(details, info=info)
 
     def loaded(self) -> list[LoadedModel]:
         """The models that hold memory of this machine now."""
@@ -224,9 +228,12 @@ class Engine:
             (route.backend, route.name), lambda: backend.open(route.name), keep_alive=own, override=keep_alive
         )
 
-    def _judge(self, request: Generate | Embed | Rerank, route: Route, model: Model, *, strict: bool, tell: Tell) -> None:
+    def _judge(
+        self, asked: Generate | Embed | Rerank | Shimmed, route: Route, model: Model, *, strict: bool, tell: Tell
+    ) -> None:
         """Raises Unsupported when something would be dropped that may not be."""
-        told = report(request, model.honours)
+        request, honours = (asked.judged, asked.honours) if isinstance(asked, Shimmed) else (asked, model.honours)
+        told = report(request, honours)
         if told.dropped and (strict or (route.entry is not None and route.entry.strict)):
             field = told.dropped[0]
             name = request.model or route.id
@@ -254,14 +261,14 @@ class Engine:
 
 
 def _generator(
-    route: Route, model: Model, request: Generate, required: frozenset[Capability]
+    route: Route, model: Model, request: Generate, required: frozenset[Capability], shim: Shimmed | None
 ) -> AsyncGenerator[Sequence[Event], None]:
     name = request.model or route.id
-    check_needs(name, required, model.info)
+    check_needs(name, required - gains(route.entry), model.info)
     if not _generates(model):
         verb = "chat" if request.prompt is None else "generate"
         raise Unsupported(f'"{name}" does not support {verb}', param="model")
-    return model.generate(request)
+    return model.generate(request) if shim is None else shim.read(model.generate(shim.request))
 
 
 def _generates(model: Model) -> TypeGuard[Generates]:

@@ -13,6 +13,7 @@ from msgspec import Struct, structs
 from canonical.errors import ModelNotFound, NoModelLoaded, Unsupported
 from canonical.models import Capability, ModelInfo
 from gateway.config import Defaults, ModelEntry
+from gateway.shims import with_shims
 
 
 class Route(Struct, frozen=True):
@@ -51,6 +52,8 @@ def directory(
     for entry in models:
         name = entry.name or entry.id
         info = known[entry.backend].find(name) if entry.backend in known else None
+        if info is not None:
+            info = with_shims(info, entry)
         by_id[entry.id] = Route(entry.id, entry.backend, name, entry, info)
         rows.append(structs.replace(info or ModelInfo(id=entry.id), id=entry.id, backend=entry.backend))
         listed.add((entry.backend, info.id if info is not None else name))
