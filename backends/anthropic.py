@@ -42,6 +42,9 @@ class AnthropicBackend(RemoteBackend):
     """The models of one server."""
 
     Settings = AnthropicSettings
+    dialect = "anthropic"
+    relayed = ("/messages",)
+    streams = STREAMS
 
     def __init__(self, name: str, settings: AnthropicSettings, base: Path = Path()) -> None:
         """``base`` is the folder from which relative paths in settings count. Raises ValueError."""

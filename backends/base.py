@@ -6,7 +6,7 @@ is which of these protocols it has; nobody writes ``raise NotImplementedError``.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from typing import Protocol, runtime_checkable
 
 from msgspec import Struct
@@ -92,6 +92,21 @@ class Backend(Protocol):
 
     async def close(self) -> None:
         """Let go of connections and workers; models are closed before."""
+
+
+@runtime_checkable
+class Relays(Protocol):
+    """A backend that speaks a client's dialect, so that the bytes of both can pass as they are."""
+
+    dialect: str
+    relayed: Collection[str]
+    """The paths of that dialect that it answers itself."""
+
+    def relay(self, path: str, body: bytes, *, stream: bool) -> AsyncGenerator[tuple[str, bytes], None]:
+        """Yield the content type of the answer and a piece of its bytes, at least once.
+
+        A stream's pieces end where its frames do; any other answer is one piece. Raises as ``generate`` does.
+        """
 
 
 @runtime_checkable

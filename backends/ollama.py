@@ -46,6 +46,9 @@ class OllamaBackend(RemoteBackend):
     """The models of one server."""
 
     Settings = OllamaSettings
+    dialect = "ollama"
+    relayed = ("/api/chat", "/api/generate", "/api/embed", "/api/embeddings")
+    streams = STREAMS
 
     def __init__(self, name: str, settings: OllamaSettings, base: Path = Path()) -> None:
         """``base`` is the folder from which relative paths in settings count. Raises ValueError."""

@@ -32,6 +32,9 @@ class OpenAIBackend(RemoteBackend):
     """The models of one server."""
 
     Settings = OpenAISettings
+    dialect = "openai"
+    relayed = ("/chat/completions", "/completions", "/embeddings")
+    streams = STREAMS
 
     def __init__(self, name: str, settings: OpenAISettings, base: Path = Path()) -> None:
         """``base`` is the folder from which relative paths in settings count. Raises ValueError."""

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import re
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from msgspec import Meta, Struct, structs
 
 from adapters.dialect import Reader
+from adapters.relaying import Frames
 from adapters.upstream import retry_seconds
 from backends.base import Section
 from backends.transport import Address, Client, Head, Limits, Response
@@ -179,6 +180,29 @@ class Upstream:
             finally:
                 response.close()
 
+    async def relay(
+        self, head: Head, body: bytes, *, streams: frozenset[str]
+    ) -> AsyncGenerator[tuple[str, bytes], None]:
+        """The answer as it comes: its content type and its bytes, unread. Without ``streams`` it is one piece."""
+        with self._worded():
+            response = await self._data.send(head, body)
+            try:
+                await self._check(response)
+                media_type = _media_type(response)
+                told = self._told(response.headers.get(b"content-type", b"application/json")).decode("ascii", "ignore")
+                if media_type in streams:
+                    frames = Frames(media_type)
+                    while data := await response.read():
+                        if whole := frames.feed(data):
+                            yield told, self._told(whole)
+                    yield told, self._told(frames.finish())
+                elif _is_json(media_type):
+                    yield told, self._told(await response.body())
+                else:
+                    raise BackendError(f"backend {self.name!r} answered with {media_type[:80]!r}, which is no answer")
+            finally:
+                response.close()
+
     async def close(self) -> None:
         """Close all connections."""
         await self._data.close()
@@ -262,7 +286,13 @@ class Catalog:
 
 
 class RemoteBackend:
-    """What the backends behind HTTP do alike: list models, remember the list, close."""
+    """What the backends behind HTTP do alike: list models, remember the list, relay bytes, close."""
+
+    dialect = ""
+    relayed: Collection[str] = ()
+    """Paths whose bytes may pass between it and a client of its dialect."""
+    streams: frozenset[str] = frozenset()
+    """Media types of a streamed answer."""
 
     def __init__(
         self, upstream: Upstream, fixed: Iterable[str], *, listing: str, read_list: Callable[[bytes], list[ModelInfo]]
@@ -273,6 +303,7 @@ class RemoteBackend:
         self._catalog = Catalog(upstream.name, fixed)
         self._list = upstream.head("GET", listing)
         self._read_list = read_list
+        self._relayed = {path: upstream.head("POST", path) for path in self.relayed}
 
     async def models(self) -> list[ModelInfo]:
         """The configured catalog, or the server's. Raises BackendError."""
@@ -286,6 +317,10 @@ class RemoteBackend:
             if info.id == name:
                 return ModelDetails(info=info)
         raise ModelNotFound(f"model '{name}' not found", param="model")
+
+    def relay(self, path: str, body: bytes, *, stream: bool) -> AsyncGenerator[tuple[str, bytes], None]:
+        """The server's own bytes, each piece with their content type."""
+        return self._upstream.relay(self._relayed[path], body, streams=self.streams if stream else frozenset())
 
     async def close(self) -> None:
         """Close all connections."""
