@@ -16,6 +16,7 @@ from adapters.anthropic import serve as anthropic
 from adapters.dialect import Ask, LoadAsk, Stamp
 from adapters.ollama import serve as ollama
 from adapters.openai import serve as openai
+from adapters.responses import serve as responses
 from canonical.events import Event, ReasoningDelta, ToolCallDelta, fold
 
 STORIES = Path(__file__).parent / "stories"
@@ -68,10 +69,22 @@ def whole(read: Read, body: bytes) -> Tell:
     return tell
 
 
+def respond(body: bytes, *, whole: bool) -> Tell:
+    """How ``/v1/responses`` answers the request ``body``: every event of its stream, or the object."""
+
+    def tell(events: Sequence[Event]) -> bytes:
+        answer = responses.read_create(body).answer(STAMP, store=True)
+        frames = b"".join([*(answer.feed(event) for event in events), answer.finish()])
+        return answer.body() + b"\n" if whole else frames
+
+    return tell
+
+
 _TURN = b'"messages":[{"role":"user","content":"Hello"}]'
 _USAGE = b'"stream":true,"stream_options":{"include_usage":true}'
 _LOGPROBS = b',"logprobs":true,"top_logprobs":2'
 
+_ASKED = b'{"model":"pip","input":"Hello","include":["message.output_text.logprobs"],"top_logprobs":2'
 _LIMIT = b'{"model":"pip","max_tokens":100,'
 
 DIALECTS: dict[str, Tell] = {
@@ -79,6 +92,8 @@ DIALECTS: dict[str, Tell] = {
     "anthropic.json": whole(anthropic.read_messages, _LIMIT + _TURN + b"}"),
     "openai.sse": streamed(openai.read_chat, b'{"model":"pip",' + _TURN + b"," + _USAGE + b"}"),
     "openai.json": whole(openai.read_chat, b'{"model":"pip",' + _TURN + b"}"),
+    "responses.sse": respond(_ASKED + b',"stream":true}', whole=False),
+    "responses.json": respond(_ASKED + b"}", whole=True),
     "completion.sse": streamed(openai.read_completion, b'{"model":"pip","prompt":"Hello",' + _USAGE + b"}"),
     "completion.json": whole(openai.read_completion, b'{"model":"pip","prompt":"Hello"}'),
     "ollama.ndjson": streamed(ollama.read_chat, b'{"model":"pip",' + _TURN + _LOGPROBS + b"}"),

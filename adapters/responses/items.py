@@ -8,7 +8,7 @@ behind the message that makes the call.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -16,6 +16,7 @@ from msgspec import Raw
 
 from adapters.openai.fields import invalid
 from adapters.openai.messages import arguments_text
+from adapters.reading import Reading
 from adapters.responses import wire
 from adapters.responses.seal import text_arguments, unseal
 from canonical.errors import InvalidRequest, NotFound, Unsupported
@@ -23,6 +24,7 @@ from canonical.media import audio_from_base64, image_from_base64
 from canonical.messages import Audio, Image, Message, Part, Reasoning, Role, Text, ToolCall, ToolResult
 
 T = TypeVar("T")
+S = TypeVar("S", bound=msgspec.Struct)
 
 _ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 _TEXTS = frozenset({"input_text", "output_text", "text", "summary_text", "reasoning_text"})
@@ -37,11 +39,11 @@ _PREFIXES = {
     "custom_tool_call_output": "ctco",
 }
 
-_kind = msgspec.json.Decoder(wire.Kind, strict=False)
-_message = msgspec.json.Decoder(wire.Message)
-_call = msgspec.json.Decoder(wire.Call)
-_output = msgspec.json.Decoder(wire.CallOutput)
-_thoughts = msgspec.json.Decoder(wire.Thoughts)
+_kind = msgspec.json.Decoder(wire.Kind)
+_message = Reading(wire.Message)
+_call = Reading(wire.Call)
+_output = Reading(wire.CallOutput)
+_thoughts = Reading(wire.Thoughts)
 _object = msgspec.json.Decoder(dict[str, Any])
 _encode = msgspec.json.Encoder().encode
 
@@ -70,7 +72,7 @@ def item_ids(items: Iterable[Raw]) -> list[str]:
 
 def referred(items: Iterable[Raw]) -> list[str]:
     """The ids of items that stand elsewhere, and here only by reference."""
-    found = (_read(_kind, item, "input") for item in items)
+    found = (_read(_kind.decode, item, f"input[{number}]") for number, item in enumerate(items))
     return [kind.id or "" for kind in found if kind.type == "item_reference"]
 
 
@@ -102,15 +104,19 @@ def resolved(items: Sequence[Raw], found: Mapping[str, Raw]) -> list[Raw]:
 
 
 class Conversation:
-    """Items, one after another, on their way to messages. ``lost`` gathers the paths of what has no canonical form."""
+    """Items, one after another, on their way to messages.
+
+    ``lost`` gathers the paths of what has no canonical form; ``plain`` says that the items had no unknown fields.
+    """
 
     def __init__(self) -> None:
         self.lost: list[str] = []
+        self.plain = True
         self._messages: list[Message] = []
         self._turn: list[Part] = []
         """What the model has said, thought and called since anybody else spoke."""
         self._thoughts: list[str] = []
-        """Where its thoughts stand."""
+        """The paths of its thoughts."""
         self._names: dict[str, str] = {}
 
     def say(self, role: Role, text: str) -> None:
@@ -126,23 +132,28 @@ class Conversation:
         """
         for number, raw in enumerate(items):
             place = f"{where}[{number}]"
-            kind = _read(_kind, raw, place)
+            kind = _read(_kind.decode, raw, place)
             match kind.type or "message":
                 case "message":
-                    self._message(_read(_message, raw, place), place)
+                    self._message(self._known(_message, raw, place), place)
                 case name if name in _CALLS:
-                    self._call(_read(_call, raw, place), place, custom=name == "custom_tool_call")
+                    self._call(self._known(_call, raw, place), place, custom=name == "custom_tool_call")
                 case name if name in _OUTPUTS:
-                    self._output(_read(_output, raw, place), place)
+                    self._output(self._known(_output, raw, place), where)
                 case "reasoning":
-                    self._reasoning(_read(_thoughts, raw, place), place)
-                case _:
-                    self.lost.append(place)
+                    self._reasoning(self._known(_thoughts, raw, place), where)
+                case name:
+                    self.lost.append(f"{where}[type={name[:40]}]")
 
     def messages(self) -> tuple[Message, ...]:
         """The whole conversation."""
         self._flush()
         return tuple(self._messages)
+
+    def _known(self, reading: Reading[S], raw: Raw, place: str) -> S:
+        item, plain = _read(reading.decode, raw, place)
+        self.plain = self.plain and plain
+        return item
 
     def _message(self, message: wire.Message, place: str) -> None:
         role = _ROLES.get(message.role)
@@ -181,29 +192,31 @@ class Conversation:
         arguments = text_arguments(call.input or "") if custom else arguments_text(call.arguments)
         self._turn.append(ToolCall(id, call.name, arguments))
 
-    def _output(self, output: wire.CallOutput, place: str) -> None:
+    def _output(self, output: wire.CallOutput, where: str) -> None:
         self._flush()
         told = output.output
         if not isinstance(told, str):
             texts: list[str] = []
-            for number, part in enumerate(told or ()):
+            for part in told or ():
                 if part.type in _TEXTS and part.text is not None:
                     texts.append(part.text)
                 else:
-                    self.lost.append(f"{place}.output[{number}]")
+                    self.lost.append(f"{where}[].output[type={part.type[:40]}]")
             told = "".join(texts)
         result = ToolResult(output.call_id, self._names.get(output.call_id, ""), told)
         self._messages.append(Message("tool", (result,)))
 
-    def _reasoning(self, thoughts: wire.Thoughts, place: str) -> None:
+    def _reasoning(self, thoughts: wire.Thoughts, where: str) -> None:
         sealed = unseal(thoughts.encrypted_content) if thoughts.encrypted_content else None
         if sealed is None:
             # What another server has encrypted only it can read, and a thought is no reason to refuse a turn.
             shown = thoughts.content or thoughts.summary or ()
             sealed = Reasoning("".join(part.text or "" for part in shown))
+            if thoughts.encrypted_content and not sealed.text:
+                self.lost.append(f"{where}[].encrypted_content")
         if sealed.text or sealed.signature:
             self._turn.append(sealed)
-            self._thoughts.append(place)
+            self._thoughts.append(f"{where}[type=reasoning]")
 
     def _parts(self, content: Sequence[wire.Part], where: str, role: Role) -> list[Part]:
         parts: list[Part] = []
@@ -249,9 +262,9 @@ def _image(part: wire.Part, place: str) -> Image:
     return Image(image_from_base64(url, param=f"{place}.image_url"), detail)
 
 
-def _read(decoder: msgspec.json.Decoder[T], raw: Raw, place: str) -> T:
+def _read(decode: Callable[[Raw], T], raw: Raw, place: str) -> T:
     try:
-        return decoder.decode(raw)
+        return decode(raw)
     except msgspec.ValidationError as error:
         text = str(error)
         raise invalid(text.replace("`$", f"`$.{place}", 1) if "`$" in text else f"{text} - at `$.{place}`") from error

@@ -13,7 +13,8 @@ from msgspec import Raw, Struct
 
 from adapters.dialect import CountAsk, Stamp
 from adapters.openai.errors import error_body, error_status
-from adapters.openai.fields import EFFORTS, read, sampling, schema_text
+from adapters.openai.fields import EFFORTS, read_known, sampling, schema_text
+from adapters.reading import Reading
 from adapters.responses import wire
 from adapters.responses.items import Conversation, item_ids, kept_items, owner_of, referred, resolved
 from adapters.responses.reply import frame
@@ -51,8 +52,8 @@ _SEALED = "reasoning.encrypted_content"
 _LOGPROBS = "message.output_text.logprobs"
 _INCLUDED = frozenset({_SEALED, _LOGPROBS})
 
-_create = msgspec.json.Decoder(wire.Request, strict=False)  # "5" and 5.0 are seen for an int
-_count = msgspec.json.Decoder(wire.Asks, strict=False)
+_create = Reading(wire.Request, strict=False)  # "5" and 5.0 are seen for an int
+_count = Reading(wire.Asks, strict=False)
 _echo = msgspec.json.Decoder(wire.Echo)
 _object = msgspec.json.Decoder(dict[str, Raw])
 _items = msgspec.json.Decoder(list[Raw])
@@ -64,6 +65,7 @@ class Question(Struct, frozen=True):
 
     request: wire.Request
     body: bytes
+    plain: bool
 
     @property
     def stream(self) -> bool:
@@ -106,12 +108,13 @@ class Question(Struct, frozen=True):
         return _generate(
             request,
             self.body,
+            self.plain,
             history,
             request.input if items is None or not self.items else list(items),
             drawn=sampling(request, request.max_output_tokens),
             stream=self.stream,
             top=self._top,
-            lost=[f"include[{n}]" for n, name in enumerate(request.include or ()) if name not in _INCLUDED],
+            lost=[f"include[{name[:80]}]" for name in request.include or () if name not in _INCLUDED],
         )
 
     def answer(self, stamp: Stamp, *, store: bool) -> ResponseStream:
@@ -141,18 +144,18 @@ def read_create(body: bytes) -> Question:
     Raises:
         InvalidRequest: the body breaks the format or a limit, or says two things that exclude each other.
     """
-    request = read(_create, body)
+    request, plain = read_known(_create, body)
     _check_input(request)
     if request.background and request.store is False:
         raise InvalidRequest("a background response must be stored: leave out 'store: false'", param="background")
-    return Question(request, body)
+    return Question(request, body, plain)
 
 
 def read_count(body: bytes) -> tuple[wire.Asks, CountOf]:
     """A request to count a prompt's tokens, and how to put it together behind what was said before. Raises likewise."""
-    asks = read(_count, body)
+    asks, plain = read_known(_count, body)
     _check_input(asks)
-    return asks, CountOf(asks, body)
+    return asks, CountOf(asks, body, plain)
 
 
 class CountOf(Struct, frozen=True):
@@ -160,12 +163,15 @@ class CountOf(Struct, frozen=True):
 
     request: wire.Asks
     body: bytes
+    plain: bool
 
     def ask(self, history: Sequence[Raw], items: Sequence[Raw]) -> CountAsk:
         """The whole. Raises as ``Question.asked``."""
         request = self.request
         given = list(items) if isinstance(request.input, list) else request.input
-        generate = _generate(request, self.body, history, given, drawn=Sampling(), stream=False, top=None, lost=[])
+        generate = _generate(
+            request, self.body, self.plain, history, given, drawn=Sampling(), stream=False, top=None, lost=[]
+        )
         return CountAsk(generate, _counted)
 
 
@@ -241,6 +247,7 @@ def _counted(tokens: int) -> bytes:
 def _generate(
     request: wire.Asks,
     body: bytes,
+    plain: bool,
     history: Sequence[Raw],
     given: str | list[Raw] | None,
     *,
@@ -253,6 +260,7 @@ def _generate(
     if request.instructions:
         conversation.say("system", request.instructions)
     conversation.read(history, "previous_response_id")
+    conversation.plain = plain  # what was kept is no part of the body
     if isinstance(given, str):
         conversation.say("user", given)
     elif given:
@@ -261,6 +269,8 @@ def _generate(
     messages = conversation.messages()
     if not messages:
         raise InvalidRequest("'input' holds nothing that a model can be told", param="input")
+    lost += box.lost
+    lost += conversation.lost
     if request.truncation not in {None, "disabled"}:
         lost.append("truncation")
     return Generate(
@@ -274,7 +284,7 @@ def _generate(
         think=EFFORTS.get((request.reasoning.effort if request.reasoning else None) or ""),
         sampling=drawn,
         top_logprobs=top,
-        origin=Origin("responses", body, VOCABULARY, (*lost, *box.lost, *dict.fromkeys(conversation.lost))),
+        origin=Origin("responses", body, VOCABULARY, tuple(dict.fromkeys(lost)), plain=conversation.plain),
     )
 
 

@@ -186,7 +186,7 @@ class ResponseStream:
             store=self.store,
         )
         told.error = self._error
-        told.completed_at = self._completed
+        told.completed_at = self._completed if status == "completed" else None
         told.usage = self._usage
         if status == "incomplete":
             told.incomplete_details = wire.Incomplete(_CUT_OFF[self._reason])

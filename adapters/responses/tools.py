@@ -41,7 +41,7 @@ def read_tools(tools: Sequence[wire.Tool] | None, chosen: str | wire.ToolChoice 
     for number, tool in enumerate(tools or ()):
         place = f"tools[{number}]"
         if tool.type not in _NAMED:
-            lost.append(place)
+            lost.append(f"tools[type={tool.type[:40]}]")
             continue
         if not tool.name:
             raise InvalidRequest(
@@ -50,7 +50,7 @@ def read_tools(tools: Sequence[wire.Tool] | None, chosen: str | wire.ToolChoice 
         if tool.type == "custom":
             custom.add(tool.name)
             if bytes(tool.format) not in {b"", b"null"} and b'"grammar"' in bytes(tool.format):
-                lost.append(f"{place}.format")
+                lost.append("tools[].format")
             read.append(Tool(name=tool.name, description=tool.description, parameters=Raw(SCHEMA)))
         else:
             schema = schema_text(tool.parameters, f"{place}.parameters")
@@ -74,7 +74,7 @@ def _choose(
             raise InvalidRequest(f"the function {name[:80]!r} is not among the tools", param="tool_choice")
         return tools, ToolChoice("named", name)
     # One of the vendor's own, which is not here.
-    lost.append("tool_choice")
+    lost.append(f"tool_choice[type={chosen.type[:40]}]")
     return tools, None
 
 

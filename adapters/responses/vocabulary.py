@@ -1,88 +1,65 @@
-"""How ``/v1/responses`` calls what can be said to it, and which of its fields have a canonical form."""
+"""How ``/v1/responses`` calls what can be said to it, and which of its fields have a canonical form.
+
+Source: OpenAI's API reference. Sampling beyond temperature and top_p is an extension of other servers.
+"""
 
 from __future__ import annotations
 
+from adapters.reading import inside_of, shape_of
+from adapters.responses import wire
 from canonical.features import Feature
-from canonical.requests import Vocabulary
+from canonical.origin import Shape
+from canonical.requests import Sampling, Vocabulary
 
-_DRAWN = (
-    "temperature",
-    "top_p",
-    "top_k",
-    "min_p",
-    "typical_p",
-    "repeat_last_n",
-    "presence_penalty",
-    "frequency_penalty",
-    "seed",
-    "stop",
-    "logit_bias",
-)
-"""Called as the canonical fields are; all but the first two are extensions of servers that are not the vendor's."""
-
-_IN_INPUT = (
-    Feature.SYSTEM_LATER,
-    Feature.MESSAGE_NAME,
-    Feature.IMAGE,
-    Feature.IMAGE_LINK,
-    Feature.IMAGE_DETAIL,
-    Feature.IMAGE_PLACE,
-    Feature.AUDIO,
-    Feature.THOUGHTS,
-    Feature.SIGNATURE,
-    Feature.TOOL_ERROR,
-)
+_ITEM: dict[str, Shape | None] = {
+    **shape_of(wire.Call),
+    **shape_of(wire.CallOutput),
+    **shape_of(wire.Thoughts),
+    **shape_of(wire.Message),
+}
+_FORM = "text.format"
+_EFFORT = ("reasoning.effort",)
+_CONTENT = "input[].content[]"
 
 VOCABULARY = Vocabulary(
     names={
-        **{name: (name,) for name in _DRAWN},
-        **{feature.value: ("input", "previous_response_id") for feature in _IN_INPUT},
-        Feature.REPEAT_PENALTY.value: ("repeat_penalty", "repetition_penalty"),
-        Feature.MAX_TOKENS.value: ("max_output_tokens",),
-        Feature.SYSTEM.value: ("instructions", "input"),
-        Feature.TOOLS.value: ("tools",),
-        Feature.TOOL_STRICT.value: ("tools.strict",),
-        Feature.TOOL_NONE.value: ("tool_choice",),
-        Feature.TOOL_REQUIRED.value: ("tool_choice",),
-        Feature.TOOL_NAMED.value: ("tool_choice",),
-        Feature.PARALLEL_TOOLS.value: ("parallel_tool_calls",),
-        Feature.JSON.value: ("text.format",),
-        Feature.SCHEMA.value: ("text.format",),
-        Feature.SCHEMA_NAME.value: ("text.format.name",),
-        Feature.SCHEMA_STRICT.value: ("text.format.strict",),
-        Feature.THINK_OFF.value: ("reasoning.effort",),
-        Feature.THINK_ON.value: ("reasoning.effort",),
-        Feature.THINK_LEVEL.value: ("reasoning.effort",),
-        Feature.LOGPROBS.value: ("top_logprobs", "include"),
+        **{name: (name,) for name in Sampling.__struct_fields__},
+        Feature.REPEAT_PENALTY: ("repeat_penalty", "repetition_penalty"),
+        Feature.HOT: ("temperature",),
+        Feature.STOP_BLANK: ("stop",),
+        Feature.MAX_TOKENS: ("max_output_tokens",),
+        Feature.SYSTEM: ("instructions", "input[].role"),
+        Feature.SYSTEM_LATER: ("input[].role", "previous_response_id"),
+        Feature.IMAGE: (f"{_CONTENT}.image_url", "previous_response_id"),
+        Feature.IMAGE_LINK: (f"{_CONTENT}.image_url", "previous_response_id"),
+        Feature.IMAGE_DETAIL: (f"{_CONTENT}.detail", "previous_response_id"),
+        Feature.IMAGE_PLACE: (_CONTENT, "previous_response_id"),
+        Feature.AUDIO: (f"{_CONTENT}.input_audio", "previous_response_id"),
+        Feature.THOUGHTS: ("input[type=reasoning]", "previous_response_id"),
+        Feature.SIGNATURE: ("input[].encrypted_content", "previous_response_id"),
+        Feature.TOOLS: ("tools",),
+        Feature.TOOL_STRICT: ("tools[].strict",),
+        Feature.TOOL_NONE: ("tool_choice",),
+        Feature.TOOL_REQUIRED: ("tool_choice",),
+        Feature.TOOL_NAMED: ("tool_choice",),
+        Feature.PARALLEL_TOOLS: ("parallel_tool_calls",),
+        Feature.JSON: (_FORM,),
+        Feature.SCHEMA: (_FORM,),
+        Feature.SCHEMA_NAME: (f"{_FORM}.name",),
+        Feature.SCHEMA_STRICT: (f"{_FORM}.strict",),
+        Feature.THINK_OFF: _EFFORT,
+        Feature.THINK_ON: _EFFORT,
+        Feature.THINK_MINIMAL: _EFFORT,
+        Feature.THINK_LEVEL: _EFFORT,
+        Feature.LOGPROBS: ("top_logprobs", "include"),
     },
-    known=frozenset(
-        {
-            *_DRAWN,
-            "background",
-            "include",
-            "input",
-            "instructions",
-            "max_output_tokens",
-            "metadata",
-            "model",
-            "parallel_tool_calls",
-            "previous_response_id",
-            "reasoning",
-            "repeat_penalty",
-            "repetition_penalty",
-            "store",
-            "stream",
-            "stream_options",
-            "text",
-            "tool_choice",
-            "tools",
-            "top_logprobs",
-            "truncation",
-        }
-    ),
-    inside={
-        "reasoning": frozenset({"effort", "summary", "generate_summary"}),
-        "text": frozenset({"format"}),
-        "stream_options": frozenset({"include_obfuscation"}),
+    known=frozenset(shape_of(wire.Request, without=frozenset({"user"}))),
+    inside={**inside_of(wire.Request), "input": _ITEM},
+    idle={
+        "service_tier": frozenset((b'"auto"', b'"default"')),
+        "stream_options": frozenset((b'{"include_obfuscation":false}',)),
+        "text.verbosity": frozenset((b'"medium"',)),
+        "user": frozenset((b'""',)),
     },
 )
+"""``/v1/responses``, and the counting of its tokens."""

@@ -28,13 +28,20 @@ class Tool(Wire):
     format: Raw = NO_RAW
 
 
+class Named(Wire):
+    """One of the tools that ``tool_choice`` allows."""
+
+    type: str = ""
+    name: str | None = None
+
+
 class ToolChoice(Wire):
     """``tool_choice`` as an object."""
 
     type: str = ""
     name: str | None = None
     mode: str | None = None
-    tools: list[ToolChoice] | None = None
+    tools: list[Named] | None = None
 
 
 class Format(Wire):
@@ -102,11 +109,11 @@ class Echo(Wire):
 
 
 class Kind(Wire):
-    """What an item shows before it is read. A message may leave out its type."""
+    """What every item may have. A message may leave out its type."""
 
     type: str | None = None
-    role: str | None = None
     id: str | None = None
+    status: str | None = None
 
 
 class File(Wire):
@@ -125,33 +132,34 @@ class Part(Wire):
     image_url: str | None = None
     detail: str | None = None
     input_audio: File | None = None
+    annotations: Raw = NO_RAW
+    logprobs: Raw = NO_RAW
 
 
-class Message(Wire):
+class Message(Kind, kw_only=True):
     """An item of type ``message``, or of none."""
 
     role: str
     content: str | list[Part] | None = None
 
 
-class Call(Wire):
+class Call(Kind, kw_only=True):
     """``function_call``, and ``custom_tool_call`` with its ``input``."""
 
     name: str
     call_id: str | None = None
-    id: str | None = None
     arguments: Any = None
     input: str | None = None
 
 
-class CallOutput(Wire):
+class CallOutput(Kind, kw_only=True):
     """``function_call_output`` and ``custom_tool_call_output``."""
 
     call_id: str
     output: str | list[Part] | None = None
 
 
-class Thoughts(Wire):
+class Thoughts(Kind, kw_only=True):
     """``reasoning``."""
 
     summary: list[Part] | None = None
