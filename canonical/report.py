@@ -28,6 +28,8 @@ class Verdict(Struct, frozen=True):
 
 HONOURED = Verdict("honoured")
 DROPPED = Verdict("dropped")
+IGNORED = Verdict("dropped", "the server was seen to ignore it")
+"""Dropped even where the client's own words reach the server."""
 REFUSED = Verdict("refused")
 """The backend's own code raises; a report never holds it."""
 
@@ -115,7 +117,7 @@ def _fates(  # noqa: PLR0917  positions, as the cache is slower by names
         if room and feature is Feature.CONTEXT_LENGTH:
             verdict = HONOURED
         name = words.name(feature, present)
-        if verdict.fate == "honoured" or top(name) in own:
+        if verdict.fate == "honoured" or (top(name) in own and verdict is not IGNORED):
             honoured.append(name)
         elif verdict.fate == "approximated":
             near.setdefault(name, verdict.note)
