@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta, Struct, field
 
-from backends.base import TYPES, Backend, Isolates, Section
+from backends.base import TYPES, Backend, Isolates, Relays, Section
 from backends.strict_yaml import YamlError, read_yaml
 from canonical.durations import seconds
 from gateway.links import check_entry
@@ -270,6 +270,8 @@ def _model(index: int, entry: dict[str, Any], backends: dict[str, Backend]) -> M
         raise ConfigError(f"unknown backend {model.backend!r} - at `{place}.backend`")
     if model.keep_alive is not None:
         _check_duration(model.keep_alive, f"{place}.keep_alive")
+    if model.relay:
+        _check_relay(model, backends[model.backend], place)
     if isinstance(model.inline_thinking, tuple) and not model.inline_thinking[1].strip():
         raise ConfigError(f"a thought needs a tag that ends it - at `{place}.inline_thinking`")
     rest = {key: value for key, value in entry.items() if key not in own}
@@ -283,6 +285,13 @@ def _model(index: int, entry: dict[str, Any], backends: dict[str, Backend]) -> M
     elif rest:
         raise ConfigError(f"Object contains unknown field `{next(iter(rest))}` - at `{place}`")
     return model
+
+
+def _check_relay(model: ModelEntry, backend: Backend, place: str) -> None:
+    if not isinstance(backend, Relays):
+        raise ConfigError(f"{model.backend!r} is no server whose bytes could be relayed - at `{place}.relay`")
+    if model.shims or model.inline_thinking:
+        raise ConfigError(f"what is relayed unread can have neither shims nor inline_thinking - at `{place}.relay`")
 
 
 def _check_duration(value: float | str, place: str) -> None:

@@ -9,7 +9,9 @@ from typing import TypeGuard
 
 from msgspec import structs
 
+from adapters.relaying import addressed
 from backends.base import Counts, Embeds, Generates, Model, Reranks
+from backends.remote import RemoteBackend
 from canonical.durations import seconds
 from canonical.errors import BackendUnavailable, GatewayError, NotImplementedHere, Unsupported
 from canonical.events import Check, Event, Finished, Timings
@@ -19,7 +21,9 @@ from canonical.report import Report, report
 from canonical.requests import Embed, Embeddings, Generate, Ranking, Rerank, needs
 from gateway.catalog import Catalog
 from gateway.config import ModelEntry, Settled
+from gateway.fetch import Fetcher
 from gateway.pool import Lease, Pool
+from gateway.relay import passed_on, relayer
 from gateway.router import Route, check_needs, resolve
 from gateway.shims import Shimmed, gains, shimmed, with_shims
 
@@ -38,7 +42,10 @@ def _nobody(_: Report) -> None: ...
 class Engine:
     """One gateway's models, behind names."""
 
-    def __init__(self, settled: Settled, *, clock: Callable[[], int] = time.monotonic_ns) -> None:
+    def __init__(
+        self, settled: Settled, *, clock: Callable[[], int] = time.monotonic_ns, fetcher: Fetcher | None = None
+    ) -> None:
+        """``fetcher`` follows links to images; without one, as the configuration says."""
         config = settled.config
         self._clock = clock
         self._defaults = config.defaults
@@ -46,6 +53,10 @@ class Engine:
         self._backends = settled.backends
         self._catalog = Catalog(settled.backends, settled.models, clock=time.monotonic)
         self._pool = Pool(waiting=config.limits.waiting, waiting_time=config.limits.waiting_time)
+        self.relays = any(entry.relay for entry in settled.models)
+        """Whether the answers of some model may be relayed."""
+        # Linked images may have as many bytes as the body could have brought as base64.
+        self._fetcher = fetcher or Fetcher(config.images, total=config.limits.body // 4 * 3)
 
     async def generate(
         self, request: Generate, *, strict: bool = False, tell: Tell = _nobody
@@ -70,6 +81,8 @@ class Engine:
             lease: Lease | None = None
             begun = False
             try:
+                if Capability.VISION in required and self._must_fetch(request, candidate):
+                    request = await self._fetcher.follow(request)
                 lease = await self._lease(candidate, request.keep_alive)
                 leased = first = self._clock()
                 shim = shimmed(request, candidate.entry, lease.model)
@@ -98,6 +111,43 @@ class Engine:
             finally:
                 if lease is not None:
                     lease.release()
+
+    async def relay(
+        self, request: Generate | Embed, path: str, *, tell: Tell | None = None
+    ) -> AsyncGenerator[tuple[str, bytes], None]:
+        """The content type and the bytes of the answer, as the model's own server sends them, if it is to be relayed.
+
+        Yields nothing where it is to be translated: ``generate`` and ``embed`` do that. ``path`` is that of the request's
+        dialect. Fields are not looked at: all count as honoured.
+
+        Raises:
+            GatewayError: whatever goes wrong; a fallback takes over as in ``generate``.
+        """
+        if isinstance(request, Generate):
+            check_generate(request)
+            routes = self._candidates(await self._route(request.model, needs(request)))
+        else:
+            routes = [await self._route(request.model, _EMBED)]
+        for route in routes:
+            backend = relayer(route, self._backends[route.backend], request, path)
+            if backend is None or (isinstance(request, Generate) and self._must_fetch(request, route)):
+                return  # bytes with links that are ours to follow cannot stay as they are
+            if tell is not None:
+                tell(passed_on(request))
+            stream = isinstance(request, Generate) and request.stream
+            pieces = backend.relay(path, addressed(request.origin.body, route.name), stream=stream)
+            begun = False
+            try:
+                async for piece in pieces:
+                    begun = True
+                    yield piece
+            except BackendUnavailable:
+                if begun or route is routes[-1]:
+                    raise
+            else:
+                return
+            finally:
+                await pieces.aclose()
 
     async def embed(self, request: Embed, *, strict: bool = False, tell: Tell = _nobody) -> Embeddings:
         """Vectors for the inputs. Without inputs the model is only loaded. ``strict`` and ``tell`` as in ``generate``."""
@@ -144,6 +194,8 @@ class Engine:
         check_generate(request)
         required = needs(request)
         route = await self._route(request.model, required)
+        if Capability.VISION in required and self._must_fetch(request, route):
+            request = await self._fetcher.follow(request)
         lease = await self._lease(route, request.keep_alive)
         try:
             name = request.model or route.id
@@ -227,6 +279,14 @@ class Engine:
         return await self._pool.lease(
             (route.backend, route.name), lambda: backend.open(route.name), keep_alive=own, override=keep_alive
         )
+
+    def _must_fetch(self, request: Generate, route: Route) -> bool:
+        """Whether there are links to images that the server behind ``route`` does not follow itself.
+
+        Raises Unsupported for one that nobody may follow.
+        """
+        backend = self._backends[route.backend]
+        return bool(self._fetcher.links(request)) and not (isinstance(backend, RemoteBackend) and backend.image_links)
 
     def _judge(
         self, asked: Generate | Embed | Rerank | Shimmed, route: Route, model: Model, *, strict: bool, tell: Tell

@@ -14,6 +14,7 @@ from msgspec import structs
 from backends.echo import EchoBackend, EchoSettings
 from canonical.errors import BackendError, BackendTimeout, BackendUnavailable, Busy, InvalidRequest, Unsupported
 from canonical.events import Event, Finished, Started, TextDelta, Timings, ToolCallDelta, Usage, fold
+from canonical.media import Blob
 from canonical.messages import Image, Message, Text
 from canonical.models import Capability
 from canonical.requests import Embed, Generate, Origin, Prompt, Tool
@@ -258,7 +259,7 @@ def test_an_answer_that_came_whole_has_no_invented_parts():
 TOOL = Tool(name="f")
 REFUSED = [
     (structs.replace(CHAT, tools=(TOOL,)), {"chat"}, "a does not support tools"),
-    (structs.replace(CHAT, messages=(Message("user", (Image("http://x"),)),)), {"chat"}, "a does not support images"),
+    (structs.replace(CHAT, messages=(Message("user", (Image(Blob(b"", "image/png")),)),)), {"chat"}, "a does not support images"),
     (CHAT, {"embed"}, '"a" does not support chat'),
     (Generate(model="a", prompt=Prompt(text="x")), {"embed"}, '"a" does not support generate'),
     (Generate(model="a", prompt=Prompt(text="x", suffix="y")), {"chat", "complete"}, '"a" does not support insert'),

@@ -10,7 +10,7 @@ PREFIXES = ("/v1/messages", "/v1/v1/", "/v1/complete")
 
 
 async def _messages(exchange: Exchange) -> None:
-    await exchange.answer(serve.read_messages(await exchange.body()))
+    await exchange.answer(serve.read_messages(await exchange.body()), "/messages")
 
 
 async def _count(exchange: Exchange) -> None:

@@ -26,7 +26,7 @@ from canonical.errors import (
 )
 from canonical.events import Event, Finished, fold
 from canonical.report import Report
-from canonical.requests import Generate
+from canonical.requests import Embed, Generate
 from gateway.accesslog import AccessLog
 from gateway.background import Jobs
 from gateway.engine import Engine
@@ -170,10 +170,14 @@ class Exchange:
     async def json(self, body: bytes, status: int = 200, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
         """Send a whole JSON answer, with the report where it was asked for."""
         if self.report is not None and self.caller.report:
-            headers = [*headers, (HEADER, header_value(self.report))]
+            headers = [*headers, *self._told()]
             if self.caller.report == "body" and status < 400:
                 body = in_body(self.report, body, self.voice.json_type)
         await self.reply(status, self.voice.json_type, body, headers)
+
+    def _told(self) -> list[tuple[bytes, bytes]]:
+        """The report's header, where it was asked for."""
+        return [(HEADER, header_value(self.report))] if self.report is not None and self.caller.report else []
 
     def learn(self, report: Report) -> None:
         """Take note of what becomes of the request's fields."""
@@ -238,19 +242,24 @@ class Exchange:
         if self._task is not None:
             self._task.cancel()
 
-    async def answer(self, ask: Ask) -> None:
-        """Generate, and send what comes: frame by frame, or folded into one body."""
+    async def answer(self, ask: Ask, path: str = "") -> None:
+        """Generate, and send what comes: frame by frame, or folded into one body.
+
+        ``path`` is the one of the dialect, where a model's own server may answer it in its own bytes.
+        """
         self.model = ask.requests[0].model
         stamp = Stamp(self.id, time.time_ns)
         await self.while_connected(
-            self.stream(ask.requests, ask.encoder(stamp)) if ask.stream else self._whole(ask, stamp)
+            self.stream(ask.requests, ask.encoder(stamp), path=path) if ask.stream else self._whole(ask, stamp, path)
         )
 
-    async def embed(self, ask: EmbedAsk) -> None:
-        """Make vectors, and send them whole."""
+    async def embed(self, ask: EmbedAsk, path: str = "") -> None:
+        """Make vectors, and send them whole. ``path`` as in ``answer``."""
         self.model = ask.request.model
 
         async def work() -> None:
+            if self.engine.relays and path and await self._relay(ask.request, path, stream=False):
+                return
             await self.json(ask.whole(await self.engine.embed(ask.request, strict=self.caller.strict, tell=self.learn)))
 
         await self.while_connected(work())
@@ -287,7 +296,29 @@ class Exchange:
 
         await self.while_connected(work())
 
-    async def _whole(self, ask: Ask, stamp: Stamp) -> None:
+    async def _relay(self, request: Generate | Embed, path: str, *, stream: bool) -> bool:
+        """Send the bytes of the model's own server, where the configuration wants it so; whether it does."""
+        pieces = self.engine.relay(request, path, tell=self.learn if self.caller.report else None)
+        begun = False
+        try:
+            async for media_type, piece in pieces:
+                if not stream:
+                    await self.reply(200, media_type.encode(), piece, self._told())
+                    return True
+                if not begun:
+                    await self._begin(media_type)
+                    begun = True
+                if piece:
+                    await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+        finally:
+            await pieces.aclose()
+        if begun:
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+        return begun
+
+    async def _whole(self, ask: Ask, stamp: Stamp, path: str) -> None:
+        if self.engine.relays and path and await self._relay(ask.requests[0], path, stream=False):
+            return
         completions = []
         for request in ask.requests:
             events: list[Event] = []
@@ -326,9 +357,13 @@ class Exchange:
         requests: Sequence[Generate],
         encoder: Encoder,
         closing: Callable[[], Awaitable[None]] | None = None,
+        *,
+        path: str = "",
     ) -> None:
         """Generate, a choice a request, and send each frame as it comes. ``closing`` is done before the last ones go."""
         try:
+            if self.engine.relays and path and await self._relay(requests[0], path, stream=True):
+                return
             last = b""
             for choice, request in enumerate(requests):
                 if last:
@@ -385,9 +420,8 @@ class Exchange:
             (b"cache-control", b"no-cache, no-transform"),
             (b"x-accel-buffering", b"no"),
             (self.voice.id_header, self.id.encode()),
+            *self._told(),
         ]
-        if self.report is not None and self.caller.report:
-            head.append((HEADER, header_value(self.report)))
         await self._send({"type": "http.response.start", "status": 200, "headers": head})
 
     async def _break_off(self, encoder: Encoder, error: GatewayError) -> None:

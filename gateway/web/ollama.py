@@ -27,34 +27,34 @@ async def _version(exchange: Exchange) -> None:
 
 
 async def _chat(exchange: Exchange) -> None:
-    await _answer_or_load(exchange, serve.read_chat(await exchange.body()))
+    await _answer_or_load(exchange, serve.read_chat(await exchange.body()), "/api/chat")
 
 
 async def _generate(exchange: Exchange) -> None:
     ask = serve.read_generate(await exchange.body())
     try:
-        await _answer_or_load(exchange, ask)
+        await _answer_or_load(exchange, ask, "/api/generate")
     except Unsupported as error:
         # A prompt is a turn of a conversation here, which is not what its client asked for.
         words = error.message.replace('" does not support chat', '" does not support generate')
         raise Unsupported(words, param=error.param, code=error.code) from error
 
 
-async def _answer_or_load(exchange: Exchange, ask: Ask | LoadAsk) -> None:
+async def _answer_or_load(exchange: Exchange, ask: Ask | LoadAsk, path: str) -> None:
     if isinstance(ask, Ask):
-        await exchange.answer(ask)
+        await exchange.answer(ask, path)
     else:
         await exchange.load(ask)
 
 
 async def _embed(exchange: Exchange) -> None:
     exchange.voice = _EMBED_VOICE
-    await exchange.embed(serve.read_embed(await exchange.body()))
+    await exchange.embed(serve.read_embed(await exchange.body()), "/api/embed")
 
 
 async def _embeddings(exchange: Exchange) -> None:
     exchange.voice = _EMBED_VOICE
-    await exchange.embed(serve.read_embeddings(await exchange.body()))
+    await exchange.embed(serve.read_embeddings(await exchange.body()), "/api/embeddings")
 
 
 async def _tags(exchange: Exchange) -> None:

@@ -12,15 +12,15 @@ PREFIXES = ("/v1/", "/v2/", "/chat/", "/completions", "/embeddings", "/models", 
 
 
 async def _chat(exchange: Exchange) -> None:
-    await exchange.answer(serve.read_chat(await exchange.body()))
+    await exchange.answer(serve.read_chat(await exchange.body()), "/chat/completions")
 
 
 async def _completion(exchange: Exchange) -> None:
-    await exchange.answer(serve.read_completion(await exchange.body()))
+    await exchange.answer(serve.read_completion(await exchange.body()), "/completions")
 
 
 async def _embeddings(exchange: Exchange) -> None:
-    await exchange.embed(serve.read_embeddings(await exchange.body()))
+    await exchange.embed(serve.read_embeddings(await exchange.body()), "/embeddings")
 
 
 async def _rerank(exchange: Exchange) -> None:
