@@ -1,0 +1,105 @@
+"""Two gateways on the demo models: the second serves them from inside, the first reaches it by every kind of backend."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+from collections.abc import Iterator
+
+from msgspec import Struct
+
+from tests.serving import serving
+
+MODELS = "pip", "text", "embed", "rerank"
+
+
+class Backend(Struct, frozen=True):
+    """A column of the matrix."""
+
+    name: str
+    prefix: str
+    """What the first gateway puts before the names of this column's models: ``openai-pip``."""
+    kind: str
+    """Its ``type`` in the configuration; ``echo`` repeats what it is told instead of knowing things."""
+    remote: bool = False
+    """Whether the same engine answers as in the first column, over one more hop: then it must say the very same."""
+
+    def model(self, name: str) -> str:
+        """What the first gateway calls a demo model behind this backend."""
+        return self.prefix + name
+
+
+INSIDE = Backend("llama_cpp", "", "llama_cpp")
+SECOND_ENGINE = Backend("llama-cpp-python", "second-", "llama_cpp")
+BACKENDS = (
+    INSIDE,
+    SECOND_ENGINE,
+    Backend("openai", "openai-", "openai", remote=True),
+    Backend("ollama", "ollama-", "ollama", remote=True),
+    Backend("anthropic", "anthropic-", "anthropic", remote=True),
+    Backend("echo", "echo-", "echo"),
+)
+"""The columns; the first is what remote ones are compared with."""
+
+
+class World(Struct, frozen=True):
+    """Two running gateways."""
+
+    url: str
+    """The one that is asked."""
+    behind: str
+    """The one that its remote backends reach."""
+    log: str = ""
+
+
+_HOME = "{type: llama_cpp, models_dir: ./models, threads: 1}"
+_PIP = "file: pip.gguf, mmproj: pip-mmproj.gguf, slots: 8, thinking: off"
+_TEXT = "file: pip.gguf, slots: 2, thinking: off"
+"""The same without eyes: beside a projector the engine takes no token ids."""
+_HEAD = "listeners: [{port: 0}]\nbackends:\n"
+_BEHIND = f"""{_HEAD}  local: {_HOME}
+models:
+  - {{id: pip, backend: local, {_PIP}}}
+  - {{id: text, backend: local, {_TEXT}}}
+  - {{id: embed, backend: local, file: embed.gguf}}
+  - {{id: rerank, backend: local, file: rerank.gguf}}
+"""
+
+
+def columns() -> list[Backend]:
+    """The backends that this machine has: the second engine is compiled on install, and an extra."""
+    missing = set() if importlib.util.find_spec("llama_cpp") else {SECOND_ENGINE}
+    return [backend for backend in BACKENDS if backend not in missing]
+
+
+def config(behind: str) -> str:
+    """The first gateway's, whose remote backends reach the gateway at ``behind``."""
+    backends, models = [f"  local: {_HOME}"], []
+    for backend in columns():
+        if backend is INSIDE:
+            home, pip = "local", _PIP
+        elif backend is SECOND_ENGINE:
+            home, pip = "second", _TEXT
+            backends.append("  second: {type: llama_cpp, engine: llama-cpp-python, models_dir: ./models, threads: 1}")
+        elif backend.remote:
+            home = f"behind_{backend.kind}"
+            backends.append(f'  {home}: {{type: {backend.kind}, url: "{behind}"}}')
+        else:
+            home = backend.kind
+            backends.append(f"  {home}: {{type: {backend.kind}}}")
+        for name in MODELS:
+            if home == "echo":
+                more = "name: echo"
+            elif backend.remote:
+                more = f"name: {name}"
+            else:
+                more = {"pip": pip, "text": _TEXT}.get(name, f"file: {name}.gguf")
+            models.append(f"  - {{id: {backend.model(name)}, backend: {home}, {more}}}")
+    return "\n".join([_HEAD.rstrip(), *backends, "models:", *models, "defaults: {chat: pip, embed: embed}", ""])
+
+
+@contextlib.contextmanager
+def world() -> Iterator[World]:
+    """Both gateways, until the block ends."""
+    with serving(_BEHIND) as behind, serving(config(behind.url)) as front:
+        yield World(front.url, behind.url)
