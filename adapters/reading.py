@@ -27,11 +27,11 @@ _UNKNOWN = "unknown field"
 class Reading(Generic[S]):
     """A decoder of one wire struct that tells whether it knew everything inside the struct's fields."""
 
-    def __init__(self, struct: type[S], *, strict: bool = True) -> None:
-        """``strict`` is msgspec's: without it ``"5"`` is an int."""
+    def __init__(self, struct: type[S], *, strict: bool = True, exact: bool = False) -> None:
+        """``strict`` is msgspec's: without it ``"5"`` is an int. ``exact``: what is read is no body but stands inside of one."""
         self.type = struct
         self._tolerant = msgspec.json.Decoder(struct, strict=strict)
-        self._exact = msgspec.json.Decoder(_twin(struct, exact=False), strict=strict)
+        self._exact = msgspec.json.Decoder(_twin(struct, exact=exact), strict=strict)
 
     def decode(self, body: bytes) -> tuple[S, bool]:
         """The struct, and whether it is plain: no object inside a known field has a field that was passed over.

@@ -40,10 +40,10 @@ _PREFIXES = {
 }
 
 _kind = msgspec.json.Decoder(wire.Kind)
-_message = Reading(wire.Message)
-_call = Reading(wire.Call)
-_output = Reading(wire.CallOutput)
-_thoughts = Reading(wire.Thoughts)
+_message = Reading(wire.Message, exact=True)
+_call = Reading(wire.Call, exact=True)
+_output = Reading(wire.CallOutput, exact=True)
+_thoughts = Reading(wire.Thoughts, exact=True)
 _object = msgspec.json.Decoder(dict[str, Any])
 _encode = msgspec.json.Encoder().encode
 

@@ -273,6 +273,9 @@ def _generate(
     lost += conversation.lost
     if request.truncation not in {None, "disabled"}:
         lost.append("truncation")
+    effort = (request.reasoning.effort if request.reasoning else None) or ""
+    if effort and effort not in EFFORTS:
+        lost.append("reasoning.effort")
     return Generate(
         model=request.model or "",
         messages=messages,
@@ -281,7 +284,7 @@ def _generate(
         tool_choice=box.choice,
         parallel_tool_calls=request.parallel_tool_calls,
         output=_output(request.text),
-        think=EFFORTS.get((request.reasoning.effort if request.reasoning else None) or ""),
+        think=EFFORTS.get(effort),
         sampling=drawn,
         top_logprobs=top,
         origin=Origin("responses", body, VOCABULARY, tuple(dict.fromkeys(lost)), plain=conversation.plain),
