@@ -16,15 +16,16 @@ from canonical.durations import seconds
 from canonical.errors import BackendUnavailable, GatewayError, NotImplementedHere, Unsupported
 from canonical.events import Check, Event, Finished, Timings
 from canonical.limits import check_generate
+from canonical.media import Blob
 from canonical.models import Capability, LoadedModel, ModelDetails, ModelInfo
-from canonical.report import Report, report
+from canonical.report import Report, refusal, report
 from canonical.requests import Embed, Embeddings, Generate, Ranking, Rerank, needs
 from gateway.catalog import Catalog
 from gateway.config import ModelEntry, Settled
 from gateway.fetch import Fetcher
 from gateway.pool import Lease, Pool
 from gateway.relay import passed_on, relayer
-from gateway.router import Route, check_needs, resolve
+from gateway.router import Route, candidates, check_needs, resolve
 from gateway.shims import Shimmed, gains, shimmed, with_shims
 
 _EMBED = frozenset({Capability.EMBED})
@@ -59,13 +60,19 @@ class Engine:
         self._fetcher = fetcher or Fetcher(config.images, total=config.limits.body // 4 * 3)
 
     async def generate(
-        self, request: Generate, *, strict: bool = False, tell: Tell = _nobody
+        self,
+        request: Generate,
+        *,
+        strict: bool = False,
+        tell: Tell = _nobody,
+        images: dict[str, Blob] | None = None,
     ) -> AsyncGenerator[Sequence[Event], None]:
         """The answer's events, checked, as many at once as the backend gave.
 
-        Closing the generator stops the generation and frees its slot. A model whose backend cannot be reached is
-        replaced by its fallbacks, as long as nothing has been yielded. ``tell`` learns what becomes of the request's
-        fields, before the first event; with ``strict``, or a strict model, one that would be dropped is refused.
+        Closing the generator stops the generation and frees its slot. A model that cannot do what is asked, or whose
+        backend cannot be reached, is replaced by its fallbacks, as long as nothing has been yielded. ``tell`` learns what
+        becomes of the request's fields, before the first event; with ``strict``, or a strict model, one that would be
+        dropped is refused. ``images`` keeps what was behind links, for requests that have the same ones.
 
         Raises:
             GatewayError: whatever goes wrong; Unsupported also for what ``strict`` forbids.
@@ -76,19 +83,26 @@ class Engine:
         if request.origin.dialect == "ollama" and request.think not in {None, "off"}:
             # Its clients expect a refusal and try again without; OpenAI's expect the wish to be ignored.
             required |= _REASONING
-        candidates = self._candidates(await self._route(request.model, required))
-        for candidate in candidates:
+        routes = await self._candidates(request.model, required)
+        unable: Unsupported | None = None
+        for candidate in routes:
             lease: Lease | None = None
             begun = False
             try:
                 if Capability.VISION in required and self._must_fetch(request, candidate):
-                    request = await self._fetcher.follow(request)
+                    request = await self._fetcher.follow(request, images)
                 lease = await self._lease(candidate, request.keep_alive)
                 leased = first = self._clock()
-                shim = shimmed(request, candidate.entry, lease.model)
-                self._judge(shim or request, candidate, lease.model, strict=strict, tell=tell)
+                try:
+                    shim = shimmed(request, candidate.entry, lease.model)
+                    stream = _generator(candidate, lease.model, request, required, shim)
+                    self._judge(shim or request, candidate, lease.model, strict=strict, tell=tell)
+                except Unsupported as error:
+                    unable = unable or error
+                    if candidate is routes[-1]:
+                        raise unable from None
+                    continue
                 check = Check()
-                stream = _generator(candidate, lease.model, request, required, shim)
                 try:
                     async for batch in stream:
                         if not batch:
@@ -106,7 +120,7 @@ class Engine:
                 finally:
                     await stream.aclose()
             except BackendUnavailable:
-                if begun or candidate is candidates[-1]:
+                if begun or candidate is routes[-1]:
                     raise
             finally:
                 if lease is not None:
@@ -125,7 +139,7 @@ class Engine:
         """
         if isinstance(request, Generate):
             check_generate(request)
-            routes = self._candidates(await self._route(request.model, needs(request)))
+            routes = await self._candidates(request.model, needs(request))
         else:
             routes = [await self._route(request.model, _EMBED)]
         for route in routes:
@@ -193,7 +207,7 @@ class Engine:
         """
         check_generate(request)
         required = needs(request)
-        route = await self._route(request.model, required)
+        route = (await self._candidates(request.model, required))[0]
         if Capability.VISION in required and self._must_fetch(request, route):
             request = await self._fetcher.follow(request)
         lease = await self._lease(route, request.keep_alive)
@@ -267,11 +281,15 @@ class Engine:
                 raise
             return resolve(name, required, fresh, self._defaults)
 
-    def _candidates(self, route: Route) -> list[Route]:
-        entry = route.entry
-        if entry is None or not entry.fallbacks:
-            return [route]
-        return [route, *(resolve(name, frozenset(), self._catalog.names, self._defaults) for name in entry.fallbacks)]
+    async def _candidates(self, name: str, required: frozenset[Capability]) -> list[Route]:
+        names = self._catalog.names
+        try:
+            return candidates(name, required, names, self._defaults)
+        except GatewayError:
+            fresh = await self._catalog.refresh()
+            if fresh is names:
+                raise
+            return candidates(name, required, fresh, self._defaults)
 
     async def _lease(self, route: Route, keep_alive: float | None) -> Lease:
         backend = self._backends[route.backend]
@@ -291,12 +309,19 @@ class Engine:
     def _judge(
         self, asked: Generate | Embed | Rerank | Shimmed, route: Route, model: Model, *, strict: bool, tell: Tell
     ) -> None:
-        """Raises Unsupported when something would be dropped that may not be."""
+        """Raises Unsupported when something would be refused, or dropped that may not be."""
         request, honours = (asked.judged, asked.honours) if isinstance(asked, Shimmed) else (asked, model.honours)
+        name = request.model or route.id
+        if honours.refuses and (refused := refusal(request, honours)) is not None:
+            field, words = refused
+            raise Unsupported(
+                f'"{name}" cannot honour {field!r}, its server refuses it: {words}',
+                param=field,
+                code="unsupported_parameter",
+            )
         told = report(request, honours)
         if told.dropped and (strict or (route.entry is not None and route.entry.strict)):
             field = told.dropped[0]
-            name = request.model or route.id
             raise Unsupported(
                 f'"{name}" cannot honour {field!r}, and strict is on', param=field, code="unsupported_parameter"
             )

@@ -108,6 +108,33 @@ def resolve(name: str, needs: frozenset[Capability], names: Directory, defaults:
         NoModelLoaded: no name was given and no default is set.
         Unsupported: the model is known to lack what the request needs.
     """
+    route = _find(name, needs, names, defaults)
+    if route.info is not None:
+        check_needs(name or route.id, needs, route.info)
+    return route
+
+
+def candidates(name: str, needs: frozenset[Capability], names: Directory, defaults: Defaults) -> list[Route]:
+    """The route of a requested name and, in order, its fallbacks; none that is known to lack what the request needs.
+
+    Raises:
+        ModelNotFound, NoModelLoaded: as for ``resolve``.
+        Unsupported: all are known to lack it; the words are about the model that was asked for.
+    """
+    first = _find(name, needs, names, defaults)
+    entry = first.entry
+    if entry is None or not entry.fallbacks:
+        if first.info is not None:
+            check_needs(name or first.id, needs, first.info)
+        return [first]
+    routes = [first, *(_find(other, needs, names, defaults) for other in entry.fallbacks)]
+    found = [route for route in routes if route.info is None or not lacks(needs, route.info)]
+    if not found and first.info is not None:
+        check_needs(name or first.id, needs, first.info)
+    return found
+
+
+def _find(name: str, needs: frozenset[Capability], names: Directory, defaults: Defaults) -> Route:
     wanted = name
     if not wanted:
         wanted = _default(needs, defaults)
@@ -116,8 +143,6 @@ def resolve(name: str, needs: frozenset[Capability], names: Directory, defaults:
     route = names.by_id.get(wanted) or names.by_spelling.get(spelling(wanted))
     if route is None:
         raise ModelNotFound(f"model '{wanted}' not found", param="model")
-    if route.info is not None:
-        check_needs(wanted, needs, route.info)
     return route
 
 
@@ -127,13 +152,18 @@ def _default(needs: frozenset[Capability], defaults: Defaults) -> str:
     return defaults.rerank if Capability.RERANK in needs else defaults.chat
 
 
+def lacks(needs: frozenset[Capability], info: ModelInfo) -> bool:
+    """Whether a model is known not to do something of ``needs``; one of unknown capabilities may try all."""
+    return bool(info.capabilities) and not needs <= info.capabilities
+
+
 def check_needs(name: str, needs: frozenset[Capability], info: ModelInfo) -> None:
     """Refuse what the model is known not to do; a model of unknown capabilities may try all.
 
     Raises:
         Unsupported: in the words that clients match on.
     """
-    if not info.capabilities or needs <= info.capabilities:
+    if not lacks(needs, info):
         return
     missing = min(needs - info.capabilities)
     match missing:
