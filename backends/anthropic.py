@@ -11,6 +11,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from adapters.anthropic import call
+from backends.abilities import known_models
 from backends.honours import TABLE
 from backends.remote import Exchange, Handle, RemoteBackend, RemoteSettings, Upstream
 from backends.transport import Head
@@ -49,16 +50,18 @@ class AnthropicBackend(RemoteBackend):
     def __init__(self, name: str, settings: AnthropicSettings, base: Path = Path()) -> None:
         """``base`` is the folder from which relative paths in settings count. Raises ValueError."""
         upstream = Upstream(name, settings, base, prefix=base_path, read_error=call.read_error, headers=request_headers)
-        super().__init__(upstream, settings.models, listing="/models?limit=1000", read_list=call.read_models)
+        probed = known_models(settings.abilities, base, honours_of(settings))
+        super().__init__(upstream, settings.models, listing="/models?limit=1000", read_list=call.read_models, probed=probed)
         self._settings = settings
         self._messages = upstream.head("POST", "/messages")
         self._count = upstream.head("POST", "/messages/count_tokens")
 
     async def open(self, name: str) -> AnthropicModel:
         """A handle. The server is not asked: many serve models that they do not list."""
-        return AnthropicModel(
+        model = AnthropicModel(
             self._upstream, self._catalog.info(name), self._settings, messages=self._messages, count=self._count
         )
+        return self.corrected(model)
 
 
 class AnthropicModel(Handle):

@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from adapters.ollama import call
+from backends.abilities import known_models
 from backends.honours import TABLE
 from backends.openai import new_id
 from backends.reading import Reads, reading
@@ -53,7 +54,8 @@ class OllamaBackend(RemoteBackend):
     def __init__(self, name: str, settings: OllamaSettings, base: Path = Path()) -> None:
         """``base`` is the folder from which relative paths in settings count. Raises ValueError."""
         upstream = Upstream(name, settings, base, prefix=base_path, read_error=call.read_error)
-        super().__init__(upstream, settings.models, listing="/api/tags", read_list=call.read_tags)
+        probed = known_models(settings.abilities, base, HONOURS)
+        super().__init__(upstream, settings.models, listing="/api/tags", read_list=call.read_tags, probed=probed)
         self._show = upstream.head("POST", "/api/show")
         self._chat = upstream.head("POST", "/api/chat")
         self._generate = upstream.head("POST", "/api/generate")
@@ -66,9 +68,10 @@ class OllamaBackend(RemoteBackend):
 
     async def open(self, name: str) -> OllamaModel:
         """A handle; the server loads the model when a request comes."""
-        return OllamaModel(
+        model = OllamaModel(
             self._upstream, self._catalog.info(name), chat=self._chat, generate=self._generate, embed=self._embed
         )
+        return self.corrected(model)
 
 
 class OllamaModel(Handle):

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from adapters.openai import call
+from backends.abilities import known_models
 from backends.honours import TABLE
 from backends.remote import Exchange, Handle, RemoteBackend, RemoteSettings, Upstream
 from backends.transport import Head
@@ -39,7 +40,8 @@ class OpenAIBackend(RemoteBackend):
     def __init__(self, name: str, settings: OpenAISettings, base: Path = Path()) -> None:
         """``base`` is the folder from which relative paths in settings count. Raises ValueError."""
         upstream = Upstream(name, settings, base, prefix=base_path, read_error=call.read_error)
-        super().__init__(upstream, settings.models, listing="/models", read_list=call.read_models)
+        probed = known_models(settings.abilities, base, HONOURS)
+        super().__init__(upstream, settings.models, listing="/models", read_list=call.read_models, probed=probed)
         self._limit = settings.max_tokens_field
         self._chat = upstream.head("POST", "/chat/completions")
         self._completion = upstream.head("POST", "/completions")
@@ -48,7 +50,7 @@ class OpenAIBackend(RemoteBackend):
 
     async def open(self, name: str) -> OpenAIModel:
         """A handle. The server is not asked: many serve models that they do not list."""
-        return OpenAIModel(
+        model = OpenAIModel(
             self._upstream,
             self._catalog.info(name),
             limit=self._limit,
@@ -57,6 +59,7 @@ class OpenAIBackend(RemoteBackend):
             embeddings=self._embeddings,
             rerank=self._rerank,
         )
+        return self.corrected(model)
 
 
 class OpenAIModel(Handle):

@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 from urllib.parse import urlsplit
 
 from msgspec import Meta, Struct, structs
@@ -19,6 +19,7 @@ from msgspec import Meta, Struct, structs
 from adapters.dialect import Reader
 from adapters.relaying import Frames
 from adapters.upstream import retry_seconds
+from backends.abilities import Known
 from backends.base import Section
 from backends.transport import Address, Client, Head, Limits, Response
 from canonical.errors import BackendError, GatewayError, ModelNotFound
@@ -36,6 +37,7 @@ SECRET = 4
 """Characters of a key from which on it is taken out of messages; a dummy like ``x`` would garble them."""
 
 Seconds = Annotated[float, Meta(gt=0)]
+H = TypeVar("H", bound="Handle")
 
 
 class Timeouts(Section, frozen=True):
@@ -62,6 +64,8 @@ class RemoteSettings(Section, frozen=True):
     """Check the server's certificate."""
     ca_file: str = ""
     """PEM file of certificates to trust instead of the system's; relative to the configuration."""
+    abilities: str = ""
+    """What ``dragoman probe`` wrote about the server; relative to the configuration. Empty: nothing is known."""
     image_links: bool = False
     """The server follows links to images itself: pass on those whose host is listed, unread."""
 
@@ -268,21 +272,22 @@ class Upstream:
 class Catalog:
     """What a backend said of its models last: a handle made later knows their abilities."""
 
-    def __init__(self, name: str, fixed: Iterable[str]) -> None:
+    def __init__(self, name: str, fixed: Iterable[str], probed: Known) -> None:
         self._name = name
-        self._known = {id: ModelInfo(id=id, backend=name) for id in fixed}
+        self._probed = probed
+        self._known = {id: probed.info(ModelInfo(id=id, backend=name)) for id in fixed}
         self.fixed = list(self._known.values())
         """The catalog of the configuration, if it has one."""
 
     def keep(self, found: list[ModelInfo]) -> list[ModelInfo]:
         """Remember a list, and mark its rows as this backend's."""
-        rows = [structs.replace(info, backend=self._name) for info in found]
+        rows = [structs.replace(self._probed.info(info), backend=self._name) for info in found]
         self._known = {info.id: info for info in rows}
         return rows
 
     def info(self, name: str) -> ModelInfo:
         """The row of a model, or an empty one: only the server knows whether it has it."""
-        return self._known.get(name) or ModelInfo(id=name, backend=self._name)
+        return self._known.get(name) or self._probed.info(ModelInfo(id=name, backend=self._name))
 
 
 class RemoteBackend:
@@ -295,12 +300,19 @@ class RemoteBackend:
     """Media types of a streamed answer."""
 
     def __init__(
-        self, upstream: Upstream, fixed: Iterable[str], *, listing: str, read_list: Callable[[bytes], list[ModelInfo]]
+        self,
+        upstream: Upstream,
+        fixed: Iterable[str],
+        *,
+        listing: str,
+        read_list: Callable[[bytes], list[ModelInfo]],
+        probed: Known,
     ) -> None:
         self._upstream = upstream
+        self._probed = probed
         self.image_links = upstream.image_links
         """Whether the server follows links to images itself."""
-        self._catalog = Catalog(upstream.name, fixed)
+        self._catalog = Catalog(upstream.name, fixed, probed)
         self._list = upstream.head("GET", listing)
         self._read_list = read_list
         self._relayed = {path: upstream.head("POST", path) for path in self.relayed}
@@ -317,6 +329,11 @@ class RemoteBackend:
             if info.id == name:
                 return ModelDetails(info=info)
         raise ModelNotFound(f"model '{name}' not found", param="model")
+
+    def corrected(self, handle: H) -> H:
+        """``handle`` with the honours that its very model was found to have."""
+        handle.honours = self._probed.honours(handle.info.id)
+        return handle
 
     def relay(self, path: str, body: bytes, *, stream: bool) -> AsyncGenerator[tuple[str, bytes], None]:
         """The server's own bytes, each piece with their content type."""

@@ -1,4 +1,4 @@
-"""The command line: ``dragoman serve``, ``dragoman check``; ``python -m gateway`` is the same as ``dragoman``."""
+"""The command line: ``dragoman serve``, ``check``, ``probe``; ``python -m gateway`` is the same as ``dragoman``."""
 
 from __future__ import annotations
 
@@ -13,11 +13,20 @@ from gateway import config
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns the exit status. A configuration that cannot be used is one line and status 2."""
-    parser = argparse.ArgumentParser(prog="dragoman", description="One gateway between AI applications and AI models.")
+    given = sys.argv[1:] if arguments is None else arguments
+    if given[:1] == ["probe"]:
+        from gateway.probe.command import main as probe
+
+        return probe(given[1:])
+    parser = argparse.ArgumentParser(
+        prog="dragoman",
+        description="One gateway between AI applications and AI models.",
+        epilog="dragoman probe URL asks a server what its models can do: see dragoman probe --help.",
+    )
     parser.add_argument("command", nargs="?", choices=("serve", "check"), default="serve")
     parser.add_argument("--config", type=Path, default=Path("config.yaml"), help="default: ./config.yaml")
     parser.add_argument("-v", "--verbose", action="store_true", help="log loads, unloads and backends' troubles")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(given)
     logging.basicConfig(
         level=logging.INFO if options.verbose else logging.WARNING,
         format="%(asctime)s %(name)s %(levelname)s %(message)s",

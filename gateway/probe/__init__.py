@@ -1,0 +1,10 @@
+"""``dragoman probe``: what somebody's own server can truly do, asked in its own dialects and judged by its answers.
+
+questions   what is asked, as data: a feature, the requests, and the judge of their answers
+judges      answers -> honoured, approximated, dropped or unknown; pure
+picture     the pictures that go with them
+detecting   which dialects a server speaks, and its models, without making it generate
+asking      one model in one dialect: all questions, in bounded time
+table       what was found, for people
+command     the command line
+"""

@@ -1,0 +1,233 @@
+"""The command line: ``dragoman probe URL``. Exit status 0: probed; 1: no server there that can be asked; 2: wrong usage."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import datetime as dt
+import os
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TextIO
+
+from msgspec import Struct
+
+from backends.abilities import DIALECTS, Abilities, Able, Dialect, Found, filled, write_abilities
+from backends.remote import read_url
+from canonical.errors import GatewayError
+from canonical.models import ModelInfo
+from gateway.probe.asking import Asker, Patience, names
+from gateway.probe.detecting import CREDENTIALS, Heard, Remote, Spoken, backend, listen
+from gateway.probe.table import write_table
+
+LISTING_TIME = 20.0
+"""Seconds for each question that tells which dialects there are."""
+OTHER_LIMIT = "max_completion_tokens"
+"""How some clouds want the limit spelled, and say so when they refuse the usual spelling."""
+STOPPED = 130
+"""Exit status after Ctrl-C, as shells have it."""
+
+
+class Failed(Exception):
+    """No server there that can be asked; the message is one line."""
+
+
+class Wish(Struct, frozen=True, kw_only=True):
+    """What is to be asked."""
+
+    url: str
+    key: str = ""
+    models: tuple[str, ...] = ()
+    """Empty: the first one of the server's list, or with ``all`` each."""
+    all: bool = False
+    dialects: tuple[Dialect, ...] = DIALECTS
+    patience: Patience = Patience()
+
+
+def main(arguments: list[str], *, environ: Mapping[str, str] = os.environ) -> int:
+    """Run the command; returns the exit status."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    key = ""
+    if options.key_env:
+        key = environ.get(options.key_env, "")
+        if not key:
+            parser.error(f"the environment variable {options.key_env} is not set")
+    try:
+        read_url(options.url)
+        _check_key(key)
+    except ValueError as error:
+        parser.error(str(error))
+    wish = Wish(
+        url=options.url,
+        key=key,
+        models=tuple(options.model),
+        all=options.all,
+        dialects=(options.type,) if options.type else DIALECTS,
+        patience=Patience(ask=options.ask_time, total=options.total_time, first=max(options.ask_time, 300.0)),
+    )
+    if options.write is not None and not options.write.parent.is_dir():
+        parser.error(f"{options.write.parent} is no folder")
+    try:
+        found = _run(wish, sys.stderr)
+    except Failed as error:
+        print(f"dragoman: {_without(key, str(error))}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("dragoman: stopped", file=sys.stderr)
+        return STOPPED
+    told = write_abilities(found, json=True).decode() if options.json else write_table(found)
+    sys.stdout.write(_without(key, told))
+    if options.write is not None:
+        text = _without(key, write_abilities(found, json=options.write.suffix == ".json").decode())
+        options.write.write_text(text, encoding="utf-8")
+        print(f"written: {options.write} (a backend uses it with `abilities: {options.write.name}`)", file=sys.stderr)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="dragoman probe",
+        description="Ask a server what its models can truly do: tools, JSON, images, thinking, every sampling parameter.",
+    )
+    parser.add_argument("url", help="where it is, as in a backend's `url`: http://127.0.0.1:1234")
+    parser.add_argument("--model", action="append", default=[], metavar="NAME", help="this one; may be given again")
+    parser.add_argument("--all", action="store_true", help="every model of its list; without: the first one")
+    parser.add_argument("--type", choices=DIALECTS, help="ask in this dialect only; without: in all that it speaks")
+    parser.add_argument("--key-env", default="", metavar="VARIABLE", help="the environment variable that holds its key")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="write it down, as YAML or (.json) JSON")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--ask-time", type=_seconds, default=60.0, metavar="SECONDS", help="for one answer (60)")
+    parser.add_argument("--total-time", type=_seconds, default=1800.0, metavar="SECONDS", help="for everything (1800)")
+    return parser
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 86_400:
+        raise argparse.ArgumentTypeError("more than 0 and at most a day")
+    return value
+
+
+def _check_key(key: str) -> None:
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise ValueError("the key has a character that no header can carry")
+
+
+def _without(key: str, text: str) -> str:
+    """Servers may quote a key; nothing that is printed or written holds it."""
+    return text.replace(key, "[redacted]") if key else text
+
+
+def _run(wish: Wish, progress: TextIO) -> Abilities:
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(probe(wish, progress))
+
+
+async def probe(wish: Wish, progress: TextIO) -> Abilities:
+    """Ask, and tell on ``progress`` how far it is. Raises Failed."""
+    until = time.monotonic() + wish.patience.total
+    heard = await listen(
+        wish.url,
+        wish.key,
+        wanted=wish.dialects,
+        seconds=min(LISTING_TIME, wish.patience.total),
+        answering=wish.patience.first,
+    )
+    spoken = heard.spoken
+    found: dict[Dialect, dict[str, Able]] = {}
+    try:
+        spoken = _usable(heard, wish)
+        for each in spoken:
+            for info in _chosen(each, wish, progress):
+                able = await _ask(each, info, wish, until, progress)
+                found.setdefault(each.dialect, {})[info.id] = able
+    finally:
+        for each in spoken:
+            await each.backend.close()
+    return Abilities(url=wish.url, probed=dt.datetime.now(dt.UTC).date().isoformat(), **_shared(found))
+
+
+def _shared(found: Mapping[Dialect, Mapping[str, Able]]) -> dict[str, dict[str, Able]]:
+    """What a server tells of a model in one dialect is true in the others."""
+    known: dict[str, Able] = {}
+    for models in found.values():
+        for name, able in models.items():
+            known[_plain(name)] = filled(known.get(_plain(name), Able()), able)
+    return {
+        dialect: {name: filled(able, known[_plain(name)]) for name, able in models.items()}
+        for dialect, models in found.items()
+    }
+
+
+def _plain(name: str) -> str:
+    return name.casefold().removesuffix(":latest")
+
+
+def _usable(heard: Heard, wish: Wish) -> tuple[Spoken, ...]:
+    failures = heard.failures
+    if any(error.code == CREDENTIALS for error in failures.values()) and not heard.spoken:
+        raise Failed("the server wants a key, or another one: --key-env VARIABLE")
+    spoken = heard.spoken
+    if len(wish.dialects) == 1 and wish.models and not spoken and heard.reached:
+        # A dialect that is insisted on, and models that are named: a server need not list them.
+        only = wish.dialects[0]
+        source = backend(only, wish.url, wish.key, seconds=wish.patience.first)
+        return (Spoken(only, source),)
+    if not heard.reached:
+        raise Failed(f"the server cannot be reached: {_reason(failures)}")
+    if not spoken:
+        raise Failed(f"nothing there speaks {' or '.join(wish.dialects)}: {_reason(failures)}")
+    return spoken
+
+
+def _reason(failures: Mapping[Dialect, GatewayError]) -> str:
+    said = dict.fromkeys(" ".join(error.message.split())[:200] for error in failures.values())
+    return "; ".join(said)
+
+
+def _chosen(spoken: Spoken, wish: Wish, progress: TextIO) -> list[ModelInfo]:
+    known = {info.id: info for info in spoken.models}
+    if wish.models:
+        return [known.get(name) or known.get(f"{name}:latest") or ModelInfo(id=name) for name in wish.models]
+    listed = names(spoken.models)
+    if not listed:
+        raise Failed("the server lists no models: --model NAME")
+    if not wish.all and len(listed) > 1:
+        print(f"{spoken.dialect}: {listed[0]} of {len(listed)} models (--all, or --model NAME)", file=progress)
+    return [known[name] for name in (listed if wish.all else listed[:1])]
+
+
+async def _ask(spoken: Spoken, info: ModelInfo, wish: Wish, until: float, progress: TextIO) -> Able:
+    def show(name: str, found: Found | None) -> None:
+        if found is not None:
+            print(f"{spoken.dialect} {info.id}: {name}: {found.fate}", file=progress)
+
+    told = info
+    with contextlib.suppress(GatewayError):
+        details = (await spoken.backend.details(info.id)).info
+        told = details if details.context_length or not info.context_length else info
+
+    async def ask(source: Remote) -> Asker:
+        model = await source.open(info.id)
+        asker = Asker(model, spoken.dialect, patience=wish.patience, until=until, clock=time.monotonic, progress=show)
+        await asker.ask_all()
+        return asker
+
+    asker = await ask(spoken.backend)
+    if spoken.dialect == "openai" and OTHER_LIMIT in asker.refused:
+        print(f"{spoken.dialect} {info.id}: it wants `max_tokens_field: {OTHER_LIMIT}`", file=progress)
+        other = backend("openai", wish.url, wish.key, seconds=wish.patience.first, max_tokens_field=OTHER_LIMIT)
+        try:
+            asker = await ask(other)
+        finally:
+            await other.close()
+        asker.also["max_tokens_field"] = Found("approximated", OTHER_LIMIT)
+    if asker.trouble:
+        print(f"{spoken.dialect} {info.id}: ended early: {asker.trouble}", file=progress)
+    return asker.able(told)
