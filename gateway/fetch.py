@@ -15,6 +15,7 @@ from msgspec import structs
 
 from backends.transport import Address, Client, Limits, Response, tls_context
 from canonical.errors import BackendError, BackendTimeout, BackendUnavailable, Busy, InvalidRequest, Unsupported
+from canonical.features import Feature
 from canonical.media import IMAGE_LIMIT, Blob, image_from_bytes, image_type
 from canonical.messages import Image, Message, Part
 from canonical.requests import Generate
@@ -115,8 +116,10 @@ class Fetcher:
                 raise Unsupported(str(error), param=_field(request)) from None
         return list(found)
 
-    async def follow(self, request: Generate) -> Generate:
+    async def follow(self, request: Generate, images: dict[str, Blob] | None = None) -> Generate:
         """The request with the images instead of the links to them; the same one if it has none.
+
+        ``images``: those that are known already, by their links; it learns the others.
 
         Raises:
             Unsupported: as for ``links``.
@@ -129,7 +132,7 @@ class Fetcher:
         room = _Room(self._total)
         turns = asyncio.Semaphore(AT_ONCE)
         field = _field(request)
-        images: dict[str, Blob] = {}
+        images = {} if images is None else images
 
         async def fetch(url: str) -> None:
             async with turns:
@@ -142,7 +145,8 @@ class Fetcher:
         try:
             async with asyncio.TaskGroup() as group:
                 for url in links:
-                    group.create_task(fetch(url))
+                    if url not in images:
+                        group.create_task(fetch(url))
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from None
         return _with_images(request, images)
@@ -255,8 +259,10 @@ def _image(data: bytes) -> Blob:
 
 def _field(request: Generate) -> str:
     """What the client's dialect calls the field that its links stand in."""
-    names = request.origin.vocabulary.names.get("image_link")
-    return names[0] if names else "messages"
+    origin = request.origin
+    if Feature.IMAGE_LINK not in origin.vocabulary.names:
+        return "messages"
+    return origin.vocabulary.name(Feature.IMAGE_LINK, origin.fields())
 
 
 def _shown(url: str) -> str:

@@ -26,7 +26,7 @@ from gateway.fetch import Fetcher
 from gateway.web.app import listener_app
 from gateway.web.exchange import Gateway
 from tests.asgi import Call, Headers
-from tests.faulty import Faulty, always, chunked_head, faulty, reply, then_silent
+from tests.faulty import Faulty, always, chunk, chunked_head, faulty, reply, then_silent
 from tests.serving import ROOT
 from tests.test_fetch import HOST, PICTURE, RED
 from tests.upstreams import ANTHROPIC, OLLAMA, OPENAI, Dialect, every
@@ -167,6 +167,23 @@ def test_what_is_not_listed_is_the_clients_own_400(client: str, hosts: Sequence[
                 assert call.json()["error"]["param"].startswith("messages")
             assert not pictures.requests
             assert not fake.requests
+            await house.engine.close()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_all_choices_see_one_fetch(stream: bool) -> None:
+    async def scenario() -> None:
+        answer = b"".join(map(chunk, [*OPENAI.pieces, b""]))
+        sent = chunked_head("text/event-stream") + answer if stream else reply(200, OPENAI.whole)
+        async with faulty(always(PICTURE)) as pictures, faulty(always(sent)) as fake:
+            house = Seeing(pictures, **behind(OPENAI, fake.port))
+            call = await house.openai(n=3, stream=stream)
+            assert call.status == 200
+            assert len(fake.requests) == 3
+            assert all(base64.b64encode(RED) in asked.body for asked in fake.requests)
+            assert len(pictures.requests) == 1
             await house.engine.close()
 
     asyncio.run(scenario())

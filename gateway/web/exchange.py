@@ -25,6 +25,7 @@ from canonical.errors import (
     TooLarge,
 )
 from canonical.events import Event, Finished, fold
+from canonical.media import Blob
 from canonical.report import Report
 from canonical.requests import Embed, Generate
 from gateway.accesslog import AccessLog
@@ -72,6 +73,7 @@ class Exchange:
 
     __slots__ = (
         "_gone",
+        "_images",
         "_lost",
         "_receive",
         "_send",
@@ -102,6 +104,8 @@ class Exchange:
         self._send = send
         self._status = 0
         self._gone = False
+        self._images: dict[str, Blob] = {}
+        """What was behind the links of the request, which all its choices have."""
         self._task: asyncio.Task[object] | None = None
 
     @property
@@ -323,7 +327,7 @@ class Exchange:
         for request in ask.requests:
             events: list[Event] = []
             size = 0
-            stream = self.engine.generate(request, strict=self.caller.strict, tell=self.learn)
+            stream = self.engine.generate(request, strict=self.caller.strict, tell=self.learn, images=self._images)
             try:
                 async for batch in stream:
                     events.extend(batch)
@@ -394,7 +398,7 @@ class Exchange:
         """Send one choice; returns its last frames, which are not sent yet."""
         feed, send = encoder.feed, self._send
         frames = b""
-        stream = self.engine.generate(request, strict=self.caller.strict, tell=self.learn)
+        stream = self.engine.generate(request, strict=self.caller.strict, tell=self.learn, images=self._images)
         try:
             async for batch in stream:
                 if len(batch) == 1:
