@@ -57,6 +57,9 @@ class Able(Section, frozen=True, omit_defaults=True):
     capabilities: dict[Capability, bool] = field(default_factory=dict)
     """What it can and cannot be asked for; one that is missing is unknown."""
     inline_thinking: bool = False
+    """It writes its thoughts into the text, between tags."""
+    asked_with: dict[str, str] = field(default_factory=dict)
+    """Keys of the backend's settings without which it was seen to refuse or ignore what the rest says it does."""
     context_length: Count = 0
     embedding_length: Count = 0
     family: str = ""
@@ -164,7 +167,7 @@ _FACTS = ("context_length", "embedding_length", "family", "parameter_size", "qua
 F = TypeVar("F", Able, ModelInfo)
 
 
-def filled(told: F, other: Able) -> F:
+def filled(told: F, other: Able | ModelInfo) -> F:
     """``told`` with the numbers and texts of ``other`` where it has none."""
     missing = {name: getattr(other, name) for name in _FACTS if not getattr(told, name)}
     return structs.replace(told, **missing)

@@ -17,7 +17,7 @@ from canonical.features import Feature
 from canonical.models import Capability
 from gateway.__main__ import main
 from gateway.probe import questions
-from gateway.probe.asking import Patience
+from gateway.probe.answers import Patience
 from gateway.probe.command import Failed, Wish, probe
 from tests.faulty import Peer, always, chunk, chunked_head, endless, faulty, once, reply, then_silent
 from tests.serving import Served, serving
@@ -296,7 +296,7 @@ def test_no_question_is_expensive():
         for ask in question.asks:
             limit = ask.sampling.max_tokens
             assert limit is not None
-            assert limit <= questions.ROOM
+            assert limit <= questions.THOUGHT
 
 
 def test_the_file_is_read_as_it_was_written(tmp_path: Path, found: Abilities):

@@ -4,7 +4,8 @@ questions   what is asked, as data: a feature, the requests, and the judge of th
 judges      answers -> honoured, approximated, dropped or unknown; pure
 picture     the pictures that go with them
 detecting   which dialects a server speaks, and its models, without making it generate
-asking      one model in one dialect: all questions, in bounded time
+answers     one model's answers, in bounded time, and what a failure means
+asking      one model in one dialect: the course of all questions
 table       what was found, for people
 command     the command line
 """

@@ -18,9 +18,12 @@ from msgspec import Struct
 from backends.abilities import DIALECTS, Abilities, Able, Dialect, Found, filled, write_abilities
 from backends.remote import read_url
 from canonical.errors import GatewayError
-from canonical.models import ModelInfo
-from gateway.probe.asking import Asker, Patience, names
+from canonical.features import Feature
+from canonical.models import Capability, ModelInfo
+from gateway.probe.answers import Patience
+from gateway.probe.asking import Asker
 from gateway.probe.detecting import CREDENTIALS, Heard, Remote, Spoken, backend, listen
+from gateway.probe.judges import HONOURED
 from gateway.probe.table import write_table
 
 LISTING_TIME = 20.0
@@ -195,7 +198,7 @@ def _chosen(spoken: Spoken, wish: Wish, progress: TextIO) -> list[ModelInfo]:
     known = {info.id: info for info in spoken.models}
     if wish.models:
         return [known.get(name) or known.get(f"{name}:latest") or ModelInfo(id=name) for name in wish.models]
-    listed = names(spoken.models)
+    listed = list(dict.fromkeys(info.id for info in spoken.models if info.id))
     if not listed:
         raise Failed("the server lists no models: --model NAME")
     if not wish.all and len(listed) > 1:
@@ -204,30 +207,50 @@ def _chosen(spoken: Spoken, wish: Wish, progress: TextIO) -> list[ModelInfo]:
 
 
 async def _ask(spoken: Spoken, info: ModelInfo, wish: Wish, until: float, progress: TextIO) -> Able:
-    def show(name: str, found: Found | None) -> None:
-        if found is not None:
-            print(f"{spoken.dialect} {info.id}: {name}: {found.fate}", file=progress)
+    def show(name: str, found: Found) -> None:
+        print(f"{spoken.dialect} {info.id}: {name}: {found.fate}", file=progress)
+
+    async def asker(source: Remote) -> Asker:
+        model = await source.open(info.id)
+        return Asker(model, spoken.dialect, patience=wish.patience, until=until, clock=time.monotonic, progress=show)
 
     told = info
     with contextlib.suppress(GatewayError):
-        details = (await spoken.backend.details(info.id)).info
-        told = details if details.context_length or not info.context_length else info
-
-    async def ask(source: Remote) -> Asker:
-        model = await source.open(info.id)
-        asker = Asker(model, spoken.dialect, patience=wish.patience, until=until, clock=time.monotonic, progress=show)
-        await asker.ask_all()
-        return asker
-
-    asker = await ask(spoken.backend)
-    if spoken.dialect == "openai" and OTHER_LIMIT in asker.refused:
-        print(f"{spoken.dialect} {info.id}: it wants `max_tokens_field: {OTHER_LIMIT}`", file=progress)
-        other = backend("openai", wish.url, wish.key, seconds=wish.patience.first, max_tokens_field=OTHER_LIMIT)
+        told = filled(info, (await spoken.backend.details(info.id)).info)
+    asked = await asker(spoken.backend)
+    await asked.ask_all()
+    setting: dict[str, str] = {}
+    if spoken.dialect == "openai" and OTHER_LIMIT in asked.refused:
+        setting = {"max_tokens_field": OTHER_LIMIT}
+    elif spoken.dialect == "anthropic" and _may_think(asked):
+        setting = {"thinking": "enabled"}
+    if setting and not asked.trouble:
+        other = backend(spoken.dialect, wish.url, wish.key, seconds=wish.patience.first, **setting)
         try:
-            asker = await ask(other)
+            again = await asker(other)
+            if "thinking" in setting:
+                asked = await _thinking(asked, again)
+                setting = setting if asked.features[Feature.THINK_ON].fate == "honoured" else {}
+            else:
+                await again.ask_all()
+                asked = again
         finally:
             await other.close()
-        asker.also["max_tokens_field"] = Found("approximated", OTHER_LIMIT)
-    if asker.trouble:
-        print(f"{spoken.dialect} {info.id}: ended early: {asker.trouble}", file=progress)
-    return asker.able(told)
+    if asked.trouble:
+        print(f"{spoken.dialect} {info.id}: ended early: {asked.trouble}", file=progress)
+    return asked.able(told, setting)
+
+
+def _may_think(asked: Asker) -> bool:
+    """Whether it talks and does not think, as far as the usual words for it go."""
+    on = asked.features.get(Feature.THINK_ON)
+    return on is not None and on.fate != "honoured"
+
+
+async def _thinking(asked: Asker, again: Asker) -> Asker:
+    """``asked``, with what ``again`` finds about thoughts if it finds any."""
+    await again.ask_thinking()
+    if again.features.get(Feature.THINK_ON) == HONOURED:
+        asked.features.update(again.features)
+        asked.capabilities[Capability.REASONING] = True
+    return asked

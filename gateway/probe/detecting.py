@@ -67,7 +67,7 @@ def backend(dialect: Dialect, url: str, key: str, *, seconds: float, **more: Any
         case "ollama":
             return OllamaBackend(NAME, OllamaSettings(url=root, api_key=key, timeouts=timeouts))
         case "anthropic":
-            return AnthropicBackend(NAME, AnthropicSettings(url=root, api_key=key, timeouts=timeouts))
+            return AnthropicBackend(NAME, AnthropicSettings(url=root, api_key=key, timeouts=timeouts, **more))
 
 
 async def listen(

@@ -11,9 +11,12 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from msgspec import structs
+
 from backends.abilities import Found
-from canonical.events import Completion
+from canonical.events import Completion, ReasoningDelta, TextDelta
 from canonical.requests import Embeddings, Ranking
+from canonical.think import CLOSE, OPEN, ThinkSplitter
 
 Answers = Sequence[Completion]
 Judge = Callable[[Answers], Found]
@@ -21,6 +24,7 @@ Judge = Callable[[Answers], Found]
 HONOURED = Found("honoured")
 DROPPED = Found("dropped")
 SURE = Found("unknown", "the model says the same in any case")
+NO_REASONING = Found("unknown", "the model does not reason")
 UNSTEADY = Found("unknown", "two equal requests at temperature 0 were answered differently")
 ALIKE = 0.999
 """Cosine from which on two vectors count as the same."""
@@ -220,39 +224,41 @@ def of_schema(field: str, words: Sequence[str]) -> Judge:
     return judge
 
 
-def thought(answer: Completion) -> bool:
-    """Whether thoughts came, apart from the text or in it."""
-    return bool(answer.reasoning) or thinks_inline(answer)
-
-
 def thinks_inline(answer: Completion) -> bool:
     """Whether thoughts stand between tags in the text."""
-    return answer.text.lstrip().startswith("<think>") or "</think>" in answer.text
+    return not answer.reasoning and (answer.text.lstrip().startswith(OPEN) or CLOSE in answer.text)
+
+
+def apart(answer: Completion) -> Completion:
+    """``answer`` with the thoughts of its text told apart. Where the prompt opened the tag, the text only closes it."""
+    splitter = ThinkSplitter(thinking=not answer.text.lstrip().startswith(OPEN))
+    pieces = [*splitter.feed(answer.text), *splitter.finish()]
+    reasoning = "".join(piece.text for piece in pieces if isinstance(piece, ReasoningDelta))
+    text = "".join(piece.text for piece in pieces if isinstance(piece, TextDelta))
+    return structs.replace(answer, reasoning=reasoning, text=text)
 
 
 def thinks_off(answers: Answers) -> Found:
     """Not said, on, off."""
     free, on, off = answers
-    if thought(off):
+    if off.reasoning:
         return Found("dropped", "it thinks all the same")
-    return HONOURED if thought(free) or thought(on) else Found("unknown", "the model does not reason")
+    return HONOURED if free.reasoning or on.reasoning else NO_REASONING
 
 
 def thinks_on(answers: Answers) -> Found:
     """On."""
     (on,) = answers
-    if thinks_inline(on):
-        return Found("honoured", "its thoughts stand in the text")
-    return HONOURED if on.reasoning else Found("unknown", "the model does not reason")
+    return HONOURED if on.reasoning else NO_REASONING
 
 
 def thinks_longer(answers: Answers) -> Found:
     """Low, high."""
     low, high = answers
-    if not thought(low) and not thought(high):
-        return Found("unknown", "the model does not reason")
-    few, many = len(low.reasoning or low.text), len(high.reasoning or high.text)
-    return HONOURED if many > few else Found("unknown", "it thinks as long at another level")
+    if not low.reasoning and not high.reasoning:
+        return NO_REASONING
+    longer = len(high.reasoning) > len(low.reasoning)
+    return HONOURED if longer else Found("unknown", "it thinks as long at another level")
 
 
 def likely(answers: Answers) -> Found:

@@ -21,6 +21,10 @@ from gateway.probe.picture import solid
 
 ROOM = 96
 """Tokens that an answer may have; who thinks unasked gets more."""
+THOUGHT = 512
+"""Where thoughts may come before it."""
+BUDGET = 1024
+"""Tokens of thoughts, for servers that want to be told; the smallest that those take."""
 SHORT = 24
 """The same, where a few words show it."""
 WORDS = ("qorvex", "blimzu")
@@ -86,7 +90,7 @@ IN_PARIS = "What is the weather in Paris?"
 COLOUR = "What color is the image?"
 GREETING = "Hello!"
 
-FIRST = Generate(model="", messages=(_says("user", CAPITAL),), sampling=Sampling(max_tokens=ROOM))
+FIRST = Generate(model="", messages=(_says("user", CAPITAL),), sampling=Sampling(max_tokens=THOUGHT))
 """Asked before all others, and as plain as can be: whoever does not answer this answers nothing."""
 CALM = chat(CAPITAL)
 LONG = chat(STORY, max_tokens=1000)
@@ -125,7 +129,7 @@ def questions(hot: float) -> tuple[Question, ...]:
     cold = chat(PLANET, max_tokens=SHORT)
     varied = (drawn(None), drawn(None))
     plain = (cold, cold, *varied)
-    think = tuple(chat(SUM, think=each) for each in (None, "on", "off"))
+    think = tuple(chat(SUM, think=each, max_tokens=THOUGHT) for each in (None, "on", "off"))
     as_text = Prompt(text=CAPITAL)
     before = "The capital of France is"
     gap = Prompt(text=before, suffix=" It is a city on the Seine, and it is very old.")
@@ -216,7 +220,11 @@ def questions(hot: float) -> tuple[Question, ...]:
         ),
         Question(Feature.THINK_OFF, think, judges.thinks_off),
         Question(Feature.THINK_ON, think[1:2], judges.thinks_on),
-        Question(Feature.THINK_LEVEL, (chat(SUM, think="low"), chat(SUM, think="high")), judges.thinks_longer),
+        Question(
+            Feature.THINK_LEVEL,
+            tuple(chat(SUM, think=each, max_tokens=THOUGHT) for each in ("low", "high")),
+            judges.thinks_longer,
+        ),
         Question(Feature.LOGPROBS, (chat(CAPITAL, top_logprobs=2),), judges.likely),
         Question(Feature.PROMPT, (chat(CAPITAL, max_tokens=SHORT), _prompt(as_text)), judges.raw),
         Question(Feature.PROMPT_TOKENS, (_prompt(Prompt(tokens=TOKENS)),), judges.token_prompt(len(TOKENS))),
@@ -258,7 +266,7 @@ def vector_questions(length: int) -> tuple[VectorQuestion, ...]:
 RERANKS = Rerank(model="", query="What is the capital of France?", documents=_TEXTS)
 
 
-def settled(ask: Generate, *, off: bool, room: int, drawn: bool) -> Generate:
+def settled(ask: Generate, *, off: bool, room: int, drawn: bool, budget: int | None = None) -> Generate:
     """``ask`` in the manner that a model wants.
 
     Args:
@@ -266,6 +274,7 @@ def settled(ask: Generate, *, off: bool, room: int, drawn: bool) -> Generate:
         off: it thinks unless told not to: say so where the question says nothing of it.
         room: more tokens, for thoughts that cannot be turned off.
         drawn: False: it takes no temperature.
+        budget: of thoughts, where they are asked for.
     """
     sampling = ask.sampling
     if room and sampling.max_tokens is not None:
@@ -273,4 +282,7 @@ def settled(ask: Generate, *, off: bool, room: int, drawn: bool) -> Generate:
     if not drawn:
         sampling = structs.replace(sampling, temperature=None)
     silent = off and ask.think is None and ask.prompt is None
-    return structs.replace(ask, sampling=sampling, think="off" if silent else ask.think)
+    think = "off" if silent else ask.think
+    return structs.replace(
+        ask, sampling=sampling, think=think, think_budget=budget if think not in {None, "off"} else None
+    )

@@ -41,7 +41,12 @@ def _facts(able: Sequence[Able]) -> list[str]:
     can = dict.fromkeys(name for each in able for name, yes in each.capabilities.items() if yes)
     facts.append(f"  does: {', '.join(can) or 'nothing that was asked'}")
     if any(each.inline_thinking for each in able):
-        facts.append("  writes its thoughts into the text: inline_thinking")
+        facts.append("  writes its thoughts into the text (inline_thinking)")
+    facts.extend(
+        f"  asked with `{name}: {value}`, which its backend's settings need"
+        for each in able
+        for name, value in each.asked_with.items()
+    )
     context = max(each.context_length for each in able)
     if context:
         facts.append(f"  context: {context} tokens")
