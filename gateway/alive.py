@@ -50,3 +50,4 @@ class Alive:
             self._held.close()
             self._held = None
             (self._folder / self.token).unlink(missing_ok=True)
+            self.token = secrets.token_hex(8)
