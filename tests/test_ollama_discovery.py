@@ -91,7 +91,7 @@ def test_m2_a_model_of_which_nothing_is_known_still_has_all_texts() -> None:
         "size": 0,
         "digest": hashlib.sha256(b"cloud/gpt").hexdigest(),
         "details": NOTHING_KNOWN,
-        "capabilities": ["completion"],
+        "capabilities": ["completion", "tools", "vision"],
     }
 
 
@@ -221,7 +221,7 @@ def test_m2_a_model_without_metadata_tells_its_context_length() -> None:
             "general.parameter_count": 5,
             "unknown.context_length": 128_000,
         },
-        "capabilities": ["completion"],
+        "capabilities": ["completion", "tools", "vision"],
         "modified_at": "1970-01-01T00:00:00.000000Z",
     }
     assert show(ModelDetails(info=BARE))["model_info"] == {"general.architecture": "unknown"}
@@ -241,16 +241,16 @@ def test_m2_show_takes_the_older_name_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("info", "word"),
+    ("info", "words"),
     [
-        (ModelInfo(id="claude"), "completion"),
-        (ModelInfo(id="text-embedding-3-small"), "embedding"),
-        (ModelInfo(id="bge", family="bert"), "embedding"),
+        (ModelInfo(id="claude"), ["completion", "tools", "vision"]),
+        (ModelInfo(id="text-embedding-3-small"), ["embedding"]),
+        (ModelInfo(id="bge", family="bert"), ["embedding"]),
     ],
 )
-def test_m2_a_model_whose_server_tells_nothing_is_not_hidden(info: ModelInfo, word: str) -> None:
+def test_m2_a_model_whose_server_tells_nothing_is_not_hidden(info: ModelInfo, words: list[str]) -> None:
     """llm-ollama, VS Code and Roo Code pass over models without capabilities: those of most other dialects' servers."""
-    assert tags(info)[0]["capabilities"] == show(ModelDetails(info=info))["capabilities"] == [word]
+    assert tags(info)[0]["capabilities"] == show(ModelDetails(info=info))["capabilities"] == words
 
 
 def test_m5_a_list_is_read_as_it_was_told() -> None:

@@ -212,20 +212,23 @@ def _digest(info: ModelInfo) -> str:
 
 
 def _capabilities(info: ModelInfo) -> list[str]:
-    """Never none: clients hide a model without any. Other dialects' servers mostly do not tell."""
+    """Never none: clients hide a model without any, and many servers of other dialects tell none.
+
+    Then all that the gateway would let pass is said, so that nothing is closed to their users; but not thinking, which
+    some clients turn on by themselves wherever they can.
+    """
     told = [word for word, ours in CAPABILITIES if not info.capabilities.isdisjoint(ours)]
-    return told or _likely(f"{info.id} {info.family}")
+    return told or (["embedding"] if _embeds(f"{info.id} {info.family}") else ["completion", "tools", "vision"])
 
 
-def _likely(name: str) -> list[str]:
-    """What is not called an embedder can at least talk."""
-    return ["embedding"] if any(word in name.lower() for word in ("bert", "embed")) else ["completion"]
+def _embeds(name: str) -> bool:
+    return any(word in name.lower() for word in ("bert", "embed"))
 
 
 def _read_capabilities(words: Sequence[str] | None, family: str | None) -> frozenset[Capability]:
-    """Servers before 0.6.4 tell none."""
+    """Servers before 0.6.4 tell none; what is no BERT can at least talk."""
     if words is None:
-        words = _likely(family or "")
+        words = ["embedding"] if _embeds(family or "") else ["completion"]
     return frozenset(one for word, ours in CAPABILITIES if word in words for one in ours)
 
 
