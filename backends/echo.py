@@ -103,7 +103,7 @@ class EchoModel:
         else:
             answer = request.prompt.text
             prompt = len(words(answer))
-        answer, reason = _cut(answer, request.sampling.stop, request.sampling.max_tokens)
+        answer, reason, found = _cut(answer, request.sampling.stop, request.sampling.max_tokens)
         pieces = words(answer)
         yield [Started(MODEL)]
         if request.prompt is not None and request.prompt.echo and request.prompt.text:
@@ -111,7 +111,7 @@ class EchoModel:
         for piece in pieces:
             yield [TextDelta(piece)]
             await asyncio.sleep(0)  # a long text must not keep the loop from others
-        yield [Finished(reason, Usage(prompt, len(pieces)))]
+        yield [Finished(reason, Usage(prompt, len(pieces)), stop_sequence=found)]
 
     async def embed(self, request: Embed) -> Embeddings:
         """Texts that share words get vectors that are near each other.
@@ -162,10 +162,12 @@ def vector(text: str, size: int) -> list[float]:
     return [value / length for value in values]
 
 
-def _cut(text: str, stop: tuple[str, ...], limit: int | None) -> tuple[str, Reason]:
-    ends = [end for word in stop if word and (end := text.find(word)) >= 0]
-    text = text[: min(ends, default=len(text))]
+def _cut(text: str, stop: tuple[str, ...], limit: int | None) -> tuple[str, Reason, str | None]:
+    end, found = min(
+        ((end, word) for word in stop if word and (end := text.find(word)) >= 0), default=(len(text), None)
+    )
+    text = text[:end]
     pieces = words(text)
     if limit is not None and len(pieces) > max(limit, 0):
-        return "".join(pieces[: max(limit, 0)]), "length"
-    return text, "stop"
+        return "".join(pieces[: max(limit, 0)]), "length", None
+    return text, "stop", found

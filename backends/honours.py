@@ -15,6 +15,7 @@ _LOW = approximated("the nearest level that the backend knows")
 _LEVEL = approximated("the nearest level stands for the budget")
 _NAMELESS = approximated("the schema holds, its name is not told")
 _HELD = approximated("the form is held in any case")
+_SOME = approximated("the answer ends there; which text it was is not told")
 _FIRST = approximated("images stand before the text of their message")
 _ERROR = approximated("the text begins with 'Error:'")
 _COOL = approximated("1, the highest that the backend knows")
@@ -44,6 +45,7 @@ _ROWS: dict[Feature, tuple[Verdict, ...]] = {
     Feature.LOGIT_BIAS:        (_YES,     _YES,      _NO,       _NO,       _NO),
     Feature.HOT:               (_YES,     _YES,      _YES,      _COOL,     _NO),
     Feature.STOP_BLANK:        (_YES,     _YES,      _YES,      _NO,       _YES),
+    Feature.STOP_TOLD:         (_YES,     _SOME,     _SOME,     _YES,      _YES),
     Feature.SYSTEM:            (_YES,     _YES,      _YES,      _YES,      _NO),
     Feature.SYSTEM_LATER:      (_YES,     _YES,      _YES,      _USER,     _NO),
     Feature.MESSAGE_NAME:      (_NO,      _YES,      _NO,       _NO,       _NO),

@@ -33,6 +33,8 @@ class Feature(StrEnum):
     HOT = "temperature_above_1"
     STOP_BLANK = "stop_blank"
     """A text to stop at that is white space alone."""
+    STOP_TOLD = "stop_told"
+    """Which of the texts to stop at ended the answer: said by who gives some in a dialect that has a word for it."""
 
     SYSTEM = "system"
     """Instructions before the conversation."""
@@ -117,6 +119,8 @@ def _said_generate(request: Generate) -> list[Feature]:
             found.append(Feature.HOT)
         if any(map(str.isspace, sampling.stop)):
             found.append(Feature.STOP_BLANK)
+        if sampling.stop and Feature.STOP_TOLD in request.origin.vocabulary.names:
+            found.append(Feature.STOP_TOLD)
     _said_messages(request, found)
     if request.tools:
         found.append(Feature.TOOLS)

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from msgspec import Raw
+from msgspec import Raw, structs
 
 from canonical.features import Feature
 from canonical.media import Blob
 from canonical.messages import Audio, Image, Message, Part, Reasoning, Text, ToolCall, ToolResult
-from canonical.requests import Embed, Generate, Output, Prompt, Rerank, Sampling, Tool, ToolChoice
+from canonical.requests import (
+    Embed,
+    Generate,
+    Origin,
+    Output,
+    Prompt,
+    Rerank,
+    Sampling,
+    Tool,
+    ToolChoice,
+    Vocabulary,
+)
 
 PNG = Image(Blob(b"\x89PNG\r\n\x1a\n", "image/png"))
 SCHEMA = Raw(b'{"type":"object","properties":{"a":{"type":"string"}}}')
@@ -44,6 +55,8 @@ def _schema(**more: Any) -> Generate:
     return chat(output=Output("schema", SCHEMA, **more))
 
 
+_TOLD = Origin(vocabulary=Vocabulary(names={Feature.STOP_TOLD: ("stop_sequences",)}))
+"""Of a dialect that has a word for the text that ended an answer."""
 _SYSTEM = Message("system", (Text("Be kind."),))
 _DRAW: dict[str, Any] = {
     "temperature": 0.5,
@@ -65,6 +78,7 @@ PROBES: dict[Feature, tuple[Asked, Asked]] = {
     **{Feature(name): (drawn(**{name: value}), chat()) for name, value in _DRAW.items()},
     Feature.HOT: (drawn(temperature=1.5), drawn(temperature=1.0)),
     Feature.STOP_BLANK: (drawn(stop=("END", "\n")), drawn(stop=("END",))),
+    Feature.STOP_TOLD: (structs.replace(drawn(stop=("END",)), origin=_TOLD), drawn(stop=("END",))),
     Feature.SYSTEM: (chat(_SYSTEM, HELLO), chat()),
     Feature.SYSTEM_LATER: (
         chat(HELLO, Message("assistant", (Text("Hi"),)), _SYSTEM, HELLO),

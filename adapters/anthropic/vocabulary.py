@@ -33,6 +33,7 @@ MESSAGES = Vocabulary(
         Feature.TOP_K: ("top_k",),
         Feature.MAX_TOKENS: ("max_tokens",),
         Feature.STOP: ("stop_sequences",),
+        Feature.STOP_TOLD: ("stop_sequences",),
         Feature.SYSTEM: ("system",),
         Feature.SYSTEM_LATER: ("messages[].role",),
         Feature.IMAGE: (f"{_CONTENT}.source",),
