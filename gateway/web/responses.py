@@ -154,7 +154,7 @@ def _row(exchange: Exchange, question: serve.Question, answer: serve.ResponseStr
         previous=question.previous,
         status=status,
         input=question.kept(exchange.id),
-        object=answer.body(),
+        object=answer.body(status="queued") if question.background else answer.body(),
     )
 
 
