@@ -56,8 +56,7 @@ class Engine:
         self._pool = Pool(waiting=config.limits.waiting, waiting_time=config.limits.waiting_time)
         self.relays = any(entry.relay for entry in settled.models)
         """Whether the answers of some model may be relayed."""
-        # Linked images may have as many bytes as the body could have brought as base64.
-        self._fetcher = fetcher or Fetcher(config.images, total=config.limits.body // 4 * 3)
+        self._fetcher = fetcher or Fetcher(config.images)
 
     async def generate(
         self,

@@ -23,6 +23,8 @@ from gateway.config import Images
 from gateway.links import Entry, Link, entry_for, is_public, read_entry, read_link, read_redirect
 
 REDIRECTS = 3
+TOTAL = 20 * 1024 * 1024
+"""Bytes that the linked images of one request have together: a small request costs five times as much memory."""
 AT_ONCE = 4
 """Links of one request that are fetched at the same time."""
 PER_HOST = 16
@@ -71,7 +73,7 @@ class Fetcher:
         self,
         images: Images,
         *,
-        total: int,
+        total: int = TOTAL,
         resolve: Resolve = look_up,
         public: Callable[[str], bool] = is_public,
         tls: ssl.SSLContext | None = None,

@@ -64,7 +64,7 @@ class Names:
 def fetcher(
     *hosts: str,
     names: Callable[[str, int], Coroutine[Any, Any, Sequence[str]]] | None = None,
-    total: int = 1 << 25,
+    total: int = fetch.TOTAL,
     public: Callable[[str], bool] = lambda address: address == "127.0.0.1" or is_public(address),
     tls: ssl.SSLContext | None = None,
     size: int = 1 << 20,

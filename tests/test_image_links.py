@@ -46,7 +46,7 @@ class Seeing:
     def __init__(self, pictures: Faulty, *, hosts: Sequence[str] | None = None, **document: Any) -> None:
         listed = [f"{HOST}:{pictures.port}"] if hosts is None else list(hosts)
         settled = settle({"images": {"hosts": listed}, **document}, base=Path(), environ={})
-        fetcher = Fetcher(settled.config.images, total=1 << 24, resolve=loopback, public=lambda _: True)
+        fetcher = Fetcher(settled.config.images, resolve=loopback, public=lambda _: True)
         self.engine = Engine(settled, fetcher=fetcher)
         self.gateway = Gateway(self.engine, body_limit=1 << 20, access_log=AccessLog(io.StringIO()))
         self.app = listener_app(settled.config.listeners[0], settled.config, self.gateway)
