@@ -23,6 +23,7 @@ _MEDIUM = approximated("a medium effort stands for the model's own measure")
 _OBJECT = approximated("the schema of any object stands for it")
 _FORCED = approximated("the tools are told in the prompt, and the answer is held to the form of a call")
 _SINGLE = approximated("no call after the first is passed on, where one is wanted")
+_GRAMMAR = approximated("arguments are held to it as far as the engine's grammars go")
 
 BACKENDS = ("llama_cpp", "openai", "ollama", "anthropic", "echo")
 """The columns."""
@@ -58,7 +59,7 @@ _ROWS: dict[Feature, tuple[Verdict, ...]] = {
     Feature.SIGNATURE:         (_NO,      _NO,       _NO,       _YES,      _NO),
     Feature.TOOL_ERROR:        (_ERROR,   _ERROR,    _ERROR,    _YES,      _NO),
     Feature.TOOLS:             (_YES,     _YES,      _YES,      _YES,      _400),
-    Feature.TOOL_STRICT:       (_NO,      _YES,      _NO,       _YES,      _400),
+    Feature.TOOL_STRICT:       (_GRAMMAR, _YES,      _NO,       _YES,      _400),
     Feature.TOOL_NONE:         (_YES,     _YES,      _YES,      _YES,      _400),
     Feature.TOOL_REQUIRED:     (_YES,     _YES,      _FORCED,   _YES,      _400),
     Feature.TOOL_NAMED:        (_YES,     _YES,      _FORCED,   _YES,      _400),

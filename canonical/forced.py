@@ -42,20 +42,29 @@ def force(request: Generate) -> Generate | None:
     if not tools:
         raise InvalidRequest(f"there is no tool named {choice.name[:64]!r}", param="tool_choice")
     shared: dict[str, dict[str, Any]] = {}
-    calls = [_call(tool, shared) for tool in tools]
+    calls = [call_schema(tool, shared) for tool in tools]
     schema: dict[str, Any] = {**(calls[0] if len(calls) == 1 else {"anyOf": calls}), **shared}
     text = Raw(msgspec.json.encode(schema))
     check_schema(text, param="tools")
     return structs.replace(request, output=Output("schema", schema=text))
 
 
-def _call(tool: Tool, shared: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """The schema of one tool's call. What its own schema refers to moves to the root, where references look."""
-    own: dict[str, Any] = json.loads(bytes(tool.parameters)) if tool.parameters is not None else {}
+def move_shared(own: dict[str, Any], shared: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """A schema without its definitions, which move to ``shared``: that stands at the root, where references look.
+
+    Raises:
+        Unsupported: a name is taken by another definition.
+    """
     for word in _SHARED:
         for name, meaning in (own.pop(word, None) or {}).items():
             if shared.setdefault(word, {}).setdefault(name, meaning) != meaning:
                 raise Unsupported(f"two tools define {name[:64]!r} differently", param="tools")
+    return own
+
+
+def call_schema(tool: Tool, shared: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The schema of one tool's call; its definitions move as in ``move_shared``."""
+    own = move_shared(json.loads(bytes(tool.parameters)) if tool.parameters is not None else {}, shared)
     arguments = {"type": "object", **own}
     properties = {"name": {"const": tool.name}, "arguments": arguments}
     return {"type": "object", "properties": properties, "required": ["name", "arguments"]}

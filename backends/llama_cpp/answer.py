@@ -61,8 +61,10 @@ class Writer:
         self._think = ThinkSplitter(thinking=thinks) if self._chat and thinks is not None else None
         self._tools = ToolSplitter() if self._chat and calls else None
         self._new_id = new_id
-        self._calls = 0
+        self.calls = 0
+        """Calls so far."""
         self._logprobs: list[dict[str, Any]] = []
+        self._thought = False
         self.thoughts = 0
         """Chunks of thoughts so far."""
 
@@ -93,7 +95,7 @@ class Writer:
             chunks += self._pieces(self._tools.finish())
         if self._logprobs:
             chunks.append(self._chunk({"content": ""} if self._chat else ""))
-        if self._calls and reason == "stop":
+        if self.calls and reason == "stop":
             reason = "tool_calls"
         chunks.append(self._chunk({} if self._chat else "", reason))
         return chunks
@@ -105,7 +107,11 @@ class Writer:
                 self._logprobs.clear()  # they belong to tokens that are no content
                 self.thoughts += 1
                 chunks.append(self._chunk({"reasoning_content": event.text}))
+                self._thought = True
             else:
+                if self._thought:
+                    del self._logprobs[:-1]  # the rest are the tag's, and the white space's behind it
+                    self._thought = False
                 chunks += self._texts([event.text])
         return chunks
 
@@ -121,8 +127,8 @@ class Writer:
                 chunks.append(self._chunk({"content": piece}))
             else:
                 function = {"name": piece.name, "arguments": piece.arguments}
-                call = {"index": self._calls, "id": self._new_id(), "type": "function", "function": function}
-                self._calls += 1
+                call = {"index": self.calls, "id": self._new_id(), "type": "function", "function": function}
+                self.calls += 1
                 self._logprobs.clear()
                 chunks.append(self._chunk({"tool_calls": [call]}))
         return chunks

@@ -91,6 +91,8 @@ def chat_body(
             extras["thinking_budget_tokens"] = budget
         if budget is not None or kwargs["enable_thinking"]:
             extras["timings_per_token"] = True  # says how many of the tokens were thoughts: see ``notes``
+    if request.tools and request.parallel_tool_calls is False:
+        extras["timings_per_token"] = True  # a second call is cut off, and the last chunk would have had the counts
     if kwargs:
         extras["chat_template_kwargs"] = kwargs
     return _joined(request, write_chat(_settled(request, limits), "model"), extras)
@@ -116,7 +118,7 @@ def completion_body(request: Generate, prompt: Prompt, limits: Limits) -> bytes:
             extras["json_schema"] = request.output.schema
         else:
             extras["json_schema"] = {"type": "object"}
-    body = write_completion(structs.replace(_settled(request, limits), prompt=prompt), "model")
+    body = write_completion(structs.replace(_settled(request, limits), prompt=prompt, output=None), "model")
     if pieces is not None:
         fields = msgspec.json.decode(body, type=dict[str, Raw])
         fields["prompt"] = Raw(_encode(pieces))
@@ -161,8 +163,9 @@ def _settled(request: Generate, limits: Limits) -> Generate:
     if request.tool_choice is not None and request.tool_choice.mode == "none":
         # A model that is shown tools calls them nevertheless, and the engine then leaves the call in the text.
         settled = structs.replace(settled, tools=(), tool_choice=None)
-    elif request.tool_choice is not None and request.tool_choice.mode != "auto" and request.output is not None:
-        # The answer's schema is that of the call (see ``forced``); the engine takes none where it looks for calls itself.
+    elif request.tools and request.output is not None and limits.engine == "xllamacpp":
+        # The schema is that of a call, or allows one (see ``canonical.forced`` and ``either``); the engine takes none where
+        # it looks for calls itself.
         settled = structs.replace(settled, tool_choice=ToolChoice("none"))
     return settled
 

@@ -56,6 +56,7 @@ class _Body(Draw, kw_only=True):
     logprobs: bool | int | None = None
     top_logprobs: int | None = None
     thinking_budget_tokens: int | None = None
+    parallel_tool_calls: bool | None = None
 
 
 class _Inputs(Struct):
@@ -238,7 +239,7 @@ class LlamaCppPython:
                     if emit(chunk):
                         return
                 budget.count(writer, count)
-            if final or text.stopped:
+            if final or text.stopped or (writer.calls and body.parallel_tool_calls is False):
                 reason = "stop"
                 break
             if count >= limit:

@@ -16,13 +16,16 @@ from backends.llama_cpp.facts import Facts
 from backends.llama_cpp.loaded import Loaded
 from backends.llama_cpp.notes import Notes
 from backends.llama_cpp.schema import check_held
+from canonical.either import EitherCall, allow_calls
 from canonical.errors import BackendError, InvalidRequest, Unsupported
-from canonical.events import Event, ReasoningDelta, Started, TextDelta
+from canonical.events import Event, ReasoningDelta, Started, TextDelta, ToolCallDelta
 from canonical.forced import ForcedCall, force
 from canonical.messages import ToolCall, ToolResult
 from canonical.models import Capability
-from canonical.requests import Generate
+from canonical.requests import Generate, ToolChoice
 from canonical.roles import joined, without_system
+
+_CALLED = b'{"choices":[{"index":0,"delta":{},"finish_reason":"tool_calls"}]}'
 
 
 class TextModel(Loaded):
@@ -43,10 +46,16 @@ class TextModel(Loaded):
             BackendError: the engine failed.
         """
         forced = force(request) if self.engine == "xllamacpp" else None
-        call = None if forced is None else ForcedCall(_new_id)
-        kind, body, opening = self._asked(request, forced)
+        either = allow_calls(request)
+        call: ForcedCall | EitherCall | None = None
+        if either is not None:
+            call = EitherCall(request, _new_id)
+        elif forced is not None:
+            call = ForcedCall(_new_id)
+        kind, body, opening = self._asked(request, either or forced)
         reader = ChatReader(_new_id) if kind == "chat" else CompletionReader()
-        trim = _Trim()
+        trim = _Trim(thinking=kind == "chat" and bool(self._thinks(request)[0]))
+        single = request.parallel_tool_calls is False
         notes = Notes()
         async with aclosing(self.runner.stream(kind, body)) as chunks:
             async for batch in chunks:
@@ -59,6 +68,12 @@ class TextModel(Loaded):
                     notes.read(chunk)
                     events.extend(reader.feed_record(chunk))
                 told = self._told(events, trim, opening)
+                if single and any(isinstance(event, ToolCallDelta) and event.index for event in told):
+                    # The engine's grammar lets a second call come even so. Leaving it here stops it.
+                    told = [event for event in told if not (isinstance(event, ToolCallDelta) and event.index)]
+                    reader.feed_record(_CALLED)
+                    yield told
+                    break
                 if call is not None:
                     told = call.feed(told)
                 if told:
@@ -102,6 +117,8 @@ class TextModel(Loaded):
         choice = request.tool_choice
         if choice is not None and choice.mode == "named" and all(tool.name != choice.name for tool in request.tools):
             raise InvalidRequest(f"there is no tool named {choice.name[:64]!r}", param="tool_choice")
+        if request.tools and request.top_logprobs is not None and self.engine == "xllamacpp" and not _none(choice):
+            raise Unsupported("this model's engine gives no log probabilities beside tools", param="logprobs")
         if Capability.TOOLS not in able and _speaks_of_tools(request):
             # Its template would leave them out without a word.
             raise Unsupported(f"{self.info.id!r} does not support tools", param="messages")
@@ -146,6 +163,8 @@ class TextModel(Loaded):
                 text = trim.feed(event.text)
                 if text:
                     told.append(ReasoningDelta(text))
+            elif type(event) is TextDelta and trim.before(event.text):
+                pass  # log probabilities of thoughts and their tags
             elif type(event) is Started:
                 told.append(Started(self.info.id))
                 if opening:
@@ -155,6 +174,10 @@ class TextModel(Loaded):
         return told
 
 
+def _none(choice: ToolChoice | None) -> bool:
+    return choice is not None and choice.mode == "none"
+
+
 def _speaks_of_tools(request: Generate) -> bool:
     return any(isinstance(part, ToolCall | ToolResult) for message in request.messages for part in message.parts)
 
@@ -162,9 +185,15 @@ def _speaks_of_tools(request: Generate) -> bool:
 class _Trim:
     """Reasoning without white space at its ends: engines leave the line breaks beside the tags."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, thinking: bool) -> None:
         self._held = ""
         self._begun = False
+        self._before = thinking
+
+    def before(self, text: str) -> bool:
+        """Whether the answer itself has not begun, with ``text``."""
+        self._before = self._before and not text
+        return self._before
 
     def feed(self, text: str) -> str:
         text = self._held + text
