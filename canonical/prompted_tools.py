@@ -37,7 +37,7 @@ _ABOUT = (
 _FORM = (
     "You can call functions. Each line between the <tools> tags describes one, its parameters as a JSON Schema:\n"
     "<tools>\n{tools}\n</tools>\n"
-    'Call one of them. To use a tool, reply {{"name": NAME, "arguments": ARGS}}\n'
+    "Call one of them. To use a tool, reply " + _EXAMPLE.replace("{", "{{").replace("}", "}}") + "\n"
     "with its name and a JSON object of its arguments."
 )
 """For an answer that is held to the form of a call. The wordings are those that the demo model understands, too."""

@@ -21,7 +21,7 @@ from canonical.models import Capability, ModelInfo
 from canonical.prompted_calls import CallReader
 from canonical.prompted_tools import Prompted, prompted
 from canonical.report import DROPPED, HONOURED, Honours, Verdict, approximated
-from canonical.requests import Generate
+from canonical.requests import Generate, Vocabulary
 from canonical.roles import without_system
 from canonical.think import CLOSE, OPEN
 from gateway.config import ModelEntry
@@ -30,14 +30,13 @@ TOLD = approximated("told to the model in the prompt; calls are read from its te
 HELD = approximated("the tools are told in the prompt, and the answer is held to the form of a call")
 WORDS = approximated("told to the model in words only")
 FIRST = approximated("told to the model in words, and no call after the first is passed on")
-ONE = approximated("an answer that is held to the form of a call has one")
 ERROR = approximated("the text begins with 'Error:'")
 HEAD = approximated("stands at the head of the first user message")
 USER = approximated("becomes part of the user's turn")
 INLINE = approximated("stand in the text of their turn, between tags, as the model wrote them")
 HIDDEN = approximated("the model's thoughts are left out of the answer; it may think nevertheless")
 
-_THINKS = frozenset({Feature.THINK_LEVEL, Feature.THINK_BUDGET})
+_THINKS = (Feature.THINK_MINIMAL, Feature.THINK_LEVEL, Feature.THINK_BUDGET)
 
 
 class Shimmed(Struct, frozen=True):
@@ -60,6 +59,8 @@ def shimmed(request: Generate, entry: ModelEntry | None, model: Model) -> Shimme
     Raises:
         InvalidRequest, Unsupported: see ``canonical.prompted_tools``.
     """
+    if model.info.inline_thinking and (entry is None or not entry.inline_thinking):
+        entry = _seen(entry, model.info)
     if entry is None or not (entry.shims or entry.inline_thinking) or request.prompt is not None:
         return None
     given, info, honours = request, model.info, model.honours
@@ -88,14 +89,15 @@ def shimmed(request: Generate, entry: ModelEntry | None, model: Model) -> Shimme
                     stops=asked.stops,
                 )
             )
-        verdicts |= {Feature.TOOL_ERROR: ERROR, **_told(request, asked)}
+        verdicts |= {Feature.TOOL_ERROR: ERROR, **_told(asked)}
         request = asked.request
     if "system" in entry.shims:
         request = without_system(request)
         verdicts |= {Feature.SYSTEM: HEAD, Feature.SYSTEM_LATER: USER}
     if request is given and not readers:
         return None
-    judged = structs.replace(given, origin=request.origin)
+    origin = request.origin
+    judged = structs.replace(given, origin=structs.replace(origin, vocabulary=_read(origin.vocabulary)))
     return Shimmed(request, judged, tuple(readers), _changed(honours, frozenset(verdicts.items())))
 
 
@@ -117,6 +119,12 @@ def gains(entry: ModelEntry | None) -> frozenset[Capability]:
     return frozenset(found)
 
 
+@lru_cache(256)
+def _read(words: Vocabulary) -> Vocabulary:
+    """What is changed here counts as read, also where the backend gets the client's own words beside it."""
+    return structs.replace(words, own=frozenset())
+
+
 @lru_cache(1024)
 def _changed(honours: Honours, verdicts: frozenset[tuple[Feature, Verdict]]) -> Honours:
     """Remembered, because reports are remembered by the honours they are made of."""
@@ -131,7 +139,7 @@ def _speaks_of_tools(request: Generate) -> bool:
     )
 
 
-def _told(request: Generate, asked: Prompted) -> Mapping[Feature, Verdict]:
+def _told(asked: Prompted) -> Mapping[Feature, Verdict]:
     """What becomes of the fields about tools."""
     if not asked.names:
         return dict.fromkeys((Feature.TOOLS, Feature.TOOL_NONE, Feature.TOOL_STRICT, Feature.PARALLEL_TOOLS), HONOURED)
@@ -141,14 +149,14 @@ def _told(request: Generate, asked: Prompted) -> Mapping[Feature, Verdict]:
         Feature.TOOL_STRICT: HONOURED if asked.held else DROPPED,
         Feature.TOOL_REQUIRED: must,
         Feature.TOOL_NAMED: must,
-        Feature.PARALLEL_TOOLS: _parallel(request, held=asked.held),
+        Feature.PARALLEL_TOOLS: HONOURED if asked.held else FIRST,
     }
 
 
-def _parallel(request: Generate, *, held: bool) -> Verdict:
-    if request.parallel_tool_calls is False:
-        return HONOURED if held else FIRST
-    return ONE if held else HONOURED
+def _seen(entry: ModelEntry | None, info: ModelInfo) -> ModelEntry:
+    """The entry with what was seen of the model: a file that the configuration names says so."""
+    known = entry or ModelEntry(id=info.id, backend=info.backend)
+    return structs.replace(known, inline_thinking=info.inline_thinking)
 
 
 def _tags(entry: ModelEntry) -> tuple[bool, tuple[str, str]]:

@@ -143,11 +143,8 @@ def test_m5_a_tool_can_be_forced_and_forbidden(client: anthropic.Anthropic, mode
     named = {"name": "get_weather"} if choice == "tool" else {}
     asked = {"model": model, "messages": [{"role": "user", "content": "What is the weather in Paris?"}], **COLD}
     ask = {**asked, "tools": [WEATHER], "tool_choice": {"type": choice, **named}}
-    if model == "pip-ollama" and choice != "none":
-        with pytest.raises(anthropic.BadRequestError, match="cannot be made to call a tool"):
-            client.messages.create(**ask)
-        return
-    kinds = [block.type for block in client.messages.create(**ask).content]
+    # The demo model may think before a call that it is made to write.
+    kinds = [block.type for block in client.messages.create(**ask).content if block.type != "thinking"]
     assert kinds == (["text"] if choice == "none" else ["tool_use"])
 
 
