@@ -191,7 +191,7 @@ def test_m3_m4_instructions_are_told_in_the_users_turn(client: openai.OpenAI) ->
     prompted = client.chat.completions.create(messages=told, tools=TOOLS, model="no-system").choices[0].message
     assert prompted.content is not None
     assert prompted.content.startswith("Be brief.\n\nYou can call functions.")
-    assert prompted.content.endswith("just answer.\n\nWhat is the weather in Paris?")
+    assert prompted.content.endswith("comes to you between ")  # a result that a model makes up ends its answer
 
 
 def test_m4_a_prompted_models_lists_say_tools(gateway: Served) -> None:
