@@ -1,9 +1,10 @@
 # make serve: the gateway on config.yaml.   make test: every check.   make bench: the benchmark kit, side by side.
+# make matrix: what each client's abilities become behind each backend.
 PYTHON ?= python3
 BIN := .venv/bin
 CONFIG ?= config.yaml
 
-.PHONY: serve test lint bench clean
+.PHONY: serve test lint matrix bench clean
 
 serve: .venv/serve.stamp
 	$(BIN)/dragoman serve --config $(CONFIG)
@@ -33,6 +34,10 @@ lint: .venv/test.stamp
 
 test: lint tests/js/node_modules
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=90
+
+# Every client dialect x every backend x every ability, with the official SDKs; tests/matrix/README.md is the last result.
+matrix: .venv/test.stamp tests/js/node_modules
+	$(BIN)/python -m tests.matrix $(MATRIX)
 
 bench: .venv/serve.stamp
 	$(BIN)/python bench/bench.py $(BENCH)
