@@ -331,7 +331,12 @@ def _(way: Way) -> Any:
 def _(way: Way) -> Any:
     reply = ask(way, FRANCE, stop_sequences=[" is"])
     right(reply["content"][0]["text"], way.says(PARIS, FRANCE).partition(" is")[0])
-    return reply["stop_reason"], reply.get("stop_sequence")
+    told = reply["stop_reason"], reply.get("stop_sequence")
+    if way.honoured("stop_sequences"):
+        right(told, ("stop_sequence", " is"))
+    else:
+        right(told, ("end_turn", None))
+    return told
 
 
 @row("max_tokens", "max_tokens")

@@ -32,6 +32,7 @@ from tests.matrix.questions import (
     RESULT,
     ROME,
     SEVEN,
+    STORY,
     SUM,
     SUNNY,
     THOUGHT,
@@ -380,10 +381,13 @@ def _(way: Way) -> Any:
 
 @row("timings in nanoseconds, streamed")
 def _(way: Way) -> Any:
-    began = time.monotonic_ns()
-    last = streamed(way, FRANCE)[-1]
-    *_, eval = check_timings(last, time.monotonic_ns() - began)
-    assert eval or way.echoes, "no eval_duration"
+    """A long answer, as one that arrives in a single read has no time that could be measured; on a busy machine, again."""
+    for _ in range(3):
+        began = time.monotonic_ns()
+        *_, eval = check_timings(streamed(way, STORY)[-1], time.monotonic_ns() - began)
+        if eval or way.echoes:
+            return
+    raise AssertionError("no eval_duration")
 
 
 @row("generate")
