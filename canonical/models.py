@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Literal
 
 from msgspec import Raw, Struct, field
 
@@ -42,6 +43,8 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     """Tokens one sequence may have."""
     embedding_length: int = 0
     owner: str = ""
+    inline_thinking: bool | Literal["opened"] = False
+    """It was seen to write its thoughts into its text; ``opened``: without the tag that begins them."""
 
 
 class ModelDetails(Struct, frozen=True, kw_only=True):

@@ -1,6 +1,7 @@
 """What the configuration lets the gateway do in the prompt and in the text for a model that lacks a word for it.
 
-Nothing of it happens unasked: a model's entry says so (``shims``, ``inline_thinking``), and every report tells.
+Nothing of it happens unasked: a model's entry says so (``shims``, ``inline_thinking``), or what was seen of it in a file
+that the configuration names; and every report tells.
 """
 
 from __future__ import annotations

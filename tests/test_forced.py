@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from canonical.forced import ForcedCall, force
 from canonical.errors import InvalidRequest, Unsupported
 from canonical.events import Event, Finished, ReasoningDelta, Started, TextDelta, fold
+from canonical.forced import ForcedCall, force
 from canonical.requests import Generate, Output, Tool, ToolChoice
 
 values = st.recursive(
