@@ -56,8 +56,8 @@ class Able(Section, frozen=True, omit_defaults=True):
 
     capabilities: dict[Capability, bool] = field(default_factory=dict)
     """What it can and cannot be asked for; one that is missing is unknown."""
-    inline_thinking: bool = False
-    """It writes its thoughts into the text, between tags."""
+    inline_thinking: bool | Literal["opened"] = False
+    """It writes its thoughts into the text, between tags; ``opened``: without the first one, which its prompt has."""
     asked_with: dict[str, str] = field(default_factory=dict)
     """Keys of the backend's settings without which it was seen to refuse or ignore what the rest says it does."""
     context_length: Count = 0
@@ -131,7 +131,7 @@ class Corrected(Struct, frozen=True):
         # Of what was not asked the server's word counts; without one, a model may try.
         rest = (told.capabilities or frozenset(Capability)) - able.capabilities.keys()
         capabilities = frozenset(can | rest) if able.capabilities else told.capabilities
-        return structs.replace(filled(told, able), capabilities=capabilities)
+        return structs.replace(filled(told, able), capabilities=capabilities, inline_thinking=able.inline_thinking)
 
 
 class Known:

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from types import TracebackType
+from typing import Literal
 
 from msgspec import Struct
 
@@ -82,8 +83,8 @@ class Answers:
         self._clock = clock
         self.patience = patience
         self.plain: Generate | None = None
-        """What it was seen to answer: it still does, if it is alive."""
-        self.inline = False
+        """What it was seen to answer, or to refuse: it still does, if it is alive."""
+        self.inline: bool | Literal["opened"] = False
         """Whether thoughts stood in a text. They are told apart before anybody judges the answer."""
         self._strikes = 0
 
@@ -91,7 +92,7 @@ class Answers:
         """A whole answer. ``seconds``: 0 for the usual patience. Raises GatewayError, GaveUp."""
         answer = fold(await self.events(request, seconds))
         if judges.thinks_inline(answer):
-            self.inline = True
+            self.inline = judges.begins_thought(answer) or self.inline or "opened"
             return judges.apart(answer)
         return answer
 
@@ -137,7 +138,7 @@ class Answers:
             if not again:
                 return self._strike(error)
             async with self.in_time(PAUSE + 1):
-                await asyncio.sleep(min(error.retry_after or 1.0, PAUSE))
+                await asyncio.sleep(min(1.0 if error.retry_after is None else error.retry_after, PAUSE))
             return await self.found(ask, again=False)
         except (InvalidRequest, ModelNotFound) as error:
             self._strikes = 0
@@ -150,15 +151,19 @@ class Answers:
         return found
 
     async def _doubtful(self, error: BackendError) -> Found:
-        """Servers refuse with any status. If the model still answers what it answered before, this was a refusal."""
+        """Servers refuse with any status. If the model still answers what it answered before, this was a refusal.
+
+        So it is if another question was refused and still is: a server without chats need not know all other paths.
+        """
         if self.plain is not None:
             try:
                 await self.whole(self.plain)
-            except GatewayError:
+            except (InvalidRequest, ModelNotFound):
                 pass
-            else:
-                self._strikes = 0
-                return Found("refused", words_of(error))
+            except GatewayError:
+                return self._strike(error)
+            self._strikes = 0
+            return Found("refused", words_of(error))
         return self._strike(error)
 
     def _strike(self, error: GatewayError) -> Found:

@@ -113,8 +113,9 @@ class Asker:
         chat = await self._also("chat", self._first)
         self._can(Capability.CHAT, chat)
         wanted: tuple[questions.Question, ...] = ()
-        if chat.fate == "honoured":
+        if chat.fate in {"honoured", "refused"}:
             self._answers.plain = questions.FIRST
+        if chat.fate == "honoured":
             await self._manners()
             await self._flow()
             wanted = self._questions

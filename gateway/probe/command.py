@@ -222,9 +222,9 @@ async def _ask(spoken: Spoken, info: ModelInfo, wish: Wish, until: float, progre
     setting: dict[str, str] = {}
     if spoken.dialect == "openai" and OTHER_LIMIT in asked.refused:
         setting = {"max_tokens_field": OTHER_LIMIT}
-    elif spoken.dialect == "anthropic" and _may_think(asked):
+    elif spoken.dialect == "anthropic" and not asked.trouble and _may_think(asked):
         setting = {"thinking": "enabled"}
-    if setting and not asked.trouble:
+    if setting:
         other = backend(spoken.dialect, wish.url, wish.key, seconds=wish.patience.first, **setting)
         try:
             again = await asker(other)

@@ -226,12 +226,17 @@ def of_schema(field: str, words: Sequence[str]) -> Judge:
 
 def thinks_inline(answer: Completion) -> bool:
     """Whether thoughts stand between tags in the text."""
-    return not answer.reasoning and (answer.text.lstrip().startswith(OPEN) or CLOSE in answer.text)
+    return not answer.reasoning and (begins_thought(answer) or CLOSE in answer.text)
+
+
+def begins_thought(answer: Completion) -> bool:
+    """Whether the text begins with the tag of a thought."""
+    return answer.text.lstrip().startswith(OPEN)
 
 
 def apart(answer: Completion) -> Completion:
     """``answer`` with the thoughts of its text told apart. Where the prompt opened the tag, the text only closes it."""
-    splitter = ThinkSplitter(thinking=not answer.text.lstrip().startswith(OPEN))
+    splitter = ThinkSplitter(thinking=not begins_thought(answer))
     pieces = [*splitter.feed(answer.text), *splitter.finish()]
     reasoning = "".join(piece.text for piece in pieces if isinstance(piece, ReasoningDelta))
     text = "".join(piece.text for piece in pieces if isinstance(piece, TextDelta))
