@@ -87,14 +87,20 @@ class AnthropicModel(Handle):
             unsigned=settings.unsigned_thoughts,
         )
         whole = partial(call.read_message, new_id=new_id)
-        exchange = Exchange(self._messages, body, partial(call.MessageReader, new_id), whole, STREAMS)
+        head = self._messages.plus(_headers(request))
+        exchange = Exchange(head, body, partial(call.MessageReader, new_id), whole, STREAMS)
         return self._upstream.generate(exchange, stream=request.stream)
 
     async def count(self, request: Generate) -> int:
         """What the server counts."""
         settings = self._settings
         body = call.write_count(request, self.info.id, style=settings.thinking, unsigned=settings.unsigned_thoughts)
-        return call.read_count(await self._upstream.control(self._count, body))
+        return call.read_count(await self._upstream.control(self._count.plus(_headers(request)), body))
+
+
+def _headers(request: Generate) -> tuple[bytes, ...]:
+    """What the client of this very dialect said beside its body, of which the new fields travel on too."""
+    return request.origin.headers if request.origin.dialect == "anthropic" else ()
 
 
 @cache

@@ -102,10 +102,11 @@ class Relays(Protocol):
     relayed: Collection[str]
     """The paths of that dialect that it answers itself."""
 
-    def relay(self, path: str, body: bytes, *, stream: bool) -> AsyncGenerator[tuple[str, bytes], None]:
-        """Yield the content type of the answer and a piece of its bytes, at least once.
+    def relay(self, path: str, request: Generate | Embed, name: str) -> AsyncGenerator[tuple[str, bytes], None]:
+        """Send the body of ``request`` as it came, with ``name`` for the model's.
 
-        A stream's pieces end where its frames do; any other answer is one piece. Raises as ``generate`` does.
+        Yields the content type of the answer and a piece of its bytes, at least once. A stream's pieces end where its
+        frames do; any other answer is one piece. Raises as ``generate`` does.
         """
 
 

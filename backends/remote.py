@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from msgspec import Meta, Struct, structs
 
 from adapters.dialect import Reader
-from adapters.relaying import Frames
+from adapters.relaying import Frames, addressed
 from adapters.upstream import retry_seconds
 from backends.abilities import Known
 from backends.base import Section
@@ -26,6 +26,7 @@ from canonical.errors import BackendError, GatewayError, ModelNotFound
 from canonical.events import Event, Finished
 from canonical.models import LoadedModel, ModelDetails, ModelInfo
 from canonical.report import Honours
+from canonical.requests import Embed, Generate
 
 ERROR_LIMIT = 64 * 1024
 """Bytes of a backend's error that are read."""
@@ -335,9 +336,11 @@ class RemoteBackend:
         handle.honours = self._probed.honours(handle.info.id)
         return handle
 
-    def relay(self, path: str, body: bytes, *, stream: bool) -> AsyncGenerator[tuple[str, bytes], None]:
+    def relay(self, path: str, request: Generate | Embed, name: str) -> AsyncGenerator[tuple[str, bytes], None]:
         """The server's own bytes, each piece with their content type."""
-        return self._upstream.relay(self._relayed[path], body, streams=self.streams if stream else frozenset())
+        head = self._relayed[path].plus(request.origin.headers)
+        streams = self.streams if isinstance(request, Generate) and request.stream else frozenset()
+        return self._upstream.relay(head, addressed(request.origin.body, name), streams=streams)
 
     async def close(self) -> None:
         """Close all connections."""

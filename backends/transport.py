@@ -18,7 +18,7 @@ import ssl
 from collections import deque
 from collections.abc import Mapping
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from backends.connection import Connection, Limits, Response
 from canonical.errors import BackendTimeout, BackendUnavailable, Busy
@@ -53,6 +53,12 @@ class Head(Struct, frozen=True):
     bodiless: bool = False
     head_only: bool = False
     """HEAD: the answer has no body, whatever its length says."""
+
+    def plus(self, lines: tuple[bytes, ...]) -> Head:
+        """The same with more headers; none of them may hold a line break."""
+        if not lines:
+            return self
+        return structs.replace(self, prefix=self.prefix.replace(b"\r\n", b"\r\n".join((b"", *lines, b"")), 1))
 
 
 class Client:

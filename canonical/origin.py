@@ -72,6 +72,8 @@ class Origin(Struct, frozen=True, dict=True):
     must say False."""
     plain: bool = False
     """Whether the reader has met nothing unknown inside the known fields, so that nobody needs to look for it."""
+    headers: tuple[bytes, ...] = ()
+    """Lines of the request's head without which a server of this dialect refuses what is new in the body; each is checked."""
 
     @cached_property
     def _fields(self) -> dict[str, Raw]:

@@ -9,7 +9,6 @@ from typing import TypeGuard
 
 from msgspec import structs
 
-from adapters.relaying import addressed
 from backends.base import Counts, Embeds, Generates, Model, Reranks
 from backends.remote import RemoteBackend
 from canonical.durations import seconds
@@ -147,8 +146,7 @@ class Engine:
                 return  # bytes with links that are ours to follow cannot stay as they are
             if tell is not None:
                 tell(passed_on(request))
-            stream = isinstance(request, Generate) and request.stream
-            pieces = backend.relay(path, addressed(request.origin.body, route.name), stream=stream)
+            pieces = backend.relay(path, request, route.name)
             begun = False
             try:
                 async for piece in pieces:
@@ -319,6 +317,8 @@ class Engine:
                 code="unsupported_parameter",
             )
         told = report(request, honours)
+        if isinstance(asked, Shimmed):
+            told = asked.told(told)
         if told.dropped and (strict or (route.entry is not None and route.entry.strict)):
             field = told.dropped[0]
             raise Unsupported(

@@ -2,19 +2,43 @@
 
 from __future__ import annotations
 
+import re
+
+from msgspec import structs
+
 from adapters.anthropic import serve
+from canonical.requests import Generate
 from gateway.web.exchange import Exchange, Handler, Voice
 
 VOICE = Voice("anthropic", b"application/json", serve.error_status, serve.error_body, b"request-id")
 PREFIXES = ("/v1/messages", "/v1/v1/", "/v1/complete")
 
 
+BETAS = b"anthropic-beta"
+"""Names of trial features. A server of the vendor's refuses the fields of one that is not named."""
+BETAS_LIMIT = 2000
+
+_NAMES = re.compile(rb"[A-Za-z0-9._:-]+(?:[ \t]*,[ \t]*[A-Za-z0-9._:-]+)*")
+
+
 async def _messages(exchange: Exchange) -> None:
-    await exchange.answer(serve.read_messages(await exchange.body()), "/messages")
+    ask = serve.read_messages(await exchange.body())
+    await exchange.answer(
+        structs.replace(ask, requests=tuple(_with_betas(exchange, request) for request in ask.requests)), "/messages"
+    )
 
 
 async def _count(exchange: Exchange) -> None:
-    await exchange.count(serve.read_count(await exchange.body()))
+    ask = serve.read_count(await exchange.body())
+    await exchange.count(structs.replace(ask, request=_with_betas(exchange, ask.request)))
+
+
+def _with_betas(exchange: Exchange, request: Generate) -> Generate:
+    """The request with the trial features that its client names, for a server of this dialect; odd names are left out."""
+    named = b",".join(value.strip() for name, value in exchange.scope["headers"] if name == BETAS)
+    if not named or len(named) > BETAS_LIMIT or not _NAMES.fullmatch(named):
+        return request
+    return structs.replace(request, origin=structs.replace(request.origin, headers=(BETAS + b": " + named,)))
 
 
 async def _models(exchange: Exchange) -> None:
