@@ -6,6 +6,8 @@ import asyncio
 import io
 import json
 import re
+import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +22,7 @@ from gateway.probe import questions
 from gateway.probe.answers import Patience
 from gateway.probe.command import Failed, Wish, probe
 from tests.faulty import Peer, always, chunk, chunked_head, endless, faulty, once, reply, then_silent
-from tests.serving import Served, serving
+from tests.serving import ROOT, Served, serving
 
 KEY = "sk-probed-secret"
 BEHIND = """
@@ -277,6 +279,32 @@ def test_leaving_the_probe_leaves_nothing_behind():
                 await task
             await fake.left.wait()
             assert len(asyncio.all_tasks()) <= 1 + fake.connections
+
+    asyncio.run(whole())
+
+
+def test_ctrl_c_is_one_line_and_leaves_nothing_running():
+    async def whole() -> None:
+        asked = asyncio.Event()
+
+        async def script(peer: Peer) -> None:
+            while True:
+                request = await peer.request()
+                if request.path == "/v1/models":
+                    await peer.send(MODELS)
+                else:
+                    asked.set()
+                    await peer.gone()
+                    return
+
+        async with faulty(script) as fake:
+            command = [sys.executable, "-m", "gateway", "probe", f"http://127.0.0.1:{fake.port}", "--type", "openai"]
+            process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stderr=asyncio.subprocess.PIPE)
+            await asked.wait()
+            process.send_signal(signal.SIGINT)
+            _, said = await process.communicate()
+            assert (process.returncode, said.decode()) == (130, "dragoman: stopped\n")
+            await fake.left.wait()
 
     asyncio.run(whole())
 
