@@ -20,7 +20,7 @@ HELLO = b'"messages":[{"role":"user","content":"hello"}]'
 DEEP = b'{"model":"echo","messages":' + b"[" * 100 + b"]" * 100 + b"}"
 BIG = b'{"model":"echo","prompt":"' + b"x" * 50_000_000 + b'"}'
 
-CHAT, OCHAT = "/v1/chat/completions", "/api/chat"
+CHAT, OCHAT, RESPONSES = "/v1/chat/completions", "/api/chat", "/v1/responses"
 TABLE = [
     # path, body, status, what the message says
     (CHAT, b"", 400, "missing request body"),
@@ -45,6 +45,25 @@ TABLE = [
     ("/v1/completions", BIG, 413, "bytes"),
     ("/v1/embeddings", b'{"model":"echo"}', 400, "input"),
     ("/v1/embeddings", b'{"model":"echo","input":""}', 400, "input"),
+    (RESPONSES, b"", 400, "missing request body"),
+    (RESPONSES, b"{", 400, "not valid JSON"),
+    (RESPONSES, b"[]", 400, ""),
+    (RESPONSES, b'{"model":"echo"}', 400, "input"),
+    (RESPONSES, b'{"model":"echo","input":7}', 400, "input"),
+    (RESPONSES, b'{"model":"echo","input":[]}', 400, "input"),
+    (RESPONSES, b'{"model":"echo","input":[null]}', 400, "input[0]"),
+    (RESPONSES, b'{"model":"echo","input":[{"role":"wizard","content":"x"}]}', 400, "role"),
+    (RESPONSES, b'{"model":"echo","input":[{"type":"function_call_output"}]}', 400, "call_id"),
+    (RESPONSES, b'{"model":"echo","input":"x","max_output_tokens":-1}', 400, "max_output_tokens"),
+    (RESPONSES, b'{"model":"echo","input":"x","previous_response_id":"no"}', 400, "not found"),
+    (RESPONSES, b'{"model":"echo","input":"x","text":{"format":{"type":"xml"}}}', 400, "xml"),
+    (RESPONSES, b'{"model":"none","input":"x"}', 404, "none"),
+    (RESPONSES, b'{"model":"none","input":"x","background":true}', 404, "none"),
+    (RESPONSES, DEEP.replace(b"messages", b"input"), 400, "nested"),
+    (RESPONSES, BIG.replace(b"prompt", b"input"), 413, "bytes"),
+    ("/v1/responses/input_tokens", b'{"model":"echo","input":"x"}', 501, "count"),
+    ("/v1/responses/compact", b"{}", 501, "compact"),
+    ("/v1/responses/resp_x/cancel", b"", 404, "resp_x"),
     ("/v1/nothing", b"{}", 404, "/v1/nothing"),
     (OCHAT, b"", 400, "missing request body"),
     (OCHAT, b"{", 400, ""),

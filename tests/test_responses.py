@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -290,6 +291,13 @@ def test_m4_a_response_repeats_what_was_asked() -> None:
 
 # Requests.
 
+_NAMES = st.sampled_from(
+    [
+        *("input", "type", "role", "content", "text", "format", "tools", "tool_choice", "name", "schema", "output"),
+        *("call_id", "arguments", "summary", "encrypted_content", "image_url", "reasoning", "effort", "metadata"),
+    ]
+)
+
 
 def test_m4_what_cannot_be_told_is_lost_by_name() -> None:
     request = asked(
@@ -446,6 +454,21 @@ def test_what_is_wrong_is_said(fields: dict[str, Any], param: str, words: str) -
         asked(**fields)
     assert caught.value.param == param
     assert words in caught.value.message
+
+
+_json = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_NAMES, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(_NAMES, _json, max_size=5))
+def test_no_body_is_a_defect_of_ours(fields: dict[str, Any]) -> None:
+    with contextlib.suppress(InvalidRequest):
+        question = serve.read_create(json.dumps({"input": "x", **fields}).encode())
+        question.asked()
+        serve.response_items(question.kept("1"), question.answer(STAMP, store=True).body())
 
 
 def test_references_are_resolved_or_refused() -> None:
