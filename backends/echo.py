@@ -106,8 +106,6 @@ class EchoModel:
         answer, reason, found = _cut(answer, request.sampling.stop, request.sampling.max_tokens)
         pieces = words(answer)
         yield [Started(MODEL)]
-        if request.prompt is not None and request.prompt.echo and request.prompt.text:
-            yield [TextDelta(request.prompt.text)]
         for piece in pieces:
             yield [TextDelta(piece)]
             await asyncio.sleep(0)  # a long text must not keep the loop from others

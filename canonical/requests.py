@@ -83,7 +83,6 @@ class Prompt(Struct, frozen=True, kw_only=True):
     text: str = ""
     tokens: tuple[int, ...] | None = None
     suffix: str | None = None
-    echo: bool = False
 
 
 class Generate(Struct, frozen=True, kw_only=True):

@@ -66,9 +66,8 @@ def test_it_stops_where_it_is_told_to(sampling: Sampling, text: str, reason: str
     assert (answer.text, answer.reason) == (text, reason)
 
 
-def test_a_prompt_is_repeated_and_echoed_if_asked() -> None:
+def test_a_prompt_is_repeated() -> None:
     assert told(Generate(model="echo", prompt=Prompt(text="Once upon")))[0].text == "Once upon"
-    assert told(Generate(model="echo", prompt=Prompt(text="Once", echo=True)))[0].text == "OnceOnce"
     assert told(Generate(model="echo"))[1][-1] == Finished("stop", told(Generate(model="echo"))[0].usage)
 
 

@@ -219,14 +219,8 @@ def test_the_same_seed_gives_the_same_answer(engine: dict[str, Any]) -> None:
 @every_engine
 def test_a_raw_prompt_is_continued_without_a_template(engine: dict[str, Any]) -> None:
     whole = "<|im_start|>user\nCount to 5<|im_end|>\n<|im_start|>assistant\n"
-    raw, echo = told(
-        engine,
-        ask(prompt=Prompt(text=whole), messages=()),
-        ask(prompt=Prompt(text="1, 2, 3,", echo=True), messages=(), sampling={"max_tokens": 2}),
-    )
+    (raw,) = told(engine, ask(prompt=Prompt(text=whole), messages=()))
     assert raw.text == "1, 2, 3, 4, 5"
-    assert echo.text.startswith("1, 2, 3,")
-    assert len(echo.text) > len("1, 2, 3,")
 
 
 @every_engine
@@ -277,12 +271,34 @@ def test_m1_vectors_have_unit_length_and_shared_words_bring_them_closer(engine: 
             Embed(model="embed", inputs=("word", "")),
             Embed(model="embed", inputs=("word " * 600,)),
             Embed(model="embed", inputs=("word",), dimensions=65),
+            Embed(model="embed", inputs=("word",), dimensions=0),
+            Embed(model="embed", inputs=("word",), dimensions=-1),
             Embed(model="embed", inputs=((10**8,),)),
         ):
             with pytest.raises(InvalidRequest):
                 await model.embed(refused)
         cut = await model.embed(Embed(model="embed", inputs=("word " * 600, "word"), truncate=True))
         assert len(cut.vectors) == 2
+
+    on(engine, story, "embed")
+
+
+@every_engine
+def test_m3_token_ids_become_vectors_and_are_cut_to_the_token(engine: dict[str, Any]) -> None:
+    """The figures are the default engine's; each engine gives the same ones."""
+
+    async def story(model: EmbeddingModel) -> None:
+        found = await model.embed(Embed(model="embed", inputs=("a red apple", (2, 8, 3))))
+        assert found.vectors[0][:3] == pytest.approx([0.0126, -0.1027, 0.0486], abs=1e-3)
+        assert found.prompt_tokens == 8
+        again = await model.embed(Embed(model="embed", inputs=((2, 8, 3),)))
+        assert again.vectors[0] == pytest.approx(found.vectors[1], abs=1e-5)
+        long = tuple([5] * 5000)
+        cut, whole = [
+            await model.embed(Embed(model="embed", inputs=(tokens,), truncate=True)) for tokens in (long, long[:512])
+        ]
+        assert cut.prompt_tokens == whole.prompt_tokens == 512
+        assert cut.vectors[0] == pytest.approx(whole.vectors[0], abs=1e-5)
 
     on(engine, story, "embed")
 

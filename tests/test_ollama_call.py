@@ -188,9 +188,7 @@ def test_m5_prompts_go_as_they_stand() -> None:
     assert prompt(suffix="end") == {"model": "theirs", "prompt": "hi", "suffix": "end", "stream": True}
 
 
-@pytest.mark.parametrize(
-    "wrong", [Prompt(tokens=(1, 2)), Prompt(text="hi", echo=True), Prompt(text=""), Prompt(text="", suffix="x"), None]
-)
+@pytest.mark.parametrize("wrong", [Prompt(tokens=(1, 2)), Prompt(text=""), Prompt(text="", suffix="x"), None])
 def test_m5_prompts_that_ollama_cannot_take_are_refused(wrong: Prompt | None) -> None:
     with pytest.raises(Unsupported):
         call.write_generate(Generate(model="ours", prompt=wrong), "theirs")

@@ -474,10 +474,8 @@ def test_messages_that_other_dialects_make() -> None:
 
 
 def test_a_completion_without_a_limit_says_so() -> None:
-    body = json.loads(
-        call.write_completion(Generate(model="m", prompt=Prompt(text="x", echo=True), stream=False), "up")
-    )
-    assert body == {"model": "up", "stream": False, "prompt": "x", "echo": True, "max_tokens": None}
+    body = json.loads(call.write_completion(Generate(model="m", prompt=Prompt(text="x"), stream=False), "up"))
+    assert body == {"model": "up", "stream": False, "prompt": "x", "max_tokens": None}
     assert "prompt" not in json.loads(call.write_completion(Generate(model="m"), "up"))
 
 

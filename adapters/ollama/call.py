@@ -65,13 +65,11 @@ def write_generate(request: Generate, model: str) -> bytes:
     """The body for ``/api/generate``: the prompt as it stands, or the text around a gap.
 
     Raises:
-        Unsupported: the request is no prompt, is of token ids, wants itself echoed, or is empty (Ollama would only load).
+        Unsupported: the request is no prompt, is of token ids, or is empty (Ollama would only load).
     """
     prompt = request.prompt or Prompt()
     if prompt.tokens is not None:
         raise Unsupported("an Ollama backend takes no token ids", param="prompt")
-    if prompt.echo:
-        raise Unsupported("an Ollama backend cannot echo the prompt", param="echo")
     if not prompt.text:
         raise Unsupported("an Ollama backend needs a prompt that is not empty", param="prompt")
     gap = prompt.suffix is not None

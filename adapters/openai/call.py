@@ -89,8 +89,6 @@ def write_completion(request: Generate, model: str) -> bytes:
         body["prompt"] = request.prompt.text if tokens is None else tokens
         if request.prompt.suffix is not None:
             body["suffix"] = request.prompt.suffix
-        if request.prompt.echo:
-            body["echo"] = True
     # An absent limit means 16 tokens here. Null means none to vLLM and llama-server.
     body["max_tokens"] = request.sampling.max_tokens
     if request.top_logprobs is not None:

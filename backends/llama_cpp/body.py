@@ -111,8 +111,6 @@ def completion_body(request: Generate, prompt: Prompt, limits: Limits) -> bytes:
         before, after, middle = limits.fill
         pieces = [before, prompt.text, after, prompt.suffix, middle]
         prompt = Prompt()
-    elif prompt.echo:
-        prompt = structs.replace(prompt, echo=False)  # said by the model object, which knows the text
     if request.output is not None:
         if request.output.schema is not None:
             extras["json_schema"] = request.output.schema

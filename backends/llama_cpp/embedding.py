@@ -29,6 +29,8 @@ class EmbeddingModel(Loaded):
         """
         if not request.inputs or not all(request.inputs):
             raise InvalidRequest("input must not be empty", param="input")
+        if request.dimensions is not None and request.dimensions < 1:
+            raise InvalidRequest("dimensions must be at least 1", param="dimensions")
         width = self.info.embedding_length
         dimensions = request.dimensions or width
         if width and dimensions > width:
@@ -38,7 +40,10 @@ class EmbeddingModel(Loaded):
         if not shorten and any(len(text) > longest for text in request.inputs):
             raise too_long(f"an input has more than {longest} characters", self._limits.context, param="input")
         # Counting in the engine costs a second per megabyte, and what is cut there may as well be cut here.
-        inputs = tuple(text[:longest] for text in request.inputs)
+        inputs = tuple(
+            text[:longest] if isinstance(text, str) or not shorten else text[: self._limits.context]
+            for text in request.inputs
+        )
         plain = structs.replace(request, inputs=inputs, origin=Origin(), dimensions=None)
         try:
             answer = await self._ask(plain)

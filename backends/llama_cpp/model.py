@@ -52,7 +52,7 @@ class TextModel(Loaded):
             call = EitherCall(request, _new_id)
         elif forced is not None:
             call = ForcedCall(_new_id)
-        kind, body, opening = self._asked(request, either or forced)
+        kind, body = self._asked(request, either or forced)
         reader = ChatReader(_new_id) if kind == "chat" else CompletionReader()
         trim = _Trim(thinking=kind == "chat" and bool(self._thinks(request)[0]))
         single = request.parallel_tool_calls is False
@@ -67,7 +67,7 @@ class TextModel(Loaded):
                         raise read_error(chunk, context=self._limits.context)
                     notes.read(chunk)
                     events.extend(reader.feed_record(chunk))
-                told = self._told(events, trim, opening)
+                told = self._told(events, trim)
                 if single and any(isinstance(event, ToolCallDelta) and event.index for event in told):
                     # The engine's grammar lets a second call come even so. Leaving it here stops it.
                     told = [event for event in told if not (isinstance(event, ToolCallDelta) and event.index)]
@@ -83,7 +83,7 @@ class TextModel(Loaded):
 
     async def count(self, request: Generate) -> int:
         """The tokens of the prompt, as the engine itself counts them. Raises as ``generate``."""
-        kind, body, _ = self._asked(request)
+        kind, body = self._asked(request)
         if kind != "chat":
             raise Unsupported("only conversations are counted", param="prompt")
         async with aclosing(self.runner.stream("count", body)) as chunks:
@@ -94,23 +94,18 @@ class TextModel(Loaded):
                     return read_counted(chunk).prompt_tokens
         raise BackendError("the engine did not count")
 
-    def _asked(self, request: Generate, forced: Generate | None = None) -> tuple[Kind, bytes, str]:
+    def _asked(self, request: Generate, forced: Generate | None = None) -> tuple[Kind, bytes]:
         if request.output is not None and request.output.schema is not None:
             check_held(request.output.schema, self.engine, param="response_format")
         prompt = request.prompt
         if prompt is not None:
-            if prompt.echo and prompt.tokens is not None:
-                raise Unsupported("echo works with a text prompt only", param="echo")
-            if prompt.echo and request.top_logprobs is not None:
-                raise Unsupported("echo with logprobs is not supported", param="logprobs")
             if Capability.VISION in self.info.capabilities and (prompt.tokens is not None or prompt.suffix is not None):
                 # Its engine reads prompts for markers of pictures then, and takes nothing but text.
                 what = "token ids" if prompt.suffix is None else "insert"
                 raise Unsupported(
                     f'"{self.info.id}" does not support {what} beside its vision projector', param="prompt"
                 )
-            opening = prompt.text if prompt.echo else ""
-            return "completion", completion_body(request, prompt, self._limits), opening
+            return "completion", completion_body(request, prompt, self._limits)
         able = self.info.capabilities
         if request.tools and Capability.TOOLS not in able:
             raise Unsupported(f"{self.info.id!r} does not support tools", param="tools")
@@ -125,7 +120,7 @@ class TextModel(Loaded):
         asked = self._placed(forced or request)
         thinking, budget = self._thinks(request)
         vision = Capability.VISION in able
-        return "chat", chat_body(asked, self._limits, thinking=thinking, vision=vision, budget=budget), ""
+        return "chat", chat_body(asked, self._limits, thinking=thinking, vision=vision, budget=budget)
 
     def _thinks(self, request: Generate) -> tuple[bool | None, int | None]:
         """Whether the model is to think, and for how many tokens at most; None: it cannot, or as long as it likes."""
@@ -156,7 +151,7 @@ class TextModel(Loaded):
         rest = without_system(structs.replace(request, messages=messages[begun:]))
         return structs.replace(rest, messages=(*first, *rest.messages))
 
-    def _told(self, events: list[Event], trim: _Trim, opening: str) -> list[Event]:
+    def _told(self, events: list[Event], trim: _Trim) -> list[Event]:
         told: list[Event] = []
         for event in events:
             if type(event) is ReasoningDelta:
@@ -167,8 +162,6 @@ class TextModel(Loaded):
                 pass  # log probabilities of thoughts and their tags
             elif type(event) is Started:
                 told.append(Started(self.info.id))
-                if opening:
-                    told.append(TextDelta(opening))
             else:
                 told.append(event)
         return told
