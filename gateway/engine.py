@@ -319,6 +319,8 @@ class Engine:
         told = report(request, honours)
         if isinstance(asked, Shimmed):
             told = asked.told(told)
+        if isinstance(asked, Shimmed):
+            told = asked.told(told)
         if told.dropped and (strict or (route.entry is not None and route.entry.strict)):
             field = told.dropped[0]
             raise Unsupported(

@@ -21,7 +21,7 @@ from canonical.messages import ToolCall, ToolResult
 from canonical.models import Capability, ModelInfo
 from canonical.prompted_calls import CallReader
 from canonical.prompted_tools import Prompted, prompted
-from canonical.report import DROPPED, HONOURED, Honours, Verdict, approximated
+from canonical.report import DROPPED, HONOURED, Honours, Report, Verdict, approximated
 from canonical.requests import Generate, Vocabulary
 from canonical.roles import without_system
 from canonical.think import CLOSE, OPEN
@@ -31,6 +31,7 @@ TOLD = approximated("told to the model in the prompt; calls are read from its te
 HELD = approximated("the tools are told in the prompt, and the answer is held to the form of a call")
 WORDS = approximated("told to the model in words only")
 FIRST = approximated("told to the model in words, and no call after the first is passed on")
+TURNS = approximated("earlier calls and their results are told as text")
 ERROR = approximated("the text begins with 'Error:'")
 HEAD = approximated("stands at the head of the first user message")
 USER = approximated("becomes part of the user's turn")
@@ -48,6 +49,14 @@ class Shimmed(Struct, frozen=True):
     """What the client said, for the report: in its own words, but none of them travels as it came where that is changed."""
     readers: tuple[Reads, ...]
     honours: Honours
+    turns: str = ""
+    """The field of earlier calls and their results, if they are told as text."""
+
+    def told(self, report: Report) -> Report:
+        """The report, with what no feature stands for."""
+        if not self.turns:
+            return report
+        return structs.replace(report, approximated={**report.approximated, self.turns: TURNS.note})
 
     def read(self, stream: AsyncGenerator[Sequence[Event], None]) -> AsyncGenerator[Sequence[Event], None]:
         """The answer that ``stream`` tells, read."""
@@ -77,7 +86,8 @@ def shimmed(request: Generate, entry: ModelEntry | None, model: Model) -> Shimme
             # Its backend would refuse the wish, and the model thinks anyway.
             request = structs.replace(request, think=None, think_budget=None)
             verdicts |= {Feature.THINK_ON: HONOURED, **dict.fromkeys(_THINKS, DROPPED)}
-    if "tools" in entry.shims and _speaks_of_tools(request):
+    turns = ""
+    if "tools" in entry.shims and (request.tools or _called(request)):
         holds = honours.verdicts.get(Feature.SCHEMA, DROPPED) == HONOURED
         asked = prompted(request, holds=holds, stops=honours.verdicts.get(Feature.STOP, DROPPED) == HONOURED)
         if asked.names:
@@ -91,6 +101,8 @@ def shimmed(request: Generate, entry: ModelEntry | None, model: Model) -> Shimme
                 )
             )
         verdicts |= {Feature.TOOL_ERROR: ERROR, **_told(asked)}
+        if _called(request):
+            turns = "input" if "input" in request.origin.vocabulary.known else "messages"
         request = asked.request
     if "system" in entry.shims:
         request = without_system(request)
@@ -99,7 +111,7 @@ def shimmed(request: Generate, entry: ModelEntry | None, model: Model) -> Shimme
         return None
     origin = request.origin
     judged = structs.replace(given, origin=structs.replace(origin, vocabulary=_read(origin.vocabulary)))
-    return Shimmed(request, judged, tuple(readers), _changed(honours, frozenset(verdicts.items())))
+    return Shimmed(request, judged, tuple(readers), _changed(honours, frozenset(verdicts.items())), turns)
 
 
 def with_shims(info: ModelInfo, entry: ModelEntry | None) -> ModelInfo:
@@ -134,10 +146,8 @@ def _changed(honours: Honours, verdicts: frozenset[tuple[Feature, Verdict]]) -> 
     return structs.replace(honours, verdicts={**honours.verdicts, **changed}, refuses=refuses)
 
 
-def _speaks_of_tools(request: Generate) -> bool:
-    return bool(request.tools) or any(
-        isinstance(part, ToolCall | ToolResult) for message in request.messages for part in message.parts
-    )
+def _called(request: Generate) -> bool:
+    return any(isinstance(part, ToolCall | ToolResult) for message in request.messages for part in message.parts)
 
 
 def _told(asked: Prompted) -> Mapping[Feature, Verdict]:

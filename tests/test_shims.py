@@ -18,7 +18,7 @@ from canonical.report import Honours, Report
 from canonical.requests import Generate, Origin, Output, Prompt, Tool, ToolChoice, Vocabulary
 from gateway.config import ModelEntry
 from gateway.engine import Engine
-from gateway.shims import FIRST, HELD, HIDDEN, INLINE, TOLD, WORDS
+from gateway.shims import FIRST, HELD, HIDDEN, INLINE, TOLD, TURNS, WORDS
 from tests.houses import Home, settled, tells
 from tests.virtual_time import run
 
@@ -128,8 +128,13 @@ def test_m3_tools_that_must_not_be_called_are_not_told() -> None:
 
 def test_m3_earlier_calls_are_told_although_there_are_no_tools_any_more() -> None:
     turns = (HI, Message("assistant", (ToolCall("1", "f", "{}"),)), Message("tool", (ToolResult("1", "f", "ok"),)))
-    answer, _, got = answered(home("done"), asked(*turns), shims=("tools",))
+    answer, report, got = answered(home("done"), asked(*turns), shims=("tools",))
     assert answer.text == "done"
+    assert report.approximated == {"messages": TURNS.note}
+    origin = Origin(vocabulary=Vocabulary(known=frozenset({"input"})))
+    assert answered(home("done"), asked(*turns, origin=origin), shims=("tools",))[1].approximated == {
+        "input": TURNS.note
+    }
     assert [message.role for message in got.messages] == ["user", "assistant", "user"]
     assert got.messages[2].text == "<tool_response>\nok\n</tool_response>"
 
