@@ -253,3 +253,25 @@ def test_a_redirect_that_is_none(location: bytes) -> None:
     except ValueError:
         return
     assert link.host == "example.org"  # a path of odd characters
+
+
+@given(st.one_of(st.binary(max_size=40), st.text(max_size=40).map(lambda text: text.encode("utf-8", "replace"))))
+def test_any_redirect_is_a_link_or_a_value_error(location: bytes) -> None:
+    before = read_link("https://example.org/a/")
+    try:
+        link = read_redirect(before, location)
+    except ValueError:
+        return
+    assert link.tls
+    assert read_link(link.origin + link.target) == link
+
+
+@given(st.text(max_size=40))
+def test_any_item_of_the_list_is_a_host_or_a_value_error(text: str) -> None:
+    try:
+        entry = read_entry(text)
+    except ValueError:
+        return
+    name = f"a.{entry.name}" if entry.below else entry.name
+    assert entry.allows(Link(True, name, entry.port or 443, "/"))
+    assert not entry.allows(Link(True, f"x{name}", entry.port or 443, "/")) or entry.below
