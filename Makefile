@@ -26,13 +26,22 @@ tests/js/node_modules: tests/js/package-lock.json
 	if command -v npm >/dev/null; then npm ci --prefix tests/js --no-audit --no-fund --loglevel=error; touch $@; \
 	else echo "npm is not here: the JavaScript clients are left out"; fi
 
+tests/js/frameworks/node_modules: tests/js/frameworks/package-lock.json
+	if command -v npm >/dev/null; then npm ci --prefix tests/js/frameworks --no-audit --no-fund --loglevel=error; touch $@; fi
+
+# What people use on top of the official clients; its pins are not ours.
+.venv-frameworks/stamp: tests/frameworks/requirements.txt
+	$(PYTHON) -m venv .venv-frameworks
+	.venv-frameworks/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile -r $<
+	touch $@
+
 lint: .venv/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: lint tests/js/node_modules
+test: lint tests/js/node_modules tests/js/frameworks/node_modules .venv-frameworks/stamp
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 # Every client dialect x every backend x every ability, with the official SDKs; tests/matrix/README.md is the last result.
@@ -43,4 +52,4 @@ bench: .venv/serve.stamp
 	$(BIN)/python bench/bench.py $(BENCH)
 
 clean:
-	rm -rf .venv tests/js/node_modules bench/build
+	rm -rf .venv .venv-frameworks tests/js/node_modules tests/js/frameworks/node_modules bench/build
