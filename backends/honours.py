@@ -79,6 +79,8 @@ _ROWS: dict[Feature, tuple[Verdict, ...]] = {
     Feature.PROMPT:            (_YES,     _YES,      _YES,      _400,      _YES),
     Feature.PROMPT_TOKENS:     (_YES,     _YES,      _400,      _400,      _400),
     Feature.SUFFIX:            (_YES,     _YES,      _YES,      _400,      _400),
+    Feature.PROMPT_OUTPUT:     (_YES,     _400,      _YES,      _400,      _400),
+    Feature.PROMPT_THINK:      (_NO,      _NO,       _YES,      _400,      _NO),
     Feature.DIMENSIONS:        (_YES,     _YES,      _YES,      _400,      _YES),
     Feature.TRUNCATE:          (_YES,     _NO,       _YES,      _400,      _NO),
     Feature.INPUT_TOKENS:      (_YES,     _YES,      _400,      _400,      _400),

@@ -11,7 +11,7 @@ from enum import StrEnum
 from msgspec.structs import astuple
 
 from canonical.messages import Audio, Image, Part, Reasoning, Text, ToolCall, ToolResult
-from canonical.requests import Embed, Generate, Rerank, Sampling
+from canonical.requests import Embed, Generate, Prompt, Rerank, Sampling
 
 
 class Feature(StrEnum):
@@ -83,6 +83,10 @@ class Feature(StrEnum):
     """Text to go on with as it stands, without a template."""
     PROMPT_TOKENS = "prompt_tokens"
     SUFFIX = "suffix"
+    PROMPT_OUTPUT = "prompt_output"
+    """A form of the answer to such text."""
+    PROMPT_THINK = "prompt_think"
+    """Thoughts, or none, before the answer to such text."""
 
     DIMENSIONS = "dimensions"
     TRUNCATE = "truncate"
@@ -131,6 +135,20 @@ def _said_generate(request: Generate) -> list[Feature]:
         found.append(_CHOICES[choice.mode])
     if request.parallel_tool_calls is False and request.tools:
         found.append(Feature.PARALLEL_TOOLS)
+    if request.prompt is None:
+        _said_form(request, found)
+    else:
+        _said_prompt(request, request.prompt, found)
+    if request.top_logprobs is not None:
+        found.append(Feature.LOGPROBS)
+    if request.context_length is not None:
+        found.append(Feature.CONTEXT_LENGTH)
+    if request.keep_alive is not None:
+        found.append(Feature.KEEP_ALIVE)
+    return found
+
+
+def _said_form(request: Generate, found: list[Feature]) -> None:
     output = request.output
     if output is not None:
         found.append(Feature.JSON if output.kind == "json" else Feature.SCHEMA)
@@ -142,18 +160,16 @@ def _said_generate(request: Generate) -> list[Feature]:
         found.append(Feature.THINK_BUDGET)
     elif request.think is not None:
         found.append(_THINK.get(request.think, Feature.THINK_LEVEL))
-    if request.top_logprobs is not None:
-        found.append(Feature.LOGPROBS)
-    if request.context_length is not None:
-        found.append(Feature.CONTEXT_LENGTH)
-    if request.keep_alive is not None:
-        found.append(Feature.KEEP_ALIVE)
-    prompt = request.prompt
-    if prompt is not None:
-        found.append(Feature.PROMPT if prompt.tokens is None else Feature.PROMPT_TOKENS)
-        if prompt.suffix is not None:
-            found.append(Feature.SUFFIX)
-    return found
+
+
+def _said_prompt(request: Generate, prompt: Prompt, found: list[Feature]) -> None:
+    found.append(Feature.PROMPT if prompt.tokens is None else Feature.PROMPT_TOKENS)
+    if prompt.suffix is not None:
+        found.append(Feature.SUFFIX)
+    if request.output is not None:
+        found.append(Feature.PROMPT_OUTPUT)
+    if request.think is not None or request.think_budget is not None:
+        found.append(Feature.PROMPT_THINK)
 
 
 def _said_messages(request: Generate, found: list[Feature]) -> None:

@@ -65,6 +65,10 @@ def _generate(request: Generate, without: Collection[Feature]) -> Any:
         "stay": request.keep_alive,
         **sampling,
     }
+    if not {Feature.TOOL_REQUIRED, Feature.TOOL_NAMED}.isdisjoint(without):
+        # A call that is held by the form of the answer: the tools are told in the prompt then.
+        for name in ("turns", "tools", "choice", "single", "output"):
+            del found[name]
     for feature in without:
         found.pop(_PLACES.get(feature, feature.value), None)
     return found
@@ -75,6 +79,8 @@ _THINK = dict.fromkeys(
 )
 _PLACES = {
     **_THINK,
+    Feature.PROMPT_THINK: "think",
+    Feature.PROMPT_OUTPUT: "output",
     Feature.HOT: "",
     Feature.STOP_BLANK: "",
     Feature.PARALLEL_TOOLS: "single",
@@ -111,6 +117,8 @@ def turns(messages: Sequence[Message], without: Collection[Feature] = ()) -> lis
         if role == "system" and not found:
             instructions = "\n\n".join(filter(None, (instructions, message.text)))
             continue
+        if not any(getattr(part, "text", part) or getattr(part, "signature", None) for part in parts):
+            continue
         if role == "system" and Feature.SYSTEM_LATER in without:
             role = "user"
         name = "" if Feature.MESSAGE_NAME in without else message.name
@@ -119,10 +127,8 @@ def turns(messages: Sequence[Message], without: Collection[Feature] = ()) -> lis
         _add(found[-1], parts, without)
     kept = [turn for turn in found if any((turn["thoughts"], turn["seals"], turn["said"], turn["calls"]))]
     if kept and kept[-1]["role"] == "assistant" and kept[-1]["said"]:
-        kept[-1]["said"][-1] = (
-            kept[-1]["said"][-1][0],
-            kept[-1]["said"][-1][1].rstrip(),
-        )  # the beginning of the answer
+        end = kept[-1]["said"][-1]  # the beginning of the answer
+        kept[-1]["said"][-1] = (end[0], end[1].rstrip()) if end[0] == "text" else end
     for turn in kept:
         if Feature.IMAGE_PLACE in without:
             turn["said"] = _joined(sorted(turn["said"], key=lambda piece: piece[0] != "image"))

@@ -123,6 +123,14 @@ PROBES: dict[Feature, tuple[Asked, Asked]] = {
         Generate(model="m", prompt=Prompt(text="def f(", suffix="return")),
         Generate(model="m", prompt=Prompt(text="def f(")),
     ),
+    Feature.PROMPT_OUTPUT: (
+        Generate(model="m", prompt=Prompt(text="Once"), output=Output("json")),
+        Generate(model="m", prompt=Prompt(text="Once")),
+    ),
+    Feature.PROMPT_THINK: (
+        Generate(model="m", prompt=Prompt(text="Once"), think="off"),
+        Generate(model="m", prompt=Prompt(text="Once")),
+    ),
     Feature.DIMENSIONS: (Embed(model="m", inputs=("x",), dimensions=8), Embed(model="m", inputs=("x",))),
     Feature.TRUNCATE: (Embed(model="m", inputs=("x",), truncate=True), Embed(model="m", inputs=("x",))),
     Feature.INPUT_TOKENS: (Embed(model="m", inputs=((1, 2),)), Embed(model="m", inputs=("x",))),

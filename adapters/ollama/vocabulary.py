@@ -67,6 +67,8 @@ GENERATE = Vocabulary(
         Feature.AUDIO: ("images",),
         Feature.PROMPT: ("raw", "prompt"),
         Feature.SUFFIX: ("suffix",),
+        Feature.PROMPT_OUTPUT: ("format",),
+        Feature.PROMPT_THINK: ("think",),
     },
     known=frozenset(_GENERATE),
     inside={"options": KNOWN_OPTIONS},

@@ -18,7 +18,7 @@ from adapters.openai.fields import THINK, refuse_dangerous
 from adapters.openai.messages import write_messages
 from adapters.openai.rerank import read_ranking, write_rerank
 from adapters.openai.vocabulary import REASONING
-from canonical.errors import BackendError
+from canonical.errors import BackendError, Unsupported
 from canonical.models import Capability, ModelInfo
 from canonical.requests import Embed, Embeddings, Generate, Output, Sampling, Tool, ToolChoice
 
@@ -81,8 +81,10 @@ def write_completion(request: Generate, model: str) -> bytes:
     """The body of ``/v1/completions``.
 
     Raises:
-        Unsupported: as for ``write_chat``.
+        Unsupported: as for ``write_chat``; or the answer is to have a form, for which this route has no word.
     """
+    if request.output is not None:
+        raise Unsupported("an OpenAI backend holds no form of the answer to a prompt as it stands", param="format")
     body = _common(request, model)
     if request.prompt is not None:
         tokens = request.prompt.tokens
