@@ -14,7 +14,7 @@ from canonical.report import Report
 from canonical.requests import Generate
 from gateway.accesslog import AccessLog
 from gateway.engine import Engine
-from gateway.store import Store
+from gateway.store import Row, Store
 
 T = TypeVar("T")
 
@@ -108,11 +108,16 @@ class Jobs:
         if len(self._jobs) >= self._limit:
             raise Busy("too many responses are being made in the background", retry_after=5)
 
-    def start(
-        self, answer: ResponseStream, request: Generate, *, owner: str, strict: bool, running: set[asyncio.Task[object]]
+    async def start(
+        self, row: Row, answer: ResponseStream, request: Generate, *, strict: bool, running: set[asyncio.Task[Any]]
     ) -> Job:
-        """Begin; the response is in the store already. A drain waits for the tasks in ``running``."""
-        job = Job(answer, owner)
+        """Store the response as it begins, and begin. A drain waits for the tasks in ``running``.
+
+        Raises:
+            StorageFailed: then nothing is begun.
+        """
+        await self.store.put(row)
+        job = Job(answer, row.owner)
         job.add(answer.queue())
         self._jobs[answer.id] = job
         job.task = task = asyncio.ensure_future(self._make(job, request, strict=strict))
@@ -123,6 +128,7 @@ class Jobs:
             self._jobs.pop(answer.id, None)
 
         task.add_done_callback(ended)
+        await asyncio.sleep(0)  # a task that is called off before its first step would tell nobody
         return job
 
     def get(self, id: str, *, owner: str) -> Job | None:

@@ -132,7 +132,7 @@ class Responses(Section, frozen=True):
     """What ``/v1/responses`` keeps: answers that a later request may go on from."""
 
     keep: float | str = "720h"
-    """How long, from the last use."""
+    """How long, from the last use; negative: for ever."""
     limit: Count = 10_000
     """How many; the ones used longest ago go first."""
 
@@ -166,10 +166,10 @@ class Settled(Struct, frozen=True, kw_only=True):
     config: Config
     models: tuple[ModelEntry, ...]
     backends: dict[str, Backend]
-
-
     data_dir: Path = Path("data")
     """The configuration's, found."""
+
+
 def load(path: Path, environ: Mapping[str, str] = os.environ) -> Settled:
     """Read and check a configuration file.
 
@@ -198,9 +198,9 @@ def settle(document: Any, *, base: Path, environ: Mapping[str, str]) -> Settled:
     _check_listeners(config)
     _check_keys(config)
     _check_duration(config.keep_alive, "$.keep_alive")
+    _check_duration(config.responses.keep, "$.responses.keep")
     _check_image_hosts(config.images)
     backends = {name: _backend(name, section, base) for name, section in config.backends.items()}
-    _check_duration(config.responses.keep, "$.responses.keep")
     if not all(listener.loopback for listener in config.listeners):
         for backend in backends.values():
             if isinstance(backend, Isolates):

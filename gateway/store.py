@@ -42,7 +42,7 @@ MIGRATIONS = (
     CREATE TABLE responses (
         id TEXT PRIMARY KEY, owner TEXT NOT NULL, previous TEXT, status TEXT NOT NULL, runner TEXT NOT NULL,
         used REAL NOT NULL, input BLOB NOT NULL, object BLOB NOT NULL, log BLOB NOT NULL
-    ) WITHOUT ROWID;
+    );
     CREATE INDEX responses_by_use ON responses (used);
     """,
 )

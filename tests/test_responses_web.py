@@ -382,6 +382,31 @@ def test_m3_a_background_stream_goes_on_without_its_client(tmp_path: Path) -> No
     lived(tmp_path, story, home)
 
 
+def test_m3_a_client_that_leaves_while_it_is_stored_has_begun_it(tmp_path: Path) -> None:
+    async def story(house: House) -> None:
+        assert house.jobs is not None
+        put = house.jobs.store.put
+        asked, held = asyncio.Event(), asyncio.Event()
+        ids: list[str] = []
+
+        async def slow(row: Row) -> None:
+            ids.append(row.id)
+            asked.set()
+            await held.wait()
+            await put(row)
+
+        house.jobs.store.put = slow  # type: ignore[method-assign]
+        call = house.call("POST", PATH, {**ASK, "background": True})
+        await asked.wait()
+        call.leave()
+        await call.end()
+        held.set()
+        await until(lambda: not house.gateway.running)
+        assert (await house.ask("GET", f"{PATH}/{ids[0]}")).json()["status"] == "completed"
+
+    lived(tmp_path, story)
+
+
 def test_m3_a_background_answer_is_cancelled(tmp_path: Path) -> None:
     home = Home(waits([Started("m"), TextDelta("Hel")]))
 

@@ -6,6 +6,7 @@ gets an error; any other gets its answer, with ``store: false`` in it.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from urllib.parse import parse_qs
@@ -92,9 +93,12 @@ async def _in_background(
     jobs.check_room()
     if request.model:
         await exchange.engine.model(request.model)  # nobody will be there to be told that it does not exist
-    await jobs.store.put(_row(exchange, question, answer, "queued"))
-    caller = exchange.caller
-    job = jobs.start(answer, request, owner=caller.owner, strict=caller.strict, running=exchange.gateway.running)
+    row, caller, running = _row(exchange, question, answer, "queued"), exchange.caller, exchange.gateway.running
+    # What is in the store must be begun, even where the client leaves between the two.
+    starting = asyncio.ensure_future(jobs.start(row, answer, request, strict=caller.strict, running=running))
+    running.add(starting)
+    starting.add_done_callback(running.discard)
+    job = await asyncio.shield(starting)
     if question.stream:
         await exchange.pour(answer.media_type, job.follow(-1))
     else:
