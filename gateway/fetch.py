@@ -31,7 +31,8 @@ PER_HOST = 16
 """Fetches from one entry of the list at the same time, over all requests: a slow host holds up nobody but its own."""
 ADDRESSES = 3
 """Addresses of a name that are tried."""
-CONNECT = 5.0
+CONNECT = 3.0
+"""Seconds for a connection to one of them."""
 MAGIC = 16
 """Bytes that tell an image."""
 
@@ -41,6 +42,7 @@ _HEADERS = {"User-Agent": "dragoman", "Accept": "image/png, image/jpeg, image/we
 _MOVED = frozenset({301, 302, 303, 307, 308})
 _NOWHERE = "its host has no public address"
 """Of private names and of unknown ones: which of the two would tell what names an inner network has."""
+_TOO_LONG = "its server took too long"
 
 
 class _Failed(Exception):
@@ -76,6 +78,7 @@ class Fetcher:
         total: int = TOTAL,
         resolve: Resolve = look_up,
         public: Callable[[str], bool] = is_public,
+        connect: float = CONNECT,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         """Prepare, without connecting. ``total`` is how many bytes the linked images of one request may have.
@@ -91,7 +94,7 @@ class Fetcher:
         self._tls = tls
         self._turns = {read_entry(host): asyncio.Semaphore(PER_HOST) for host in images.hosts}
         self._limits = Limits(
-            connect=min(CONNECT, images.time),
+            connect=min(connect, images.time),
             first_byte=images.time,
             idle=images.time,
             total=images.time,
@@ -182,12 +185,13 @@ class Fetcher:
                     link, entry = found
         except TimeoutError:
             if begun:
-                raise _Failed("its server took too long") from None
+                raise _Failed(_TOO_LONG) from None
             raise Busy("too many links to images are being followed", retry_after=1) from None
         raise _Failed(f"it is redirected more than {REDIRECTS} times")
 
     async def _ask(self, link: Link, room: _Room) -> bytes | tuple[Link, Entry]:
         """What one server has: the bytes, or where to go on."""
+        why = ""
         for address in (await self._addresses(link))[:ADDRESSES]:
             if link.tls and self._tls is None:
                 self._tls = await asyncio.to_thread(tls_context, Address("", 0))
@@ -201,15 +205,14 @@ class Fetcher:
                 finally:
                     response.close()
             except BackendUnavailable:
-                continue
-            except BackendTimeout:
-                raise _Failed("its server took too long") from None
+                why = f"its server cannot be reached{', or has no certificate to be trusted' if link.tls else ''}"
+            except BackendTimeout:  # the way to this address may be closed, as IPv6 is in many a network
+                why = _TOO_LONG
             except BackendError:
                 raise _Failed("its server sent no proper answer") from None
             finally:
                 await client.close()
-        trusted = ", or has no certificate to be trusted" if link.tls else ""
-        raise _Failed(f"its server cannot be reached{trusted}")
+        raise _Failed(why)
 
     async def _addresses(self, link: Link) -> Sequence[str]:
         try:

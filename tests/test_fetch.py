@@ -69,9 +69,11 @@ def fetcher(
     tls: ssl.SSLContext | None = None,
     size: int = 1 << 20,
     time: float = 10.0,
+    connect: float = fetch.CONNECT,
 ) -> Fetcher:
     images = Images(hosts=hosts, size=size, time=time)
-    return Fetcher(images, total=total, resolve=names or Names(then=["127.0.0.1"]), public=public, tls=tls)
+    names = names or Names(then=["127.0.0.1"])
+    return Fetcher(images, total=total, resolve=names, public=public, tls=tls, connect=connect)
 
 
 def asking(*links: str) -> Generate:
@@ -233,6 +235,31 @@ def test_the_next_address_is_tried_where_one_refuses() -> None:
             assert len(fake.requests) == 1
 
     asyncio.run(scenario())
+
+
+def test_the_next_address_is_tried_where_one_is_silent() -> None:
+    async def scenario() -> None:
+        deaf = socket.create_server(("127.0.0.2", 0), backlog=0)
+        port = deaf.getsockname()[1]
+        full = [socket.socket() for _ in range(3)]
+        for waiting in full:  # its queue is full, and nobody takes from it
+            waiting.setblocking(False)
+            waiting.connect_ex(deaf.getsockname())
+        served = await asyncio.start_server(_red, "127.0.0.1", port)
+        names = Names({HOST: ["127.0.0.2", "127.0.0.1"]})
+        follower = fetcher(f"{HOST}:{port}", names=names, public=lambda _: True, connect=SOON)
+        await follower.follow(asking(f"http://{HOST}:{port}/x"))
+        served.close()
+        for waiting in (*full, deaf):
+            waiting.close()
+
+    asyncio.run(scenario())
+
+
+async def _red(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(PICTURE)
+    writer.close()
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
