@@ -70,13 +70,13 @@ class OpenAI:
         try:
             told = ask()
             if stream:
-                items = [piece.to_dict() for piece in told]
+                items = [piece.to_dict(warnings=False) for piece in told]
             elif told is None or isinstance(told, dict):
                 items = [told or {}]
             elif hasattr(told, "iter_pages"):
-                items = [{"data": [row.to_dict() for row in told]}]
+                items = [{"data": [row.to_dict(warnings=False) for row in told]}]
             else:
-                items = [told.to_dict()]
+                items = [told.to_dict(warnings=False)]
         except self.errors.APIStatusError as error:
             raise Refused(error.status_code, _worded(error), type(error).__name__) from error
         return Answer(items, self.headers.report)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import urllib.request
 from collections.abc import Iterator
 
 from msgspec import Struct
@@ -102,4 +103,5 @@ def config(behind: str) -> str:
 def world() -> Iterator[World]:
     """Both gateways, until the block ends."""
     with serving(_BEHIND) as behind, serving(config(behind.url)) as front:
+        urllib.request.urlopen(f"{front.url}/v1/models").close()  # what models can do is known from here on
         yield World(front.url, behind.url)
