@@ -177,6 +177,8 @@ def _plain(message: Message, names: dict[str, str]) -> Message:
             said = f" name={json.dumps(name)}" if name else ""
             text = f"<tool_response{said}>\n{part.told}\n</tool_response>"
             parts.append(Text(f"\n{text}" if parts and isinstance(parts[-1], Text) else text))
+        elif isinstance(part, Text) and any(isinstance(other, ToolResult) for other in message.parts):
+            parts.append(Text(f"\n\n{part.text}" if parts else part.text))
         else:
             parts.append(part)
     role = "user" if message.role == "tool" else message.role

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 
 from msgspec import Struct
 
-from canonical.call_heads import CLOSE, FENCE, OPEN, WHOLE_LIMIT, More, NoCall, Place, calls, head
+from canonical.call_heads import CLOSE, FENCE, HEAD_LIMIT, OPEN, WHOLE_LIMIT, More, NoCall, Place, calls, head
 from canonical.think import held
 
 BLANKS = 256
@@ -229,13 +229,17 @@ class CallSplitter:
         self._rest = self._rest.lstrip()
         if self._rest:
             self._state = self._skip if self._rest[0] in ",}" else self._after
+            self._seen = 0
         return True
 
     def _skip(self, _: list[Piece]) -> bool:
-        end = self._extent.feed(self._rest)
-        self._rest = self._rest[end:] if end >= 0 else ""
-        if end >= 0:
-            self._state = self._after
+        end = self._extent.feed(self._rest, self._seen)
+        self._seen = len(self._rest)
+        if end < 0 and not self._final and self._seen <= HEAD_LIMIT:
+            return False
+        self._state = self._after
+        if 0 < end <= HEAD_LIMIT:
+            self._rest = self._rest[end:]
         return True
 
     def _after(self, _: list[Piece]) -> bool:

@@ -16,7 +16,7 @@ from canonical.media import Blob
 from canonical.messages import Image, Message, Part, Reasoning, Text, ToolCall, ToolResult
 from canonical.prompted_tools import Prompted, prompted, shown
 from canonical.requests import Generate, Origin, Output, Sampling, Tool, ToolChoice
-from canonical.roles import without_system
+from canonical.roles import told_first, without_system
 
 CITY = Raw(b'{"type":"object","properties":{"city":{"type":"string"}}}')
 WEATHER = Tool(name="get_weather", description="Wetter \u2600", parameters=CITY)
@@ -140,7 +140,7 @@ def test_m3_one_result_needs_no_name() -> None:
     assert said(found) == [
         ("user", "hi"),
         ("assistant", '<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>'),
-        ("user", "<tool_response>\none\n</tool_response>And?"),
+        ("user", "<tool_response>\none\n</tool_response>\n\nAnd?"),
         ("assistant", "ok"),
         ("user", "hi"),
     ]
@@ -192,6 +192,17 @@ def test_m3_instructions_without_a_user_are_a_turn_of_their_own() -> None:
     begun = Message("assistant", (Text("ok"),))
     assert said(without_system(asked(system("A."), begun))) == [("user", "A."), ("assistant", "ok")]
     assert said(without_system(asked(system("A."), begun, HI))) == [("assistant", "ok"), ("user", "A.\n\nhi")]
+
+
+def test_m3_instructions_behind_a_picture_stay_behind_it() -> None:
+    found = without_system(asked(user(PNG), system("A."), Message("assistant", (Text("ok"),))))
+    assert found.messages[0].parts == (PNG, Text("A."))
+
+
+def test_m3_tools_stand_at_the_end_of_the_instructions() -> None:
+    assert told_first((), "T") == (system("T"),)
+    assert told_first((system("A."), system("B."), HI), "T") == (system("A."), system("B.\n\nT"), HI)
+    assert told_first((HI, system("A.")), "T") == (system("T"), HI, system("A."))
 
 
 def test_a_request_without_instructions_is_the_same() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from canonical.messages import Message, Reasoning, Text, ToolCall, ToolResult
 from canonical.models import Capability
 from canonical.report import Honours, Report
 from canonical.requests import Generate, Origin, Output, Prompt, Tool, ToolChoice, Vocabulary
-from gateway.config import ModelEntry
+from gateway.config import ConfigError, ModelEntry, settle
 from gateway.engine import Engine
 from gateway.shims import FIRST, HELD, HIDDEN, INLINE, TOLD, TURNS, WORDS
 from tests.houses import Home, settled, tells
@@ -270,3 +271,19 @@ def test_m4_a_fallback_has_shims_of_its_own() -> None:
         await engine.close()
 
     run(whole())
+
+
+def test_tags_of_thoughts_come_from_the_configuration() -> None:
+    def entry(inline: Any) -> Any:
+        model = {"id": "a", "backend": "b", "name": "echo", "inline_thinking": inline}
+        return settle({"backends": {"b": {"type": "echo"}}, "models": [model]}, base=Path(), environ={}).models[0]
+
+    assert entry(True).inline_thinking is True
+    assert entry("opened").inline_thinking == "opened"
+    assert entry(["[THINK]", "[/THINK]"]).inline_thinking == ("[THINK]", "[/THINK]")
+    assert entry(["", "</x>"]).inline_thinking == ("", "</x>")
+    with pytest.raises(ConfigError, match=r"a tag that ends it - at `\$.models\[0\].inline_thinking`"):
+        entry(["<x>", " "])
+    for wrong in ("closed", ["<x>"], 1.5):
+        with pytest.raises(ConfigError, match="inline_thinking"):
+            entry(wrong)

@@ -194,6 +194,14 @@ def test_m3_m4_instructions_are_told_in_the_users_turn(client: openai.OpenAI) ->
     assert prompted.content.endswith("comes to you between ")  # a result that a model makes up ends its answer
 
 
+def test_m4_a_prompt_is_counted_with_the_tools_that_are_told_in_it(messages: anthropic.Anthropic) -> None:
+    ask: Any = {"model": "inside", "messages": ASKED, "tools": ANTHROPIC_TOOLS}
+    counted = messages.messages.count_tokens(**ask).input_tokens
+    usage = messages.messages.create(**ask, max_tokens=100, extra_body=COLD).usage
+    assert counted == usage.input_tokens + (usage.cache_read_input_tokens or 0)
+    assert counted > messages.messages.count_tokens(model="inside", messages=ASKED).input_tokens + 50
+
+
 def test_m4_a_prompted_models_lists_say_tools(gateway: Served) -> None:
     shown = ollama.Client(gateway.url).show("inside").capabilities
     assert shown is not None

@@ -86,6 +86,11 @@ CALLS = {
         '<tool_call>{"name": "f", "arguments": {"a": "</tool_call>\\"}"}}</tool_call>So.',
         [("f", '{"a": "</tool_call>\\"}"}'), "So."],
     ),
+    "fields that never end": ('{"name": "f", "arguments": {"a": 1}, and so on.', [F, ", and so on."]),
+    "fields that are too long": (
+        '{"name": "f", "arguments": {"a": 1}, "' + "x" * HEAD_LIMIT + '": 1} So.',
+        [F, ', "' + "x" * HEAD_LIMIT + '": 1} So.'],
+    ),
     "cut off": ('<tool_call>{"name": "f", "arguments": {"a": ', [("f", '{"a": ')]),
 }
 
