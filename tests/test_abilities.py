@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as bounds
 from hypothesis import strategies as st
 
 from backends.abilities import Abilities, AbilitiesError, Able, Found, correct, known_models, read_abilities
@@ -124,6 +125,7 @@ def test_a_file_never_makes_a_dialect_say_more_than_it_can(backend: str, feature
             assert not (verdict.fate == "approximated" and after.verdicts[feature].fate == "honoured")
 
 
+@bounds(max_examples=30)
 @given(
     st.dictionaries(st.text(max_size=20), st.builds(Able, features=st.dictionaries(st.sampled_from(Feature), FOUND)))
 )
@@ -154,6 +156,9 @@ async def like_studio(peer: Peer) -> None:
         request = await peer.request()
         if request.path == "/v1/models":
             await peer.send(reply(body=b'{"object":"list","data":[{"id":"m","object":"model"}]}'))
+        elif request.path == "/api/v0/models":
+            row = b'{"id":"m","arch":"qwen3","quantization":"4bit","max_context_length":32768,"loaded_context_length":8192}'
+            await peer.send(reply(body=b'{"object":"list","data":[%b]}' % row))
         elif request.path != "/v1/chat/completions":
             words = f'{{"error":"Unexpected endpoint or method. ({request.method} {request.path})"}}'
             await peer.send(reply(body=words.encode()))
@@ -182,6 +187,8 @@ def test_the_gateway_tells_its_clients_what_the_probe_found(tmp_path: Path):
             assert not found.anthropic
             features = found.openai["m"].features
             assert word(features[Feature.JSON]) == "refused"
+            told = found.openai["m"]
+            assert (told.context_length, told.family, told.quantization) == (8192, "qwen3", "4bit")
             for feature in (
                 Feature.SCHEMA,
                 Feature.TOOLS,
@@ -221,3 +228,4 @@ async def _told(house: House) -> None:
     assert no_tools.json()["error"]["message"] == "m does not support tools"
     shown = await house.ask("POST", "/api/show", {"model": "m"})
     assert "tools" not in shown.json()["capabilities"]
+    assert shown.json()["details"]["quantization_level"] == "4bit"  # told to the probe by another path of the server

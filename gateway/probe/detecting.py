@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from backends import anthropic
-from backends.abilities import DIALECTS, Dialect
+from backends.abilities import DIALECTS, Dialect, filled
 from backends.anthropic import AnthropicBackend, AnthropicSettings
 from backends.ollama import OllamaBackend, OllamaSettings
 from backends.openai import OpenAIBackend, OpenAISettings
@@ -22,10 +22,10 @@ from canonical.models import ModelInfo
 Remote = OpenAIBackend | OllamaBackend | AnthropicBackend
 NAME = "probe"
 """What messages would call the backend."""
+STUDIO_TIME = 3.0
+"""Seconds for a list that only LM Studio has."""
 CREDENTIALS = "backend_credentials"
 """The code of the error that means: a key is missing, or wrong."""
-
-_NOT_SPOKEN = frozenset({404, 405, 501})
 
 
 class Spoken(Struct, frozen=True):
@@ -116,45 +116,101 @@ async def _try(dialect: Dialect, url: str, key: str, seconds: float, answering: 
     except BaseException:
         await source.close()
         raise
+    if dialect == "openai":
+        try:
+            more = await _told_by_studio(url, key, min(seconds / 4, STUDIO_TIME))
+        except BaseException:
+            await source.close()
+            raise
+        models = [filled(info, more[info.id]) if info.id in more else info for info in models]
     return Spoken(dialect, source, tuple(models))
 
 
 async def _speaks_messages(url: str, key: str, seconds: float) -> None:
-    """Raise unless ``/v1/messages`` is there. An empty conversation is refused by every server that knows the route."""
-    root = url.rstrip("/").removesuffix("/v1").removesuffix("/api")
-    timeouts = Timeouts(connect=min(seconds, 10.0), first_byte=seconds, idle=seconds, total=seconds)
-    upstream = Upstream(
-        NAME,
-        RemoteSettings(url=root, api_key=key, timeouts=timeouts),
-        Path(),
-        prefix=anthropic.base_path,
-        read_error=_Answer,
-        headers=anthropic.request_headers,
-    )
+    """Raise unless ``/v1/messages`` is there.
+
+    Whoever knows the route refuses an empty conversation in this dialect's form, or says a word to it (llama-server).
+    """
+    upstream = _upstream(url, key, seconds, prefix=anthropic.base_path, headers=anthropic.request_headers)
     body = msgspec.json.encode({"model": "", "max_tokens": 1, "messages": []})
     try:
         told = await upstream.control(upstream.head("POST", "/messages"), body)
     except _Answer as answer:
         if answer.status in {401, 403}:
             raise BackendError("the server refused the key", code=CREDENTIALS) from None
-        if answer.status in _NOT_SPOKEN or answer.status >= 500 or not _is_object(answer.body):
+        if _kind(answer.body) != "error":
             raise BackendError(answer.message) from None
     else:
-        # LM Studio says 200 to paths that it does not know.
-        if not _is_object(told) or b'"error"' in told:
-            raise BackendError("no Messages API") from None
+        if _kind(told) != "message":  # LM Studio says 200 to paths that it does not know
+            raise BackendError("no Messages API")
     finally:
         await upstream.close()
+
+
+async def _told_by_studio(url: str, key: str, seconds: float) -> dict[str, ModelInfo]:
+    """What LM Studio's own list says of its models, beyond OpenAI's; empty at any other server."""
+    upstream = _upstream(url, key, seconds, prefix=lambda path: path, headers=_bearer)
+    try:
+        rows = _studio.decode(await upstream.control(upstream.head("GET", "/api/v0/models"))).data
+    except (GatewayError, msgspec.MsgspecError):
+        return {}
+    finally:
+        await upstream.close()
+    return {
+        row.id: ModelInfo(
+            id=row.id,
+            context_length=row.loaded_context_length or row.max_context_length,
+            family=row.arch,
+            quantization=row.quantization,
+        )
+        for row in rows
+    }
+
+
+class _Row(Struct):
+    """Of ``GET /api/v0/models``."""
+
+    id: str
+    arch: str = ""
+    quantization: str = ""
+    max_context_length: int = 0
+    loaded_context_length: int = 0
+
+
+class _Rows(Struct):
+    data: list[_Row] = []
+
+
+def _bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"} if key else {}
+
+
+class _Kind(Struct):
+    type: str = ""
+
+
+_studio = msgspec.json.Decoder(_Rows)
+_message = msgspec.json.Decoder(_Kind)
+
+
+def _upstream(
+    url: str, key: str, seconds: float, *, prefix: Callable[[str], str], headers: Callable[[str], dict[str, str]]
+) -> Upstream:
+    root = url.rstrip("/").removesuffix("/v1").removesuffix("/api")
+    timeouts = Timeouts(connect=min(seconds, 10.0), first_byte=seconds, idle=seconds, total=seconds)
+    settings = RemoteSettings(url=root, api_key=key, timeouts=timeouts)
+    return Upstream(NAME, settings, Path(), prefix=prefix, read_error=_Answer, headers=headers)
+
+
+def _kind(body: bytes) -> str:
+    """The ``type`` of a message or an error of Anthropic's; empty where there is none."""
+    try:
+        return _message.decode(body).type
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return ""
 
 
 def _with_names(spoken: Sequence[Spoken]) -> tuple[Spoken, ...]:
     """A dialect without a list of models takes another one's: it is the same server."""
     other = next((each.models for each in spoken if each.models), ())
     return tuple(each if each.models else structs.replace(each, models=other) for each in spoken)
-
-
-def _is_object(body: bytes) -> bool:
-    try:
-        return isinstance(msgspec.json.decode(body), dict)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return False

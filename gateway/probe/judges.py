@@ -24,7 +24,7 @@ Judge = Callable[[Answers], Found]
 HONOURED = Found("honoured")
 DROPPED = Found("dropped")
 SURE = Found("unknown", "the model says the same in any case")
-NO_REASONING = Found("unknown", "the model does not reason")
+NO_REASONING = Found("unknown", "the model was not seen to reason")
 UNSTEADY = Found("unknown", "two equal requests at temperature 0 were answered differently")
 ALIKE = 0.999
 """Cosine from which on two vectors count as the same."""
