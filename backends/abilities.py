@@ -144,9 +144,6 @@ class Known:
         for name, corrected in self._by_name.items():
             self._by_spelling.setdefault(_spelling(name), corrected)
 
-    def __bool__(self) -> bool:
-        return bool(self._by_name)
-
     def find(self, name: str) -> Corrected | None:
         """What is said of the model that the server calls ``name``, in any spelling of it."""
         return self._by_name.get(name) or self._by_spelling.get(_spelling(name))

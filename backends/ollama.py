@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import msgspec
+from msgspec import structs
 
 from adapters.ollama import call
 from backends.abilities import known_models
@@ -64,7 +65,8 @@ class OllamaBackend(RemoteBackend):
     async def details(self, name: str) -> ModelDetails:
         """What the server shows of the model. Raises ModelNotFound, BackendError."""
         body = msgspec.json.encode({"model": name})
-        return call.read_show(await self._upstream.control(self._show, body), name)
+        details = call.read_show(await self._upstream.control(self._show, body), name)
+        return structs.replace(details, info=self._probed.info(details.info))
 
     async def open(self, name: str) -> OllamaModel:
         """A handle; the server loads the model when a request comes."""

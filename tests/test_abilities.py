@@ -11,17 +11,20 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as bounds
 from hypothesis import strategies as st
+from msgspec import Raw
 
 from backends.abilities import Abilities, AbilitiesError, Able, Found, correct, known_models, read_abilities
 from backends.honours import TABLE
+from backends.ollama import OllamaBackend, OllamaSettings
 from backends.openai import HONOURS, OpenAIBackend, OpenAISettings
 from canonical.features import Feature
 from canonical.models import Capability, ModelInfo
-from canonical.report import HONOURED, IGNORED
+from canonical.report import HONOURED, IGNORED, Honours, report
+from canonical.requests import Generate, Origin, Output, Vocabulary
 from gateway import config
 from gateway.probe.command import Wish, probe
 from tests.asgi import House
-from tests.faulty import Faulty, Peer, chunk, chunked_head, faulty, reply
+from tests.faulty import Faulty, Peer, always, chunk, chunked_head, faulty, reply
 from tests.test_probe import word
 
 WRITTEN = """
@@ -105,6 +108,32 @@ def test_the_servers_own_word_counts_where_nothing_was_asked(tmp_path: Path):
     assert known.info(ModelInfo(id="x")) == ModelInfo(id="x")
 
 
+def test_what_ollama_shows_of_a_model_is_corrected_too(tmp_path: Path):
+    file(tmp_path, "ollama: {m: {capabilities: {chat: true, tools: false}}}")
+    shown = json.dumps({"capabilities": ["completion", "tools"], "details": {}, "model_info": {}}).encode()
+
+    async def whole() -> None:
+        async with faulty(always(reply(body=shown))) as fake:
+            url = f"http://127.0.0.1:{fake.port}"
+            for known, expected in (("", True), ("abilities.yaml", False)):
+                source = OllamaBackend("s", OllamaSettings(url=url, abilities=known), tmp_path)
+                assert (Capability.TOOLS in (await source.details("m")).info.capabilities) is expected
+                await source.close()
+
+    asyncio.run(whole())
+
+
+def test_what_is_ignored_is_dropped_even_in_the_clients_own_words():
+    """A server of the client's dialect gets some fields as they came: that does not make it heed them."""
+    words = Vocabulary({"schema": ("format",)}, frozenset({"format"}), own=frozenset({"format"}))
+    asked = Generate(
+        model="m", output=Output("schema", Raw(b"{}")), origin=Origin("anthropic", b'{"format":{"a":1}}', words)
+    )
+    before = Honours({Feature.SCHEMA: HONOURED}, dialect="anthropic")
+    assert report(asked, before).honoured == ("format",)
+    assert report(asked, correct(before, Able(features={Feature.SCHEMA: "dropped"}))).dropped == ("format",)
+
+
 FOUND = st.sampled_from(["honoured", "approximated", "dropped", "refused", "unknown"]).map(
     lambda fate: Found(fate, "so")
 )
@@ -112,8 +141,6 @@ FOUND = st.sampled_from(["honoured", "approximated", "dropped", "refused", "unkn
 
 @given(st.sampled_from(["openai", "ollama", "anthropic"]), st.dictionaries(st.sampled_from(Feature), FOUND))
 def test_a_file_never_makes_a_dialect_say_more_than_it_can(backend: str, features: dict[Feature, Any]):
-    from canonical.report import Honours
-
     before = Honours(TABLE[backend], dialect=backend)
     after = correct(before, Able(features=features))
     for feature, verdict in before.verdicts.items():
