@@ -12,9 +12,13 @@ from typing import Literal
 
 from msgspec import Struct, field
 
+from canonical.errors import Unsupported
 from canonical.features import Feature, said
 from canonical.origin import Vocabulary, top
 from canonical.requests import Embed, Generate, Rerank
+
+NAMES, NAME = 5, 200
+"""How many names of fields an error tells, and characters of each: clients choose them."""
 
 Fate = Literal["honoured", "approximated", "dropped", "refused"]
 
@@ -71,6 +75,15 @@ def refusal(request: Generate | Embed | Rerank, honours: Honours) -> tuple[str, 
             origin = request.origin
             return origin.vocabulary.name(feature, origin.spelled()), words
     return None
+
+
+def forbidden(told: Report, model: str) -> Unsupported:
+    """The error of a request that drops something where nothing may be. Its ``param`` is the first of these fields."""
+    shown = [repr(name[:NAME]) for name in told.dropped[:NAMES]]
+    rest = len(told.dropped) - len(shown)
+    names = ", ".join(shown) + (f" and {rest} more" if rest else "")
+    words = f'"{model}" cannot honour {names}, and strict is on'
+    return Unsupported(words, param=told.dropped[0][:NAME], code="unsupported_parameter")
 
 
 def report(request: Generate | Embed | Rerank, honours: Honours) -> Report:

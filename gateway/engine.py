@@ -17,7 +17,7 @@ from canonical.events import Check, Event, Finished, Timings
 from canonical.limits import check_generate
 from canonical.media import Blob
 from canonical.models import Capability, LoadedModel, ModelDetails, ModelInfo
-from canonical.report import Report, refusal, report
+from canonical.report import Report, forbidden, refusal, report
 from canonical.requests import Embed, Embeddings, Generate, Ranking, Rerank, needs
 from gateway.catalog import Catalog
 from gateway.config import ModelEntry, Settled
@@ -322,10 +322,7 @@ class Engine:
         if isinstance(asked, Shimmed):
             told = asked.told(told)
         if told.dropped and (strict or (route.entry is not None and route.entry.strict)):
-            field = told.dropped[0]
-            raise Unsupported(
-                f'"{name}" cannot honour {field!r}, and strict is on', param=field, code="unsupported_parameter"
-            )
+            raise forbidden(told, name)
         tell(told)
 
     def _own_keep_alive(self, entry: ModelEntry | None) -> float:
