@@ -262,15 +262,13 @@ class CallSplitter:
             self._place = Place(fenced=place.fenced)
             if found is not None:
                 self._rest = rest[found.end() if found[0] == CLOSE else found.start() :]
-        elif place.fenced and OPEN.startswith(rest[: len(OPEN)]):
-            if len(rest) < len(OPEN) and not self._final:
-                return False
+        elif place.fenced and rest.startswith(OPEN):
             self._state = self._decide
-        elif place.fenced and FENCE.startswith(rest[: len(FENCE)]):
-            if len(rest) < len(FENCE) and not self._final:
-                return False
+        elif place.fenced and rest.startswith(FENCE):
             self._place = None
             self._rest = rest.removeprefix(FENCE)
+        elif place.fenced and not self._final and (OPEN.startswith(rest) or FENCE.startswith(rest)):
+            return False
         else:
             self._place = None
             self._state = self._text

@@ -64,6 +64,8 @@ CALLS = {
     "a fenced list": (f"```json\n[\n  {C},\n  {W}\n]\n```", [F, G]),
     "two in a fence": (f"```json\n{C}\n{W}\n```", [F, G]),
     "tags in a fence": (f"```xml\n{T}\n{T}\n```\nSo.", [F, F, "So."]),
+    "a fence that ends in half a tag": (f"```json\n{C}\n<tool_ca", [F, "<tool_ca"]),
+    "a fence that ends in half its end": (f"```json\n{C}\n``", [F, "``"]),
     "a fence that never ends": (f"```json\n{C}\nSo.", [F, "So."]),
     "a bare object": (C, [F]),
     "an indented first line": (f"\n  {C}", [F]),
@@ -181,7 +183,16 @@ def test_long_garbage_before_an_end_tag_is_text() -> None:
 
 
 MARKS = ["<tool_call>", "</tool_call>", "```", "```json\n", "[", "]", ",", "{", "}", '"', "``", "\\", "<to"]
-PARTS = ['{"name": "f"', '"arguments": {', '{"type": "function", "function": ', "\n", " ", "a"]
+PARTS = [
+    f"```json\n{C}\n",
+    f"<tool_call>{C}",
+    '{"name": "f"',
+    '"arguments": {',
+    '{"type": "function", "function": ',
+    "\n",
+    " ",
+    "a",
+]
 PIECES = st.lists(st.sampled_from([C, W, *MARKS, *PARTS]), max_size=14).map("".join)
 CUTS = st.lists(st.integers(0, 400), max_size=8)
 
