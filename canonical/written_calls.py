@@ -139,7 +139,7 @@ class CallSplitter:
             self._rest = ""
             return False
         else:
-            cut = len(rest) - held(rest, OPEN)
+            cut = len(rest) - (held(rest, OPEN) if "<" in rest else 0)
             ticks = len(rest) - len(rest.rstrip("`"))
             if 0 < ticks < len(FENCE) and (
                 rest[-ticks - 1 : -ticks] == "\n" or (self._line and start == len(rest) - ticks)
