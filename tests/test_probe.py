@@ -8,6 +8,7 @@ import json
 import re
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -157,6 +158,20 @@ def test_wrong_usage_is_status_2(arguments: list[str], capsys: pytest.CaptureFix
     assert capsys.readouterr().err.startswith("usage: dragoman probe")
 
 
+def test_a_model_that_is_not_there_is_one_line_and_status_1(
+    behind: Served, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("PROBED", KEY)
+    file = tmp_path / "found.yaml"
+    assert main(["probe", behind.url, "--model", "nobody", "--key-env", "PROBED", "--write", str(file)]) == 1
+    printed = capsys.readouterr()
+    assert printed.err.splitlines()[-1].startswith(
+        "dragoman: no model there answered anything: model 'nobody' not found"
+    )
+    assert printed.out == ""
+    assert not file.exists()
+
+
 def test_nobody_there_is_one_line_and_status_1(capsys: pytest.CaptureFixture[str]):
     assert main(["probe", "http://127.0.0.1:9"]) == 1
     assert capsys.readouterr().err == (
@@ -281,6 +296,42 @@ def test_leaving_the_probe_leaves_nothing_behind():
             assert len(asyncio.all_tasks()) <= 1 + fake.connections
 
     asyncio.run(whole())
+
+
+def test_what_a_server_says_does_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]):
+    """Names of models and words of refusals are the server's."""
+
+    async def script(peer: Peer) -> None:
+        while True:
+            request = await peer.request()
+            if request.path == "/v1/models":
+                await peer.send(reply(body=b'{"object":"list","data":[{"id":"m\\u001b[31m"}]}'))
+            elif request.path == "/v1/embeddings":
+                rows = [{"index": n, "embedding": [0.6, 0.8]} for n, _ in enumerate(json.loads(request.body)["input"])]
+                await peer.send(reply(body=json.dumps({"data": rows}).encode()))
+            else:
+                await peer.send(reply(400, b'{"error":{"message":"no\\u001b]0;title\\u0007"}}'))
+
+    ready, over = threading.Event(), threading.Event()
+    ports: list[int] = []
+
+    async def serve() -> None:
+        async with faulty(script) as fake:
+            ports.append(fake.port)
+            ready.set()
+            await asyncio.to_thread(over.wait)
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),))
+    thread.start()
+    try:
+        ready.wait()
+        assert main(["probe", f"http://127.0.0.1:{ports[0]}", "--type", "openai"]) == 0
+    finally:
+        over.set()
+        thread.join()
+    printed = capsys.readouterr()
+    assert "m\N{REPLACEMENT CHARACTER}[31m" in printed.out
+    assert not set("\x1b\x07") & set(printed.out + printed.err)
 
 
 def test_ctrl_c_is_one_line_and_leaves_nothing_running():

@@ -76,13 +76,14 @@ def main(arguments: list[str], *, environ: Mapping[str, str] = os.environ) -> in
         parser.error(f"{options.write.parent} is no folder")
     try:
         found = _run(wish, sys.stderr)
+        _check_found(found)
     except Failed as error:
-        print(f"dragoman: {_without(key, str(error))}", file=sys.stderr)
+        print(f"dragoman: {_shown(_without(key, str(error)))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("dragoman: stopped", file=sys.stderr)
         return STOPPED
-    told = write_abilities(found, json=True).decode() if options.json else write_table(found)
+    told = write_abilities(found, json=True).decode() if options.json else _shown(write_table(found))
     sys.stdout.write(_without(key, told))
     if options.write is not None:
         text = _without(key, write_abilities(found, json=options.write.suffix == ".json").decode())
@@ -123,6 +124,11 @@ def _check_key(key: str) -> None:
 def _without(key: str, text: str) -> str:
     """Servers may quote a key; nothing that is printed or written holds it."""
     return text.replace(key, "[redacted]") if key else text
+
+
+def _shown(text: str) -> str:
+    """What servers say, without what would steer a terminal."""
+    return "".join(sign if sign.isprintable() or sign == "\n" else "\N{REPLACEMENT CHARACTER}" for sign in text)
 
 
 def _run(wish: Wish, progress: TextIO) -> Abilities:
@@ -172,6 +178,15 @@ def _plain(name: str) -> str:
     return name.casefold().removesuffix(":latest")
 
 
+def _check_found(found: Abilities) -> None:
+    """A file without anything in it would look like knowledge. Raises Failed."""
+    models = list(found.models())
+    if any(yes for _, _, able in models for yes in able.capabilities.values()):
+        return
+    words = dict.fromkeys(each.note for _, _, able in models for each in able.also.values() if isinstance(each, Found))
+    raise Failed("no model there answered anything: " + "; ".join(list(words)[:3]))
+
+
 def _usable(heard: Heard, wish: Wish) -> tuple[Spoken, ...]:
     failures = heard.failures
     if any(error.code == CREDENTIALS for error in failures.values()) and not heard.spoken:
@@ -202,13 +217,13 @@ def _chosen(spoken: Spoken, wish: Wish, progress: TextIO) -> list[ModelInfo]:
     if not listed:
         raise Failed("the server lists no models: --model NAME")
     if not wish.all and len(listed) > 1:
-        print(f"{spoken.dialect}: {listed[0]} of {len(listed)} models (--all, or --model NAME)", file=progress)
+        print(_shown(f"{spoken.dialect}: {listed[0]} of {len(listed)} models (--all, or --model NAME)"), file=progress)
     return [known[name] for name in (listed if wish.all else listed[:1])]
 
 
 async def _ask(spoken: Spoken, info: ModelInfo, wish: Wish, until: float, progress: TextIO) -> Able:
     def show(name: str, found: Found) -> None:
-        print(f"{spoken.dialect} {info.id}: {name}: {found.fate}", file=progress)
+        print(_shown(f"{spoken.dialect} {info.id}: {name}: {found.fate}"), file=progress)
 
     async def asker(source: Remote) -> Asker:
         model = await source.open(info.id)
@@ -237,7 +252,7 @@ async def _ask(spoken: Spoken, info: ModelInfo, wish: Wish, until: float, progre
         finally:
             await other.close()
     if asked.trouble:
-        print(f"{spoken.dialect} {info.id}: ended early: {asked.trouble}", file=progress)
+        print(_shown(f"{spoken.dialect} {info.id}: ended early: {_without(wish.key, asked.trouble)}"), file=progress)
     return asked.able(told, setting)
 
 
