@@ -29,7 +29,7 @@ _TOKEN = re.compile(
       | (?P<name>[A-Za-z0-9_-]+)
       | (?P<text>"(?:[^"\\]|\\.)*+")
       | (?P<one>\[(?:[^\]\\]|\\.)*+\]|\.|!?<[^>\n]*>)
-      | (?P<repeat>[*+?]|\{[ \t]*\d*[ \t]*(?:,[ \t]*\d*[ \t]*)?\})
+      | (?P<repeat>[*+?]|\{[ \t]*\d+[ \t]*(?:,[ \t]*\d*[ \t]*)?\})
       | (?P<sign>[()|])
       | (?P<blank>[ \t\r\n]+|\#[^\r\n]*)
     """,
@@ -39,6 +39,9 @@ ANY = (1 << 129) - 1
 """Every character."""
 _NAMED = {"n": "\n", "r": "\r", "t": "\t"}
 _ESCAPE = re.compile(r"\\(?:x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|U[0-9A-Fa-f]{8}|.)", re.DOTALL)
+_WRONG_ESCAPE = re.compile(
+    r"""(?<!\\)(?:\\\\)*+\\(?!x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|U[0-9A-Fa-f]{8}|[-trn\\"\[\]])""", re.DOTALL
+)
 _PATTERN = re.compile(r"\\.|\[\^?\]?(?:[^\]\\]|\\.)*+\]|\{(\d*),?(\d*)\}|[()|]|.", re.DOTALL)
 
 
@@ -55,16 +58,23 @@ _EMPTY = _Cost(0, 1, 0, 0)
 
 
 def check_cost(grammar: str, *, param: str) -> None:
-    """Refuse a grammar that takes more than a moment per token to follow.
+    """Refuse a grammar that takes more than a moment per token to follow, and what is no grammar.
 
-    What is not GBNF at all passes: the engine says what is wrong with it.
+    An engine would refuse the latter too, but by printing what the client wrote to the standard error of the process.
 
     Raises:
-        InvalidRequest: too many ways, left recursion, or a repetition with its bounds reversed.
+        InvalidRequest: not GBNF, no rule ``root`` or none of a name that is used, too many ways, left recursion, or a
+            repetition with its bounds reversed.
     """
+    if not grammar:
+        return  # as if there were none
     rules = _rules(grammar, param)
     if rules is None:
-        return
+        raise InvalidRequest("failed to parse grammar: it is not GBNF", param=param)
+    names = {element.name for choices in rules.values() for sequence in choices for element in sequence}
+    missing = sorted((names | {"root"}) - rules.keys() - {""})
+    if missing:
+        raise InvalidRequest(f"failed to parse grammar: there is no rule {missing[0][:64]!r}", param=param)
     costs: dict[str, _Cost] = {}
     for name in rules:
         _settle(name, rules, costs, param)
@@ -103,6 +113,7 @@ def _rules(grammar: str, param: str) -> Rules | None:
     choices: list[list[Element]] = []
     outer: list[tuple[list[list[Element]], str]] = []
     at = groups = 0
+    going = ended = False  # whether the rule goes on behind a line break, and whether one has ended it
     while at < len(grammar):
         match = _TOKEN.match(grammar, at)
         if match is None:
@@ -110,7 +121,11 @@ def _rules(grammar: str, param: str) -> Rules | None:
         at = match.end()
         kind, piece = match.lastgroup, match[0]
         if kind == "blank":
+            ended = ended or not (going or outer or ("\n" not in piece and "\r" not in piece))
             continue
+        if choices and ended is not (kind == "rule"):
+            return None
+        going, ended = kind == "rule" or piece == "|", False
         if kind == "rule":
             if outer:
                 return None
@@ -120,12 +135,14 @@ def _rules(grammar: str, param: str) -> Rules | None:
             return None
         elif kind == "name":
             choices[-1].append(Element(piece, ()))
+        elif kind in {"text", "one"} and _WRONG_ESCAPE.search(piece):
+            return None
         elif kind == "text":
             choices[-1].append(Element("", tuple(_bit(character) for character in _characters(piece[1:-1]))))
         elif kind == "one":
-            choices[-1].append(Element("", (_class_bits(piece),)))
+            choices[-1].append(Element("", () if piece == "[]" else (_class_bits(piece),)))
         elif kind == "repeat":
-            if not choices[-1]:
+            if not choices[-1] or not (choices[-1][-1].name or choices[-1][-1].characters):
                 return None
             least, most = _bounds(piece)
             if most != _MANY and most < least:

@@ -55,8 +55,21 @@ FINE = {
     + 'r1900 ::= "b" root "c" | "d"',
     "many words": "root ::= " + " | ".join(f'"word{i}"' for i in range(1500)),
     "a long count": 'root ::= [0-9]{1,2000} "."',
-    "what the engine will refuse": "root ::= (",
 }
+NONE = {
+    "an open group": "root ::= (",
+    "an open text": 'root ::= "a',
+    "an open class": "root ::= [a",
+    "no rule at all": "my secret",
+    "no root": 'a ::= "x"',
+    "no such rule": "root ::= a",
+    "a strange escape": r'root ::= "\q"',
+    "half an escape": r'root ::= "\x4"',
+    "a rule that begins nowhere": 'root ::= "a"\n"b"',
+    "nothing, repeated": 'root ::= ""*',
+    "a repetition of nothing": "root ::= *",
+}
+"""What llama.cpp refuses too, after it has printed it to standard error."""
 
 
 @pytest.mark.parametrize("grammar", COSTLY.values(), ids=COSTLY)
@@ -67,6 +80,20 @@ def test_a_grammar_that_would_hold_up_everybody_is_refused(grammar: str) -> None
 
 @pytest.mark.parametrize("grammar", FINE.values(), ids=FINE)
 def test_a_grammar_of_the_usual_kind_is_not(grammar: str) -> None:
+    check_grammar(grammar)
+
+
+@pytest.mark.parametrize("grammar", NONE.values(), ids=NONE)
+def test_m4_what_is_no_grammar_never_reaches_an_engine_that_would_print_it(grammar: str) -> None:
+    with pytest.raises(InvalidRequest, match="failed to parse grammar") as caught:
+        check_grammar(grammar)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "grammar", ['root ::=\n  "a" |\n  "b"', 'root ::= (\n"a"\n"b"\n)', 'root ::= "a" # c\n\n# d\n', ""]
+)
+def test_a_rule_goes_on_where_it_may(grammar: str) -> None:
     check_grammar(grammar)
 
 

@@ -152,7 +152,7 @@ def test_grammars_past_the_limits(grammar: str, words: str) -> None:
     "grammar",
     [
         'root ::= "' + "(" * 300 + '" [(' + "(" * 300 + "]\n# " + "(" * 300,
-        'root ::= ("a"){2000} ("b"){,3} "{5000}"',
+        'root ::= ("a"){2000} ("b"){0,3} "{5000}"',
         "",
     ],
 )
