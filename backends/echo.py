@@ -17,6 +17,7 @@ from backends.base import Section
 from backends.honours import TABLE
 from canonical.errors import InvalidRequest, ModelNotFound, Unsupported
 from canonical.events import Event, Finished, Reason, Started, TextDelta, Usage
+from canonical.messages import Audio
 from canonical.models import Capability, LoadedModel, ModelDetails, ModelInfo
 from canonical.report import Honours
 from canonical.requests import Embed, Embeddings, Generate, Ranked, Ranking, Rerank
@@ -90,10 +91,12 @@ class EchoModel:
         """The last user message, or the prompt, one word an event, up to ``stop`` and ``max_tokens``.
 
         Raises:
-            Unsupported: JSON or a schema is asked for, or the prompt is token ids.
+            Unsupported: JSON or a schema is asked for, there is sound, or the prompt is token ids.
         """
         if request.output is not None:
             raise Unsupported("echo cannot promise a form of its answer", param="response_format")
+        if any(isinstance(part, Audio) for message in request.messages for part in message.parts):
+            raise Unsupported("echo does not take audio", param="messages")
         if request.prompt is None:
             told = [message.text for message in request.messages if message.role == "user"]
             prompt = sum(len(words(message.text)) for message in request.messages)

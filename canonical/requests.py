@@ -6,7 +6,7 @@ from typing import Literal
 
 from msgspec import Raw, Struct, field
 
-from canonical.messages import Audio, Image, Message
+from canonical.messages import Image, Message
 from canonical.models import Capability
 from canonical.origin import Origin, Vocabulary
 
@@ -167,7 +167,7 @@ class Load(Struct, frozen=True, kw_only=True):
 
 
 def needs(request: Generate) -> frozenset[Capability]:
-    """What a model must be able to do for this request."""
+    """What a model must be able to do for this request. Whether it hears is known to nobody before it is asked."""
     found: set[Capability] = set()
     if request.prompt is None:
         found.add(Capability.CHAT)
@@ -177,6 +177,6 @@ def needs(request: Generate) -> frozenset[Capability]:
         found.add(Capability.COMPLETE)
     if request.tools:
         found.add(Capability.TOOLS)
-    if any(isinstance(part, Image | Audio) for message in request.messages for part in message.parts):
+    if any(isinstance(part, Image) for message in request.messages for part in message.parts):
         found.add(Capability.VISION)
     return frozenset(found)
