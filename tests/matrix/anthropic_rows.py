@@ -34,7 +34,7 @@ from tests.matrix.questions import (
     WEATHER,
     WHO,
 )
-from tests.matrix.rows import Body, Refused, Rows, Way, right
+from tests.matrix.rows import Body, Near, Refused, Rows, Way, right
 
 row = Rows("anthropic")
 
@@ -158,6 +158,8 @@ def _(way: Way) -> Any:
     right([block.get("name") for block in starts], ["get_weather"], "blocks")
     right(json.loads("".join(deltas(records, "input_json_delta", "partial_json"))), {"city": "Paris"})
     right(records[-2]["delta"]["stop_reason"], "tool_use", "stop_reason")
+    if sum(map(bool, deltas(records, "input_json_delta", "partial_json"))) < 3:
+        raise Near("the arguments came in one piece")
 
 
 @row("tools: strict", "tools[].strict", words=("tool",))

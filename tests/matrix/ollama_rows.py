@@ -433,9 +433,12 @@ def _(way: Way) -> Any:
 
 @row("generate: suffix", "suffix", words=("insert", "prompt"))
 def _(way: Way) -> Any:
-    text = generated(way, "Once upon", suffix=" the end.")["response"]
-    assert text, "no text"
-    return text
+    body = {"prompt": "Once upon", "options": {"temperature": 0, "num_predict": 30}}
+    suffixes = " the end.", " 7 + 8"
+    filled = [way.call("generate", model=way.model("fill"), suffix=it, **body)["response"] for it in suffixes]
+    assert filled[0], "no text"
+    assert filled[0] != filled[1], f"with another suffix it is the same: {filled[0]!r}"
+    return filled
 
 
 @row("embed", words=("embed",))

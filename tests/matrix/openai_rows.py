@@ -43,7 +43,7 @@ from tests.matrix.questions import (
     check_vectors,
     rounded,
 )
-from tests.matrix.rows import Body, Refused, Rows, Way, right
+from tests.matrix.rows import Body, Near, Refused, Rows, Way, right
 from tests.matrix.tokens import token, tokens
 
 row = Rows("openai")
@@ -179,6 +179,8 @@ def _(way: Way) -> Any:
     right((name, json.loads(arguments)), PARIS_CALL)
     assert [call["id"] for call in calls if call.get("id")], "no id"
     right(ended(chunks), "tool_calls", "finish_reason")
+    if sum(bool(call["function"].get("arguments")) for call in calls) < 3:
+        raise Near("the arguments came in one piece")
 
 
 @row("tools: strict", "tools[].function.strict", words=("tool",))
@@ -287,6 +289,14 @@ def _(way: Way) -> Any:
 @row("image's detail", "messages[].content[].image_url.detail", words=("image",))
 def _(way: Way) -> Any:
     right(said(way, user([picture(RED, detail="low"), {"type": "text", "text": COLOUR}])), "The image is red.")
+
+
+@row("sound", "messages[].content[].input_audio", words=("audio", "sound"))
+def _(way: Way) -> Any:
+    """The demo model hears nothing: an answer would be made up."""
+    sound = {"type": "input_audio", "input_audio": {"data": "UklGRiQAAABXQVZF", "format": "wav"}}
+    text = said(way, user([sound, {"type": "text", "text": "What do you hear?"}]))
+    raise AssertionError(f"it heard {text!r}")
 
 
 @row("json_object", "response_format")
@@ -575,9 +585,12 @@ def _(way: Way) -> Any:
 
 @row("completion: suffix", "suffix", words=("prompt", "insert"))
 def _(way: Way) -> Any:
-    text = complete(way, "Once upon", suffix=" the end.")["choices"][0]["text"]
-    assert text, "no text"
-    return text
+    filled = [
+        complete(way, "Once upon", "fill", suffix=suffix)["choices"][0]["text"] for suffix in (" the end.", " 7 + 8")
+    ]
+    assert filled[0], "no text"
+    assert filled[0] != filled[1], f"with another suffix it is the same: {filled[0]!r}"
+    return filled
 
 
 @row("completion: logprobs", "logprobs", words=("prompt",))

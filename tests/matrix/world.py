@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import tempfile
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 from msgspec import Struct
 
+from tests.matrix.gap import write_filler
 from tests.serving import serving
 
-MODELS = "pip", "text", "embed", "rerank"
+MODELS = "pip", "text", "fill", "embed", "rerank"
 
 
 class Backend(Struct, frozen=True):
@@ -54,14 +57,19 @@ class World(Struct, frozen=True):
 
 
 _HOME = "{type: llama_cpp, models_dir: ./models, threads: 1}"
+_FILLING = "{type: llama_cpp, models_dir: FOLDER, threads: 1}"
 _PIP = "file: pip.gguf, mmproj: pip-mmproj.gguf, slots: 8, thinking: off"
 _TEXT = "file: pip.gguf, slots: 2, thinking: off"
 """The same without eyes: beside a projector the engine takes no token ids."""
+_FILL = "file: fill.gguf, slots: 2, thinking: off"
+"""The same with tokens for a gap between a prompt and a suffix; in a folder of its own, as it is made for the run."""
 _HEAD = "listeners: [{port: 0}]\nbackends:\n"
 _BEHIND = f"""{_HEAD}  local: {_HOME}
+  filling: {_FILLING}
 models:
   - {{id: pip, backend: local, {_PIP}}}
   - {{id: text, backend: local, {_TEXT}}}
+  - {{id: fill, backend: filling, {_FILL}}}
   - {{id: embed, backend: local, file: embed.gguf}}
   - {{id: rerank, backend: local, file: rerank.gguf}}
 """
@@ -75,33 +83,39 @@ def columns() -> list[Backend]:
 
 def config(behind: str) -> str:
     """The first gateway's, whose remote backends reach the gateway at ``behind``."""
-    backends, models = [f"  local: {_HOME}"], []
+    backends, models = [f"  local: {_HOME}", f"  filling: {_FILLING}"], []
     for backend in columns():
-        if backend is INSIDE:
-            home, pip = "local", _PIP
-        elif backend is SECOND_ENGINE:
-            home, pip = "second", _TEXT
-            backends.append("  second: {type: llama_cpp, engine: llama-cpp-python, models_dir: ./models, threads: 1}")
+        if backend is SECOND_ENGINE:
+            engine = "{type: llama_cpp, engine: llama-cpp-python, threads: 1, models_dir: "
+            backends += [f"  second: {engine}./models}}", f"  second_filling: {engine}FOLDER}}"]
         elif backend.remote:
-            home = f"behind_{backend.kind}"
-            backends.append(f'  {home}: {{type: {backend.kind}, url: "{behind}"}}')
-        else:
-            home = backend.kind
-            backends.append(f"  {home}: {{type: {backend.kind}}}")
-        for name in MODELS:
-            if home == "echo":
-                more = "name: echo"
-            elif backend.remote:
-                more = f"name: {name}"
-            else:
-                more = {"pip": pip, "text": _TEXT}.get(name, f"file: {name}.gguf")
-            models.append(f"  - {{id: {backend.model(name)}, backend: {home}, {more}}}")
+            backends.append(f'  behind_{backend.kind}: {{type: {backend.kind}, url: "{behind}"}}')
+        elif backend is not INSIDE:
+            backends.append(f"  {backend.kind}: {{type: {backend.kind}}}")
+        models += [f"  - {{id: {backend.model(name)}, {_entry(backend, name)}}}" for name in MODELS]
     return "\n".join([_HEAD.rstrip(), *backends, "models:", *models, "defaults: {chat: pip, embed: embed}", ""])
+
+
+def _entry(backend: Backend, name: str) -> str:
+    if backend.remote:
+        return f"backend: behind_{backend.kind}, name: {name}"
+    if backend.kind == "echo":
+        return "backend: echo, name: echo"
+    second = backend is SECOND_ENGINE
+    if name == "fill":
+        return f"backend: {'second_filling' if second else 'filling'}, {_FILL}"
+    files = {"pip": _TEXT if second else _PIP, "text": _TEXT}  # the second engine has no eyes
+    return f"backend: {'second' if second else 'local'}, {files.get(name, f'file: {name}.gguf')}"
 
 
 @contextlib.contextmanager
 def world() -> Iterator[World]:
     """Both gateways, until the block ends."""
-    with serving(_BEHIND) as behind, serving(config(behind.url)) as front:
-        urllib.request.urlopen(f"{front.url}/v1/models").close()  # what models can do is known from here on
-        yield World(front.url, behind.url)
+    with tempfile.TemporaryDirectory() as folder:
+        write_filler(Path(folder) / "fill.gguf")
+        with (
+            serving(_BEHIND.replace("FOLDER", folder)) as behind,
+            serving(config(behind.url).replace("FOLDER", folder)) as front,
+        ):
+            urllib.request.urlopen(f"{front.url}/v1/models").close()  # what models can do is known from here on
+            yield World(front.url, behind.url)
