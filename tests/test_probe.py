@@ -307,7 +307,7 @@ def test_what_a_server_says_does_not_steer_the_terminal(capsys: pytest.CaptureFi
             if request.path == "/v1/models":
                 await peer.send(reply(body=b'{"object":"list","data":[{"id":"m\\u001b[31m"}]}'))
             elif request.path == "/v1/embeddings":
-                rows = [{"index": n, "embedding": [0.6, 0.8]} for n, _ in enumerate(json.loads(request.body)["input"])]
+                rows = [{"index": n, "embedding": [n, 1.0]} for n, _ in enumerate(json.loads(request.body)["input"])]
                 await peer.send(reply(body=json.dumps({"data": rows}).encode()))
             else:
                 await peer.send(reply(400, b'{"error":{"message":"no\\u001b]0;title\\u0007"}}'))
@@ -368,6 +368,13 @@ def test_every_question_of_the_probe_says_what_it_is_about():
         assert any(question.feature in said(ask) for ask in question.asks), question.feature
     for vectors in questions.vector_questions(64):
         assert all(vectors.feature in said(ask) for ask in vectors.asks)
+
+
+def test_every_feature_is_asked_about_or_has_a_reason():
+    asked = {question.feature for question in questions.questions(1.0)}
+    asked |= {question.feature for question in questions.vector_questions(64)}
+    assert asked | questions.NOT_ASKED.keys() == set(Feature)
+    assert not asked & questions.NOT_ASKED.keys()
 
 
 def test_no_question_is_expensive():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import wave
 import zlib
 
 import pytest
@@ -9,12 +11,12 @@ import pytest
 from backends.abilities import Abilities, Able, Found
 from canonical.events import Completion, TokenLogprob, Usage
 from canonical.features import Feature
-from canonical.media import image_size
+from canonical.media import audio_type, image_size
 from canonical.messages import ToolCall
 from canonical.models import Capability
 from canonical.requests import Embeddings, Ranked, Ranking
 from gateway.probe import judges
-from gateway.probe.picture import COLOURS, solid
+from gateway.probe.samples import COLOURS, solid, tone
 from gateway.probe.table import write_table
 
 
@@ -69,6 +71,9 @@ CASES = [
     (judges.saw("red", "blue"), [says("Red."), says("It is red.")], "unknown", "some"),
     (judges.saw("red", "blue"), [says("Red."), says("Red.")], "dropped", "not those"),
     (judges.saw("red", "blue"), [says("I see nothing"), says("I see nothing")], "dropped", "not those"),
+    (judges.other_prompt, [prompt(5), prompt(9)], "honoured", ""),
+    (judges.other_prompt, [prompt(5), prompt(5)], "dropped", "either way"),
+    (judges.other_prompt, [A, prompt(5)], "unknown", "not counted"),
     (judges.calls("f", "paris"), [call("f", '{"city": "Paris"}')], "honoured", ""),
     (judges.calls("f", "paris"), [call("f", '{"city": "Paris"')], "honoured", "not right"),
     (judges.calls("f", "paris"), [call("g", '{"city": "Paris"}')], "dropped", "no call"),
@@ -141,6 +146,7 @@ VECTORS = [
     (judges.vectors, [vectors(Y), vectors(X, [float("nan"), 1.0], Z)], "dropped"),
     (judges.vectors, [vectors([1.0]), vectors(X, Y, Z)], "approximated"),
     (judges.vectors, [vectors([0.0, 0.0]), vectors([0.0, 0.0], [0.0, 0.0], [0.0, 0.0])], "approximated"),
+    (judges.vectors, [vectors(X), vectors(X, X, X)], "dropped"),
     (judges.dimensions(1), [vectors([1.0])], "honoured"),
     (judges.dimensions(1), [vectors(X)], "dropped"),
     (judges.some_vector, [vectors(X)], "honoured"),
@@ -190,6 +196,13 @@ def test_a_picture_is_a_png_of_one_colour(colour):
     at = blob.data.index(b"IDAT")
     length = int.from_bytes(blob.data[at - 4 : at], "big")
     assert zlib.decompress(blob.data[at + 4 : at + 4 + length]) == (b"\0" + bytes(COLOURS[colour]) * 4) * 4
+
+
+def test_a_sound_is_a_wav_of_its_length():
+    with wave.open(io.BytesIO(tone(seconds=0.5).data)) as sound:
+        assert (sound.getnchannels(), sound.getsampwidth(), sound.getframerate()) == (1, 2, 16_000)
+        assert sound.getnframes() == 8000
+    assert audio_type(tone().data) == tone().media_type
 
 
 def test_the_table_says_what_and_why():

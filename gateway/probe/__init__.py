@@ -2,7 +2,7 @@
 
 questions   what is asked, as data: a feature, the requests, and the judge of their answers
 judges      answers -> honoured, approximated, dropped or unknown; pure
-picture     the pictures that go with them
+samples     the pictures and sounds that go with them
 detecting   which dialects a server speaks, and its models, without making it generate
 answers     one model's answers, in bounded time, and what a failure means
 asking      one model in one dialect: the course of all questions

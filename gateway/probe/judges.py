@@ -148,6 +148,14 @@ def saw(*colours: str) -> Judge:
     return judge
 
 
+def other_prompt(answers: Answers) -> Found:
+    """The same prompt, said in two ways that should make it differently long."""
+    one, other = (answer.usage.prompt if answer.usage else 0 for answer in answers)
+    if not one or not other:
+        return Found("unknown", "accepted, and the tokens are not counted")
+    return HONOURED if one != other else Found("dropped", "the prompt has as many tokens either way")
+
+
 def calls(name: str, argument: str) -> Judge:
     """An obvious need of a tool: a call comes, with its name and the right argument."""
 
@@ -318,6 +326,8 @@ def vectors(answers: Sequence[Embeddings]) -> Found:
         return Found("dropped", f"{len(batch.vectors)} vectors for 3 texts")
     if not all(math.isfinite(number) for vector in batch.vectors for number in vector):
         return Found("dropped", "the vectors hold no numbers")
+    if _cosine(batch.vectors[0], batch.vectors[1]) >= ALIKE:
+        return Found("dropped", "different texts get the same vector")
     if _cosine(alone.vectors[0], batch.vectors[1]) < ALIKE:
         return Found("approximated", "a text in a batch gets another vector than alone, or the order is another")
     return HONOURED

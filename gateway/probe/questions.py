@@ -14,10 +14,10 @@ from msgspec import Raw, Struct, structs
 
 from backends.abilities import Found
 from canonical.features import Feature
-from canonical.messages import Image, Message, Reasoning, Text, ToolCall, ToolResult
+from canonical.messages import Audio, Image, Message, Reasoning, Text, ToolCall, ToolResult
 from canonical.requests import Embed, Embeddings, Generate, Output, Prompt, Rerank, Sampling, Tool, ToolChoice
 from gateway.probe import judges
-from gateway.probe.picture import solid
+from gateway.probe.samples import solid, tone
 
 ROOM = 96
 """Tokens that an answer may have; who thinks unasked gets more."""
@@ -33,6 +33,27 @@ FIELD = "zantho"
 BIASED = "500"
 """A token's id. Which one does not matter: favoured beyond measure, it changes any answer."""
 TOKENS = (10, 11, 12)
+
+
+NOT_ASKED = {
+    Feature.REPEAT_LAST_N: "shows only in long answers",
+    Feature.HOT: "said by the temperature",
+    Feature.STOP_BLANK: "said by the texts to stop at",
+    Feature.STOP_TOLD: "seen in each answer",
+    Feature.IMAGE_LINK: "the gateway follows links",
+    Feature.SIGNATURE: "only who made one knows it again",
+    Feature.TOOL_ERROR: "nothing tells it from its text",
+    Feature.SCHEMA_NAME: "changes nothing that can be seen",
+    Feature.THINK_MINIMAL: "shown by other levels",
+    Feature.THINK_BUDGET: "thoughts are shorter than any budget",
+    Feature.CONTEXT_LENGTH: "makes a server load the model again",
+    Feature.KEEP_ALIVE: "changes what a server keeps in memory",
+    Feature.PROMPT_OUTPUT: "shown by conversations",
+    Feature.PROMPT_THINK: "shown by conversations",
+    Feature.TRUNCATE: "needs a text beyond the model's length",
+    Feature.TOP_N: "the gateway cuts the list itself",
+}
+"""What stays as the table of backends has it, and why."""
 
 
 class Question(Struct, frozen=True):
@@ -88,6 +109,7 @@ PLANET = "Invent a name for a new planet, and describe it."
 """Nobody knows the answer, so that every drawing of words gives another."""
 IN_PARIS = "What is the weather in Paris?"
 COLOUR = "What color is the image?"
+SOUND = "What do you hear?"
 GREETING = "Hello!"
 
 FIRST = Generate(model="", messages=(_says("user", CAPITAL),), sampling=Sampling(max_tokens=THOUGHT))
@@ -180,6 +202,16 @@ def questions(hot: float) -> tuple[Question, ...]:
             Feature.IMAGE_PLACE,
             tuple(chat(_says("user", COLOUR, Image(solid(colour)))) for colour in ("red", "blue")),
             judges.saw("red", "blue"),
+        ),
+        Question(
+            Feature.IMAGE_DETAIL,
+            tuple(chat(_says("user", Image(solid("red"), detail), COLOUR)) for detail in ("low", "high")),
+            judges.other_prompt,
+        ),
+        Question(
+            Feature.AUDIO,
+            (chat(SOUND, max_tokens=SHORT), chat(_says("user", SOUND, Audio(tone())), max_tokens=SHORT)),
+            judges.longer(),
         ),
         Question(
             Feature.THOUGHTS,

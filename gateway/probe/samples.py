@@ -1,7 +1,8 @@
-"""Pictures of one colour: the smallest thing that a model with eyes can be asked about."""
+"""Pictures of one colour and a sound: the smallest things that a model with eyes or ears can be asked about."""
 
 from __future__ import annotations
 
+import math
 import struct
 import zlib
 
@@ -18,6 +19,15 @@ def solid(colour: str, *, side: int = SIDE) -> Blob:
     head = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)  # 8 bits, RGB
     chunks = (b"IHDR", head), (b"IDAT", zlib.compress(row * side)), (b"IEND", b"")
     return Blob(b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, data) for kind, data in chunks), "image/png")
+
+
+def tone(*, seconds: float = 1.0, rate: int = 16_000) -> Blob:
+    """A WAV file of an even tone of 440 Hz."""
+    samples = (round(8000 * math.sin(2 * math.pi * 440 * n / rate)) for n in range(int(seconds * rate)))
+    data = b"".join(struct.pack("<h", sample) for sample in samples)
+    kind = struct.pack("<HHIIHH", 1, 1, rate, rate * 2, 2, 16)  # PCM, one channel, 16 bits
+    body = b"WAVE" + b"fmt " + struct.pack("<I", len(kind)) + kind + b"data" + struct.pack("<I", len(data)) + data
+    return Blob(b"RIFF" + struct.pack("<I", len(body)) + body, "audio/wav")
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:
