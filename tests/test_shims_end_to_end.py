@@ -161,6 +161,33 @@ def test_m3_ollamas_clients_get_their_calls(gateway: Served, model: str, streame
     assert parts[-1].done_reason == "stop"
 
 
+@ways
+@either
+def test_m3_responses_have_their_calls_too(client: openai.OpenAI, model: str, streamed: bool) -> None:
+    ask: Any = {"model": model, "input": ASKED, "tools": [{"type": "function", **WEATHER, "strict": False}], **COLD}
+    if streamed:
+        events = list(client.responses.create(stream=True, **ask))
+        assert sum(event.type == "response.function_call_arguments.delta" for event in events) > 2
+        answer = events[-1].response
+    else:
+        answer = client.responses.create(**ask)
+    (call,) = answer.output
+    assert (call.type, call.name, json.loads(call.arguments)) == ("function_call", *PARIS)
+    result = {"type": "function_call_output", "call_id": call.call_id, "output": "sunny"}
+    again = client.responses.with_raw_response.create(
+        **{**ask, "input": [result]}, previous_response_id=answer.id, extra_headers={"Dragoman-Report": "header"}
+    )
+    assert again.parse().output_text == "The result is sunny."
+    report = json.loads(again.headers["dragoman-report"])
+    assert report["approximated"]["input"] == "earlier calls and their results are told as text"
+
+
+def test_m3_responses_tell_thoughts_amid_text_apart(client: openai.OpenAI) -> None:
+    answer = client.responses.create(model="thinker", input=THOUGHT)
+    assert answer.output_text == "7 + 8 = 15"
+    assert [item.type for item in answer.output] == ["reasoning", "message"]
+
+
 def test_m4_the_report_says_what_is_done_instead(client: openai.OpenAI) -> None:
     def report(model: str, **more: Any) -> Any:
         answer = client.chat.completions.with_raw_response.create(
