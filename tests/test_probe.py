@@ -131,6 +131,19 @@ def test_a_table_and_json_are_printed_and_no_key(
     assert KEY not in printed.out + printed.err + again.out + again.err
 
 
+def test_without_a_name_one_model_is_asked_in_every_dialect(
+    behind: Served, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("PROBED", KEY)
+    assert main(["probe", behind.url, "--key-env", "PROBED", "--json"]) == 0
+    printed = capsys.readouterr()
+    told = json.loads(printed.out)
+    assert {name.removesuffix(":latest") for each in ("openai", "ollama", "anthropic") for name in told[each]} == {
+        "pip"
+    }
+    assert printed.err.startswith("pip, of ")
+
+
 def test_without_its_key_a_server_cannot_be_asked(behind: Served, capsys: pytest.CaptureFixture[str]):
     assert main(["probe", behind.url]) == 1
     assert capsys.readouterr().err == "dragoman: the server wants a key, or another one: --key-env VARIABLE\n"

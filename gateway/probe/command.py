@@ -9,7 +9,7 @@ import datetime as dt
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -152,9 +152,9 @@ async def probe(wish: Wish, progress: TextIO) -> Abilities:
     found: dict[Dialect, dict[str, Able]] = {}
     try:
         spoken = _usable(heard, wish)
-        for each in spoken:
-            for info in _chosen(each, wish, progress):
-                able = await _ask(each, info, wish, until, progress)
+        for each, info in _chosen(spoken, wish, progress):
+            able = await _ask(each, info, wish, until, progress)
+            if able.also:
                 found.setdefault(each.dialect, {})[info.id] = able
     finally:
         for each in spoken:
@@ -184,7 +184,7 @@ def _check_found(found: Abilities) -> None:
     if any(yes for _, _, able in models for yes in able.capabilities.values()):
         return
     words = dict.fromkeys(each.note for _, _, able in models for each in able.also.values() if isinstance(each, Found))
-    raise Failed("no model there answered anything: " + "; ".join(list(words)[:3]))
+    raise Failed("no model there answered anything: " + ("; ".join(list(words)[:3]) or "the time is over"))
 
 
 def _usable(heard: Heard, wish: Wish) -> tuple[Spoken, ...]:
@@ -209,16 +209,28 @@ def _reason(failures: Mapping[Dialect, GatewayError]) -> str:
     return "; ".join(said)
 
 
-def _chosen(spoken: Spoken, wish: Wish, progress: TextIO) -> list[ModelInfo]:
-    known = {info.id: info for info in spoken.models}
-    if wish.models:
-        return [known.get(name) or known.get(f"{name}:latest") or ModelInfo(id=name) for name in wish.models]
-    listed = list(dict.fromkeys(info.id for info in spoken.models if info.id))
-    if not listed:
-        raise Failed("the server lists no models: --model NAME")
-    if not wish.all and len(listed) > 1:
-        print(_shown(f"{spoken.dialect}: {listed[0]} of {len(listed)} models (--all, or --model NAME)"), file=progress)
-    return [known[name] for name in (listed if wish.all else listed[:1])]
+def _chosen(spoken: Sequence[Spoken], wish: Wish, progress: TextIO) -> list[tuple[Spoken, ModelInfo]]:
+    """Which models are asked in which dialects: the same ones in each, however it spells them."""
+    names = list(wish.models)
+    if not names:
+        listed: dict[str, str] = {}
+        for each in spoken:
+            for info in each.models:
+                listed.setdefault(_plain(info.id), info.id)
+        names = [name for name in listed.values() if name]
+        if not names:
+            raise Failed("the server lists no models: --model NAME")
+        if not wish.all and len(names) > 1:
+            print(_shown(f"{names[0]}, of {len(names)} models (--all, or --model NAME)"), file=progress)
+            del names[1:]
+    found = []
+    for name in names:
+        for each in spoken:
+            known = {_plain(info.id): info for info in reversed(each.models)}
+            info = known.get(_plain(name))
+            if info is not None or wish.models:
+                found.append((each, info or ModelInfo(id=name)))
+    return found
 
 
 async def _ask(spoken: Spoken, info: ModelInfo, wish: Wish, until: float, progress: TextIO) -> Able:
