@@ -233,6 +233,12 @@ def test_m5_a_failure_is_told_twice_and_ends_the_stream(events: list[Event], pla
     assert Response.construct(**last["response"]).output_text == text
 
 
+def test_pieces_of_nothing_open_no_item() -> None:
+    events = [Started("m"), TextDelta(""), ReasoningDelta(""), ToolCallDelta(0, "c", "f"), ToolCallDelta(0)]
+    _, encoder = answer([*events, Finished("tool_calls")])
+    assert [item["type"] for item in json.loads(encoder.body())["output"]] == ["function_call"]
+
+
 def test_an_answer_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream, "LIMIT", 10)
     encoder = question().answer(STAMP, store=True)
@@ -286,6 +292,8 @@ def test_m4_a_response_repeats_what_was_asked() -> None:
         assert told[name] == sent[name]
     assert told["text"] == {"format": {"type": "text"}, "verbosity": "low"}
     assert told["reasoning"] == {"effort": "low", "summary": "auto"}
+    form = {"type": "json_schema", "name": "x", "schema": {"type": "object"}}
+    assert json.loads(question(text={"format": form}).answer(STAMP, store=True).body())["text"] == {"format": form}
     assert told["store"] is False
 
 

@@ -144,6 +144,7 @@ class Conversation:
                     self._reasoning(self._known(_thoughts, raw, place), where)
                 case name:
                     self.lost.append(f"{where}[type={name[:40]}]")
+                    self.plain = False
 
     def messages(self) -> tuple[Message, ...]:
         """The whole conversation."""

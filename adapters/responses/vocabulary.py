@@ -57,7 +57,7 @@ VOCABULARY = Vocabulary(
     inside={**inside_of(wire.Request), "input": _ITEM},
     idle={
         "service_tier": frozenset((b'"auto"', b'"default"')),
-        "stream_options": frozenset((b'{"include_obfuscation":false}',)),
+        "stream_options.include_obfuscation": frozenset((b"false",)),
         "text.verbosity": frozenset((b'"medium"',)),
         "user": frozenset((b'""',)),
     },

@@ -67,6 +67,10 @@ class Reasoning(Wire):
     generate_summary: str | None = None
 
 
+class StreamOptions(Wire):
+    """``stream_options``: there are some, none of which is followed."""
+
+
 class Asks(Draw, kw_only=True):
     """What a question and the counting of its tokens share."""
 
@@ -89,6 +93,7 @@ class Request(Asks, kw_only=True):
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     include: list[str] | None = None
     stream: bool | None = None
+    stream_options: StreamOptions | None = None
     store: bool | None = None
     background: bool | None = None
     metadata: dict[str, Any] | None = None
