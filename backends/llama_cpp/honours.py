@@ -68,7 +68,9 @@ def honours_of(able: frozenset[Capability], limits: Limits, facts: Facts, templa
     if Capability.VISION in able:
         verdicts[Feature.PROMPT_TOKENS] = verdicts[Feature.SUFFIX] = REFUSED
     else:
-        verdicts[Feature.IMAGE] = REFUSED
+        verdicts.update(
+            dict.fromkeys((Feature.IMAGE, Feature.IMAGE_LINK, Feature.IMAGE_DETAIL, Feature.IMAGE_PLACE), REFUSED)
+        )
         if limits.fill is None:
             verdicts[Feature.SUFFIX] = REFUSED
     names = EXTRAS - _PYTHON_LACKS if python else EXTRAS
