@@ -348,7 +348,7 @@ def _(way: Way) -> Any:
     right(reply["content"][0]["text"], " ".join(way.says(PARIS, FRANCE).split()[:2]))
 
 
-@row("temperature", "temperature")
+@row("temperature", "temperature", chance=True)
 def _(way: Way) -> Any:
     cold = said(way, FLAT, max_tokens=30)
     hot = {said(way, FLAT, max_tokens=30, temperature=1) for _ in range(6)}

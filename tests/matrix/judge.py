@@ -22,6 +22,8 @@ class Cell(Struct):
     seconds: float = 0
     requests: int = 1
     """Those that the row took."""
+    added: float | None = None
+    """Seconds that a request takes longer than inside, where that was measured."""
 
 
 def judge(row: Row, way: Way) -> Cell:

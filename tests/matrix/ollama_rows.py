@@ -271,7 +271,7 @@ def _(way: Way) -> Any:
     right(reply["message"]["content"], " ".join(way.says(PARIS, FRANCE).split()[:2]))
 
 
-@row("temperature", "options.temperature")
+@row("temperature", "options.temperature", chance=True)
 def _(way: Way) -> Any:
     cold = said(way, FLAT, options={"num_predict": 30})
     hot = {said(way, FLAT, options={"num_predict": 30, "temperature": 1}) for _ in range(6)}

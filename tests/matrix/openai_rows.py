@@ -424,7 +424,7 @@ def _(way: Way) -> Any:
     right((reply["choices"][0]["finish_reason"], reply["usage"]["completion_tokens"]), ("length", 2))
 
 
-@row("temperature", "temperature")
+@row("temperature", "temperature", chance=True)
 def _(way: Way) -> Any:
     cold = said(way, FLAT, max_tokens=30)
     hot = {said(way, FLAT, max_tokens=30, temperature=1) for _ in range(6)}

@@ -285,7 +285,7 @@ def _(way: Way) -> Any:
     right(reply["incomplete_details"]["reason"], "max_output_tokens", "reason")
 
 
-@row("temperature", "temperature")
+@row("temperature", "temperature", chance=True)
 def _(way: Way) -> Any:
     cold = said(way, FLAT)
     hot = {said(way, FLAT, temperature=1, max_output_tokens=30) for _ in range(6)}

@@ -102,6 +102,8 @@ class Row(Struct, frozen=True):
     fields: tuple[str, ...] = ()
     """The client's names for it, of which a report must give one."""
     words: tuple[str, ...] = ()
+    chance: bool = False
+    """Whether its answers are drawn, each of another length: then no times are compared."""
     """One of these stands in the message of a refusal, beside the fields."""
 
 
@@ -112,12 +114,14 @@ class Rows:
         self.dialect = dialect
         self.rows: list[Row] = []
 
-    def __call__(self, name: str, *fields: str, words: tuple[str, ...] = ()) -> Callable[[Ask], Ask]:
+    def __call__(
+        self, name: str, *fields: str, words: tuple[str, ...] = (), chance: bool = False
+    ) -> Callable[[Ask], Ask]:
         """Make a row of a function; the names of ``Row``."""
 
         def add(ask: Ask) -> Ask:
             assert name not in {row.name for row in self.rows}, name
-            self.rows.append(Row(name, ask, fields, words))
+            self.rows.append(Row(name, ask, fields, words, chance))
             return ask
 
         return add

@@ -16,8 +16,8 @@ from tests.matrix.rows import Client, Row, Way
 from tests.matrix.world import INSIDE, Backend, World
 
 WORKERS = 3
-AGAIN = 5
-"""Times that a cell is asked again where its latency is looked at."""
+ROUNDS = 3
+"""Times that a cell is asked again where its latency is measured."""
 
 
 class Table(Struct):
@@ -91,41 +91,27 @@ def fill(table: Table, own: Clients, world: World) -> None:
                 table.cells[place] = compare(table.cells[place], inside)
 
 
-class Slow(Struct):
-    """What a cell takes longer through a remote backend than inside: the median of a few, asked in turns."""
+def measure(table: Table, own: Clients, world: World) -> None:
+    """Ask again what passed inside and through a remote backend, one after the other, and note what the way adds.
 
-    table: str
-    row: str
-    backend: str
-    added: float
-    """Seconds a request."""
-    inside: float
-    """Seconds that a request takes inside."""
-    requests: int
-    """Of the cell."""
-
-
-def added_latency(table: Table, own: Clients, world: World, *, keep: int) -> list[Slow]:
-    """The ``keep`` cells of ``table`` that seem to lose most by their remote backend, measured again in quiet."""
-
-    def measured(row: Row, backend: Backend) -> tuple[float, int]:
-        way = Way(own.get(), backend, world)
-        began = time.perf_counter()
-        row.ask(way)
-        return (time.perf_counter() - began) / way.asked, way.asked
-
-    guesses: list[tuple[float, Row, Backend]] = []
+    It is the difference of medians of a few rounds, in which the backends take turns.
+    """
     for row in table.rows:
-        inside = table.cells.get((row.name, INSIDE.name))
-        for backend in table.backends:
-            remote = table.cells[row.name, backend.name]
-            if backend.remote and inside is not None and remote.outcome == inside.outcome == "pass":
-                guesses.append(((remote.seconds - inside.seconds) / remote.requests, row, backend))
-    guesses.sort(key=lambda guess: -guess[0])
-    found: list[Slow] = []
-    for _, row, backend in guesses[:keep]:
-        pairs = [(measured(row, INSIDE), measured(row, backend)) for _ in range(AGAIN)]
-        inside_time = statistics.median(one[0] for one, _ in pairs)
-        added = statistics.median(two[0] for _, two in pairs) - inside_time
-        found.append(Slow(table.name, row.name, backend.name, added, inside_time, pairs[0][0][1]))
-    return found
+        if row.chance or table.cells[row.name, INSIDE.name].outcome != "pass":
+            continue
+        ways = [
+            b for b in table.backends if b is INSIDE or b.remote and table.cells[row.name, b.name].outcome == "pass"
+        ]
+        rounds = [[_seconds(row, Way(own.get(), backend, world)) for backend in ways] for _ in range(ROUNDS)]
+        medians = [statistics.median(times) for times in zip(*rounds, strict=True)]
+        inside = medians[ways.index(INSIDE)]
+        for backend, median in zip(ways, medians, strict=True):
+            if backend.remote:
+                table.cells[row.name, backend.name].added = median - inside
+
+
+def _seconds(row: Row, way: Way) -> float:
+    """A request's, on the average of the row's."""
+    began = time.perf_counter()
+    row.ask(way)
+    return (time.perf_counter() - began) / max(1, way.asked)
