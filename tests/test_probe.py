@@ -162,6 +162,7 @@ def test_without_its_key_a_server_cannot_be_asked(behind: Served, capsys: pytest
         ["http://127.0.0.1:9", "--type", "gopher"],
         ["http://127.0.0.1:9", "--ask-time", "0"],
         ["http://127.0.0.1:9", "--write", "/no/such/folder/file.yaml"],
+        ["http://127.0.0.1:9", "--write", "/"],
     ],
 )
 def test_wrong_usage_is_status_2(arguments: list[str], capsys: pytest.CaptureFixture[str]):

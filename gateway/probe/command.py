@@ -72,8 +72,8 @@ def main(arguments: list[str], *, environ: Mapping[str, str] = os.environ) -> in
         dialects=(options.type,) if options.type else DIALECTS,
         patience=Patience(ask=options.ask_time, total=options.total_time, first=max(options.ask_time, 300.0)),
     )
-    if options.write is not None and not options.write.parent.is_dir():
-        parser.error(f"{options.write.parent} is no folder")
+    if options.write is not None and (options.write.is_dir() or not os.access(options.write.parent, os.W_OK)):
+        parser.error(f"{options.write} cannot be written")
     try:
         found = _run(wish, sys.stderr)
         _check_found(found)
@@ -87,7 +87,11 @@ def main(arguments: list[str], *, environ: Mapping[str, str] = os.environ) -> in
     sys.stdout.write(_without(key, told))
     if options.write is not None:
         text = _without(key, write_abilities(found, json=options.write.suffix == ".json").decode())
-        options.write.write_text(text, encoding="utf-8")
+        try:
+            options.write.write_text(text, encoding="utf-8")
+        except OSError as error:
+            print(f"dragoman: {options.write}: {error.strerror}", file=sys.stderr)
+            return 2
         print(f"written: {options.write} (a backend uses it with `abilities: {options.write.name}`)", file=sys.stderr)
     return 0
 
