@@ -18,6 +18,11 @@ _SSE_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
 _LINE_ENDS = (b"\n",)
 _LONGEST = 3
 """Bytes of an end that may lie in the piece before."""
+_SAID = re.compile(
+    rb'^data: ?\[DONE\]|"finish_reason" ?: ?"|^\{ ?"error"|^data: ?\{ ?"error"|"type" ?: ?"(?:message_stop|error)"|"done" ?: ?true',
+    re.MULTILINE,
+)
+"""What a stream says at its end, well or not, in any dialect. In a text that holds the same, quotes and lines are escaped."""
 _KEY = re.compile(rb'[\s,]*("[^"\\]*+(?:\\.[^"\\]*+)*+")\s*:\s*', re.DOTALL)
 
 _fields = msgspec.json.Decoder(dict[str, Raw])
@@ -56,7 +61,7 @@ def addressed(body: bytes, model: str) -> bytes:
 class Frames:
     """Bytes in any pieces -> the same bytes, in pieces that end where a frame does."""
 
-    __slots__ = ("_before", "_ends", "_held", "_size")
+    __slots__ = ("_before", "_ends", "_held", "_last", "_size")
 
     def __init__(self, media_type: str) -> None:
         """``text/event-stream``, or lines."""
@@ -64,6 +69,7 @@ class Frames:
         self._held: list[bytes] = []
         self._size = 0
         self._before = b""
+        self._last = (b"", b"")
 
     def feed(self, data: bytes) -> bytes:
         """The frames that ``data`` completes, and what was held before it.
@@ -72,6 +78,7 @@ class Frames:
             BackendError: a frame exceeds ``RECORD_LIMIT``.
         """
         if not self._held and data.endswith(self._ends):
+            self._last = (self._last[1], data)
             return data  # the usual case: servers flush whole frames
         seen = self._before + data
         found = max((at + len(end) for end in self._ends if (at := seen.rfind(end)) >= 0), default=0)
@@ -79,6 +86,7 @@ class Frames:
         whole = b""
         if cut > 0:
             whole = b"".join([*self._held, data[:cut]])
+            self._last = (self._last[1], whole)
             data = data[cut:]
             self._held = []
             self._size = 0
@@ -92,5 +100,13 @@ class Frames:
         return whole
 
     def finish(self) -> bytes:
-        """What is left where the stream ended as it should."""
-        return b"".join(self._held)
+        """What is left where the stream ended as it should: a last frame that lacks its end. Half a frame tells none."""
+        rest = b"".join(self._held)
+        if rest.rstrip().endswith((b"}", b"[DONE]")):
+            self._last = (self._last[1], rest)
+        return rest
+
+    @property
+    def ended(self) -> bool:
+        """Whether the stream has told its own end; usage may follow a finish reason."""
+        return any(map(_SAID.search, self._last))

@@ -197,10 +197,20 @@ class Upstream:
                 told = self._told(response.headers.get(b"content-type", b"application/json")).decode("ascii", "ignore")
                 if media_type in streams:
                     frames = Frames(media_type)
-                    while data := await response.read():
-                        if whole := frames.feed(data):
-                            yield told, self._told(whole)
-                    yield told, self._told(frames.finish())
+                    try:
+                        while data := await response.read():
+                            if whole := frames.feed(data):
+                                yield told, self._told(whole)
+                    except GatewayError:
+                        if not frames.ended:
+                            raise  # else what is lost is only the end of the connection
+                    else:
+                        rest = frames.finish()
+                        if not frames.ended:
+                            raise BackendError(
+                                "the backend closed the stream before it finished", code="incomplete_stream"
+                            )
+                        yield told, self._told(rest)
                 elif _is_json(media_type):
                     yield told, self._told(await response.body())
                 else:

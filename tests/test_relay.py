@@ -258,6 +258,24 @@ def test_a_stream_that_breaks_ends_in_an_error_behind_its_last_whole_frame(way: 
 
 
 @dialects
+@pytest.mark.parametrize("half", [b"", b'data: {"half":', b'{"half":'])
+def test_a_stream_that_just_ends_is_a_failure(way: Way, half: bytes) -> None:
+    """As in a translated answer: a server that closes in good order has not finished by that."""
+    call, _, _ = answered(once(streamed(way, way.frames[0], *([half] if half else []), b"")), way)
+    assert call.body.startswith(way.frames[0] + way.error)
+    error = call.body.removeprefix(way.frames[0])
+    assert b"before it finished" in error
+    assert b"half" not in error
+
+
+@dialects
+def test_nothing_follows_the_end_of_a_stream(way: Way) -> None:
+    """Its server is lost when all has been said."""
+    call, _, _ = answered(once(streamed(way, *way.frames)), way)
+    assert (call.status, call.body, call.complete) == (200, b"".join(way.frames), True)
+
+
+@dialects
 def test_a_stream_that_stalls_ends_in_an_error(way: Way) -> None:
     script = then_silent(streamed(way, way.frames[0]))
     call, _, _ = answered(script, way, timeouts={"idle": SOON})
@@ -288,8 +306,8 @@ def test_a_stream_that_its_server_answers_whole_is_passed_on_whole() -> None:
 @dialects
 def test_our_key_in_an_answer_is_redacted(way: Way) -> None:
     leak = way.frames[0].replace(b"novel", KEY.encode())
-    call, _, _ = answered(always(streamed(way, leak, b"")), way)
-    assert call.body == leak.replace(KEY.encode(), b"[redacted]")
+    call, _, _ = answered(always(streamed(way, leak, way.frames[-1], b"")), way)
+    assert call.body == leak.replace(KEY.encode(), b"[redacted]") + way.frames[-1]
     call, _, _ = answered(always(reply(200, way.whole.replace(b"novel", KEY.encode()))), way, stream=False)
     assert b"[redacted]" in call.body
     assert KEY.encode() not in call.body
