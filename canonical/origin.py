@@ -54,6 +54,11 @@ class Vocabulary(Struct, frozen=True, eq=False, dict=True):
         return next((name for name in names if top(name) in fields), names[0])
 
     @cached_property
+    def loose(self) -> tuple[tuple[str, Shape], ...]:
+        """The objects in which no reader knows every name, so that they are always looked into."""
+        return tuple((outer, shape) for outer, shape in self.inside.items() if isinstance(shape, frozenset))
+
+    @cached_property
     def spellings(self) -> frozenset[str]:
         """The fields that matter where a feature has several names."""
         return frozenset(top(name) for names in self.names.values() if len(names) > 1 for name in names)
@@ -85,9 +90,10 @@ class Origin(Struct, frozen=True, dict=True):
 
     def spelled(self) -> frozenset[str]:
         """Which of a feature's several names the body has."""
-        found = self._fields.keys() & self.vocabulary.spellings
+        fields, spellings = self._fields, self.vocabulary.spellings
+        found = [name for name in fields if name in spellings]
         if len(found) > 1:
-            found = {name for name in found if bytes(self._fields[name]) != b"null"}
+            found = [name for name in found if bytes(fields[name]) != b"null"]
         return frozenset(found)
 
     def onward(self) -> dict[str, Raw]:
@@ -118,8 +124,8 @@ class Origin(Struct, frozen=True, dict=True):
             found.update(
                 (name, None) for name, raw in fields.items() if name not in known and not self._idle(name, raw)
             )
-        for outer, shape in words.inside.items():
-            if outer in fields and (not self.plain or isinstance(shape, frozenset)):
+        for outer, shape in words.loose if self.plain else words.inside.items():
+            if outer in fields:
                 found.update((path, None) for path in _strays(_any.decode(fields[outer]), shape, outer, words.idle))
         return list(found)
 

@@ -1,6 +1,6 @@
 """Us as client of any server of ``/v1/messages``: requests written, counts and catalogs read; answers read in ``answers``.
 
-What this dialect has no word for is dropped: ``DROPPED`` names it. What changes the form of an answer is refused instead.
+What this dialect has no word for is left out, and reported. What changes the form of an answer is refused instead.
 """
 
 from __future__ import annotations
@@ -32,10 +32,6 @@ __all__ = [
     "write_messages",
 ]
 
-DROPPED = frozenset({"seed", "min_p", "typical_p", "repeat_penalty", "repeat_last_n"}) | frozenset(
-    {"presence_penalty", "frequency_penalty", "logit_bias"}
-)
-"""Fields of ``Sampling`` that the vendor refuses as unknown ones."""
 MAX_TOKENS = 4096
 """For clients that set no limit; this dialect demands one."""
 
