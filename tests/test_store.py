@@ -143,6 +143,25 @@ def test_the_ones_used_longest_ago_go_first(tmp_path: Path) -> None:
     kept(tmp_path, story, limit=3, clock=clock)
 
 
+def test_a_conversation_in_use_keeps_its_beginning_and_leaves_nothing(tmp_path: Path) -> None:
+    clock = Clock()
+
+    async def story(store: Store) -> None:
+        await store.put(row("a"))
+        await store.put(row("b", "a"))
+        for id in "cdef":
+            clock.now += 1
+            await store.put(row(id))
+            await store.put(row("b", "a"))
+        assert await ids(store, "b") == ["a", "b"]
+        assert [id for id in "cdef" if await store.get(id, owner=ANN)] == ["f"]
+        for id in "abf":
+            await store.delete(id, owner=ANN)
+        assert await store._commits.do(lambda db: db.execute("SELECT count(*) FROM trees").fetchone()) == (0,)
+
+    kept(tmp_path, story, limit=3, clock=clock)
+
+
 def test_what_nobody_used_goes(tmp_path: Path) -> None:
     clock = Clock()
 
@@ -267,7 +286,7 @@ def test_a_full_disk_is_said_and_passes(tmp_path: Path, caplog: pytest.LogCaptur
         def pages(count: int) -> Callable[[sqlite3.Connection], None]:
             return lambda db: db.execute(f"PRAGMA max_page_count = {count}") and None
 
-        await store._do(pages(15))
+        await store._commits.do(pages(15))
         results = await asyncio.gather(
             *(store.put(row(id, size=size)) for id, size in (("big", 200_000), ("small", 9))), return_exceptions=True
         )
@@ -281,7 +300,7 @@ def test_a_full_disk_is_said_and_passes(tmp_path: Path, caplog: pytest.LogCaptur
             await store.ready()
         assert await store.get("a", owner=ANN) is not None
         assert await store.get("big", owner=ANN) is None
-        await store._do(pages(1000))
+        await store._commits.do(pages(1000))
         await store.ready()
         await store.ready()
         await store.put(row("big", size=200_000))
@@ -290,14 +309,14 @@ def test_a_full_disk_is_said_and_passes(tmp_path: Path, caplog: pytest.LogCaptur
 
     kept(tmp_path, story)
     assert "full" in caplog.text
-    assert caplog.text.count("works again") == 2
+    assert caplog.text.count("can be written again") == 2
 
 
 def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
 
     async def story(store: Store) -> None:
-        with pytest.raises(StorageFailed, match="stored"):
+        with pytest.raises(StorageFailed, match="cannot be stored"):
             await store.put(row("a"))
         with pytest.raises(StorageFailed):
             await store.ready()
@@ -339,7 +358,7 @@ def test_a_damaged_store_is_told_of_and_left_alone(
 def test_a_newer_store_is_left_alone(tmp_path: Path) -> None:
     async def fill(store: Store) -> None:
         await store.put(row("a"))
-        await store._do(lambda db: db.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}") and None)
+        await store._commits.do(lambda db: db.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}") and None)
 
     async def story(store: Store) -> None:
         with pytest.raises(StorageFailed, match="newer"):
@@ -355,7 +374,9 @@ def test_a_store_of_an_earlier_version_is_taken_along(tmp_path: Path, monkeypatc
 
     async def story(store: Store) -> None:
         assert await store.get("a", owner=ANN) is not None
-        assert await store._do(lambda db: db.execute("PRAGMA user_version").fetchone()) == (len(MIGRATIONS) + 1,)
+        assert await store._commits.do(lambda db: db.execute("PRAGMA user_version").fetchone()) == (
+            len(MIGRATIONS) + 1,
+        )
 
     kept(tmp_path, fill)
     monkeypatch.setattr(storing, "MIGRATIONS", (*MIGRATIONS, "ALTER TABLE responses ADD COLUMN more TEXT;"))
@@ -368,7 +389,7 @@ def test_a_defect_is_its_callers_alone(tmp_path: Path) -> None:
             raise ZeroDivisionError
 
         results = await asyncio.gather(
-            store.put(row("a")), store._do(fails, writes=True), store.put(row("b")), return_exceptions=True
+            store.put(row("a")), store._commits.do(fails, writes=True), store.put(row("b")), return_exceptions=True
         )
         assert [type(result) for result in results] == [type(None), ZeroDivisionError, type(None)]
         assert await store.get("a", owner=ANN)
