@@ -42,6 +42,8 @@ def test_example(gateway: Served, tmp_path: Path, kind: str, code: str) -> None:
     assert run.returncode == 0, run.stderr
     text = "".join(re.findall(r'"content":"([^"]*)"', run.stdout)) or run.stdout
     assert "Paris." in text or "7 + 8 = 15" in text
+    for promised in re.findall(r"^# (.+)$", code, re.MULTILINE) if kind == "python" else ():
+        assert promised in run.stdout.splitlines()
 
 
 def test_there_are_examples_of_every_kind() -> None:
