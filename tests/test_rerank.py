@@ -276,6 +276,34 @@ def test_m4_a_document_too_long_is_refused_or_cut(engine: dict[str, Any]) -> Non
     assert len(scores(after)) == 3
 
 
+@every_engine
+def test_m4_a_client_that_leaves_ends_the_ranking(engine: dict[str, Any]) -> None:
+    """Documents go to the engine by a few: what it has begun it ends, and no more."""
+    request = Rerank(model="rerank", query="red apple", documents=("the red apple is on the table " * 15,) * DOCUMENTS)
+
+    async def story(model: RerankModel) -> None:
+        asked = 0
+        rerank = model.runner.rerank
+
+        async def counted(body: bytes) -> bytes:
+            nonlocal asked
+            asked += 1
+            begun.set()
+            return await rerank(body)
+
+        begun = asyncio.Event()
+        model.runner.rerank = counted  # type: ignore[method-assign]
+        work = asyncio.ensure_future(model.rerank(request))
+        await begun.wait()
+        work.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await work
+        assert asked == 1
+        assert len(scores(await model.rerank(msgspec.structs.replace(request, documents=DOCS)))) == 3
+
+    on(engine, story, "rerank")
+
+
 # The whole way
 
 CONFIG = """

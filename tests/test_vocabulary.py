@@ -81,6 +81,8 @@ def test_every_route_has_its_vocabulary() -> None:
         ({"thinking": {"type": "enabled"}}, "on", None, []),
         ({"thinking": {"type": "disabled", "budget_tokens": 5}}, "off", None, []),
         ({"thinking": {"type": "new"}}, None, None, ["thinking"]),
+        ({"thinking_budget_tokens": 40_000}, "max", 40_000, []),
+        ({"thinking_budget_tokens": "some"}, None, None, ["thinking_budget_tokens"]),
         ({"think": True}, "on", None, []),
         ({"think": False}, "off", None, []),
         ({"think": "medium"}, "medium", None, []),

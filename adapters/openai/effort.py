@@ -3,6 +3,7 @@
     "reasoning_effort": "high"                               OpenAI
     "reasoning": {"effort": "high"} or {"max_tokens": 2000}  OpenRouter
     "thinking": {"type": "enabled", "budget_tokens": 2000}   DeepSeek and others
+    "thinking_budget_tokens": 2000                           llama-server
     "think": true, "keep_alive": "5m"                        Ollama's clients
     "ttl": 300                                               LM Studio's clients
 
@@ -39,6 +40,7 @@ def read_effort(request: wire.ChatRequest, lost: list[str]) -> tuple[Think | Non
         ("reasoning_effort", request.reasoning_effort),
         ("reasoning", request.reasoning),
         ("thinking", request.thinking),
+        ("thinking_budget_tokens", request.thinking_budget_tokens),
         ("think", request.think),
     ):
         if value is None:
@@ -49,7 +51,7 @@ def read_effort(request: wire.ChatRequest, lost: list[str]) -> tuple[Think | Non
             if not said:
                 continue
         else:
-            wish = _word(value)
+            wish = _object({"max_tokens": value}) if name == "thinking_budget_tokens" else _word(value)
         if wish is None or found not in (None, wish):
             lost.append(name)
         found = found or wish

@@ -13,7 +13,7 @@ from canonical.requests import Sampling, Vocabulary
 
 ENGINES = frozenset({"grammar", "json_schema"})
 """Fields of llama-server's that are read only to be held to the limits."""
-REASONING = ("reasoning_effort", "reasoning", "thinking", "think")
+REASONING = ("reasoning_effort", "reasoning", "thinking", "thinking_budget_tokens", "think")
 STAY = ("keep_alive", "ttl")
 
 _DRAW: dict[str, tuple[str, ...]] = {
@@ -62,7 +62,7 @@ CHAT = Vocabulary(
         Feature.THINK_ON: REASONING,
         Feature.THINK_MINIMAL: REASONING,
         Feature.THINK_LEVEL: REASONING,
-        Feature.THINK_BUDGET: ("reasoning.max_tokens", "thinking.budget_tokens"),
+        Feature.THINK_BUDGET: ("reasoning.max_tokens", "thinking.budget_tokens", "thinking_budget_tokens"),
         Feature.LOGPROBS: ("logprobs",),
         Feature.KEEP_ALIVE: STAY,
     },

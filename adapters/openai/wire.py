@@ -184,6 +184,7 @@ class ChatRequest(Draw, kw_only=True):
     reasoning: Any = None
     thinking: Any = None
     think: Any = None
+    thinking_budget_tokens: Any = None
     keep_alive: Any = None
     ttl: Any = None
     modalities: list[str] | None = None
