@@ -152,6 +152,7 @@ def test_a_conversation_in_use_keeps_its_beginning_and_leaves_nothing(tmp_path: 
         for id in "cdef":
             clock.now += 1
             await store.put(row(id))
+            clock.now += 1
             await store.put(row("b", "a"))
         assert await ids(store, "b") == ["a", "b"]
         assert [id for id in "cdef" if await store.get(id, owner=ANN)] == ["f"]
