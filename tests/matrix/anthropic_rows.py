@@ -110,7 +110,7 @@ PARIS_CALL = ("get_weather", {"city": "Paris"})
 def _(way: Way) -> Any:
     reply = ask(way, FRANCE)
     right([block["text"] for block in reply["content"]], [way.says(PARIS, FRANCE)])
-    right((reply["stop_reason"], reply["type"], reply["model"]), ("end_turn", "message", way.model()))
+    right((reply["stop_reason"], reply["type"], reply["model"]), ("end_turn", "message", way.answers_as))
 
 
 @row("messages, streamed")

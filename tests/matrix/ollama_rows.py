@@ -96,7 +96,7 @@ PARIS_CALL = ("get_weather", {"city": "Paris"})
 def _(way: Way) -> Any:
     reply = ask(way, FRANCE)
     right(reply["message"]["content"], way.says(PARIS, FRANCE))
-    right((reply["done"], reply["done_reason"], reply["model"]), (True, "stop", way.model()))
+    right((reply["done"], reply["done_reason"], reply["model"]), (True, "stop", way.answers_as))
 
 
 @row("chat, streamed")

@@ -115,7 +115,7 @@ def _(way: Way) -> Any:
     reply = ask(way, FRANCE)
     choice = reply["choices"][0]
     right(choice["message"]["content"], way.says(PARIS, FRANCE))
-    right((choice["finish_reason"], reply["object"], reply["model"]), ("stop", "chat.completion", way.model()))
+    right((choice["finish_reason"], reply["object"], reply["model"]), ("stop", "chat.completion", way.answers_as))
 
 
 @row("chat, streamed")

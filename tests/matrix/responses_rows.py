@@ -105,7 +105,7 @@ PARIS_CALL = ("get_weather", {"city": "Paris"})
 def _(way: Way) -> Any:
     reply = ask(way, FRANCE)
     right(text_of(reply), way.says(PARIS, FRANCE))
-    right((reply["object"], reply["status"], reply["model"]), ("response", "completed", way.model()))
+    right((reply["object"], reply["status"], reply["model"]), ("response", "completed", way.answers_as))
 
 
 @row("response, streamed")

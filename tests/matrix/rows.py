@@ -59,6 +59,11 @@ class Way:
         """The public name of a demo model behind this backend."""
         return self.backend.model(name)
 
+    @property
+    def answers_as(self) -> str:
+        """What the answer calls the model: a relayed one has its own server's word."""
+        return "pip" if self.backend.relay else self.model()
+
     def call(self, method: str, /, **body: Any) -> Body:
         """The whole answer."""
         (item,) = self._call(method, body, stream=False)

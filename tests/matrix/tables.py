@@ -29,8 +29,9 @@ def tables(world: World, backends: list[Backend]) -> Iterator[Tables]:
         found: Tables = []
         for rows in ROWS:
             mine = list(rows.rows)
-            found.append((Table(rows.dialect, "Python", mine, backends), partial(CLIENTS[rows.dialect], world.url)))
+            ways = [backend for backend in backends if not backend.relay or backend.kind == rows.dialect]
+            found.append((Table(rows.dialect, "Python", mine, ways), partial(CLIENTS[rows.dialect], world.url)))
             if node is not None:
                 make = partial(javascript.JavaScript, node, rows.dialect)
-                found.append((Table(rows.dialect, "JavaScript", mine, backends), make))
+                found.append((Table(rows.dialect, "JavaScript", mine, ways), make))
         yield found

@@ -27,12 +27,15 @@ class Backend(Struct, frozen=True):
     """Its ``type`` in the configuration; ``echo`` repeats what it is told instead of knowing things."""
     remote: bool = False
     """Whether the same engine answers as in the first column, over one more hop: then it must say the very same."""
+    relay: bool = False
+    """Whether bytes pass unread between it and clients of its own dialect; there are no others in its column."""
 
     def model(self, name: str) -> str:
         """What the first gateway calls a demo model behind this backend."""
         return self.prefix + name
 
 
+RELAYED = "openai", "ollama", "anthropic"
 INSIDE = Backend("llama_cpp", "", "llama_cpp")
 SECOND_ENGINE = Backend("llama-cpp-python", "second-", "llama_cpp")
 BACKENDS = (
@@ -42,6 +45,7 @@ BACKENDS = (
     Backend("ollama", "ollama-", "ollama", remote=True),
     Backend("anthropic", "anthropic-", "anthropic", remote=True),
     Backend("echo", "echo-", "echo"),
+    *(Backend(f"{kind} relayed", f"relayed-{kind}-", kind, remote=True, relay=True) for kind in RELAYED),
 )
 """The columns; the first is what remote ones are compared with."""
 
@@ -88,9 +92,9 @@ def config(behind: str) -> str:
         if backend is SECOND_ENGINE:
             engine = "{type: llama_cpp, engine: llama-cpp-python, threads: 1, models_dir: "
             backends += [f"  second: {engine}./models}}", f"  second_filling: {engine}FOLDER}}"]
-        elif backend.remote:
+        elif backend.remote and not backend.relay:
             backends.append(f'  behind_{backend.kind}: {{type: {backend.kind}, url: "{behind}"}}')
-        elif backend is not INSIDE:
+        elif backend.kind == "echo":
             backends.append(f"  {backend.kind}: {{type: {backend.kind}}}")
         models += [f"  - {{id: {backend.model(name)}, {_entry(backend, name)}}}" for name in MODELS]
     return "\n".join([_HEAD.rstrip(), *backends, "models:", *models, "defaults: {chat: pip, embed: embed}", ""])
@@ -98,7 +102,7 @@ def config(behind: str) -> str:
 
 def _entry(backend: Backend, name: str) -> str:
     if backend.remote:
-        return f"backend: behind_{backend.kind}, name: {name}"
+        return f"backend: behind_{backend.kind}, name: {name}, relay: {str(backend.relay).lower()}"
     if backend.kind == "echo":
         return "backend: echo, name: echo"
     second = backend is SECOND_ENGINE
