@@ -16,6 +16,7 @@ from gateway.config import Config, Limits, ModelEntry
 from gateway.web import exchange
 from tests.asgi import Call, House, frames, message_of
 from tests.houses import HELLO, Home, tells, waits
+from tests.test_cuts import ASKS
 from tests.virtual_time import run
 
 CHAT = {"model": "a", "messages": [{"role": "user", "content": "the secret prompt"}]}
@@ -193,14 +194,14 @@ def test_a_client_that_leaves_while_it_sends_gets_nothing_and_is_noted():
     run(whole())
 
 
-@BOTH
+@pytest.mark.parametrize("path", ASKS)
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("said", [0, 1, 2])
 def test_a_client_that_leaves_stops_its_generation_at_once(path, stream, said):
     async def whole() -> None:
         home = Home(waits(*[[event] for event in HELLO[:said]]))
         house = House(a=home)
-        call = house.call("POST", path, chat(stream=stream))
+        call = house.call("POST", path, {"model": "a", "stream": stream, **ASKS[path]})
         await asyncio.sleep(1)
         assert house.running() == 1
         began = asyncio.get_running_loop().time()
