@@ -6,6 +6,7 @@ it does not hold that thing; counting costs nothing, as no token is computed for
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import aclosing
 from typing import Any
 
@@ -46,30 +47,33 @@ class Facts(Struct, frozen=True):
 
 async def find_facts(runner: Runner, *, tools: bool, thinks: bool) -> Facts:
     """Ask a loaded model's engine. ``tools``: its template knows calls; ``thinks``: and thoughts."""
-
-    async def count(*turns: Turn, thinking: bool = False) -> int | None:
-        return await _count(runner, turns, thinking=thinking)
-
-    plain, talk = await count(_HELLO), await count(_HELLO, _HI, _MORE)
-    if plain is None or talk is None:
-        return Facts()
-    told = await count(_SYSTEM, _HELLO)
-    later = await count(_HELLO, _HI, _SYSTEM, _MORE)
-    named = await count({**_HELLO, "name": "Bartholomew"})
     thought: Turn = {"reasoning_content": _TOLD}
-    always = since = False
+    asked: dict[str, tuple[Turn, ...]] = {
+        "plain": (_HELLO,),
+        "told": (_SYSTEM, _HELLO),
+        "merged": (_MERGED,),
+        "named": ({**_HELLO, "name": "Bartholomew"},),
+        "talk": (_HELLO, _HI, _MORE),
+        "later": (_HELLO, _HI, _SYSTEM, _MORE),
+    }
+    thinking: dict[str, tuple[Turn, ...]] = {}
     if thinks:
-        before = await count(_HELLO, _HI, _MORE, thinking=True)
-        always = await count(_HELLO, {**_HI, **thought}, _MORE, thinking=True) not in {None, before}
+        thinking |= {"before": asked["talk"], "thought": (_HELLO, {**_HI, **thought}, _MORE)}
     if thinks and tools:
-        called = await count(_HELLO, _CALLING, _RESULT, thinking=True)
-        since = await count(_HELLO, {**_CALLING, **thought}, _RESULT, thinking=True) not in {None, called}
+        thinking |= {"called": (_HELLO, _CALLING, _RESULT), "since": (_HELLO, {**_CALLING, **thought}, _RESULT)}
+    counts = await asyncio.gather(
+        *(_count(runner, turns, thinking=False) for turns in asked.values()),
+        *(_count(runner, turns, thinking=True) for turns in thinking.values()),
+    )
+    found = dict(zip((*asked, *thinking), counts, strict=True))
+    if found["plain"] is None or found["talk"] is None:
+        return Facts()
     return Facts(
-        system=told not in {None, plain, await count(_MERGED)},
-        system_later=later not in {None, talk},
-        thoughts=always,
-        thoughts_since=since,
-        names=named not in {None, plain},
+        system=found["told"] not in {None, found["plain"], found["merged"]},
+        system_later=found["later"] not in {None, found["talk"]},
+        thoughts=found.get("thought") not in {None, found.get("before")},
+        thoughts_since=found.get("since") not in {None, found.get("called")},
+        names=found["named"] not in {None, found["plain"]},
     )
 
 
