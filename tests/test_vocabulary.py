@@ -294,6 +294,12 @@ def test_a_field_that_says_what_holds_anyway_is_no_loss() -> None:
     assert set(told(chat(**loud), "llama_cpp").dropped) == loud.keys()
 
 
+def test_a_limit_of_nothing_is_no_limit_and_said_so() -> None:
+    assert told(chat(max_tokens=0), "llama_cpp").dropped == ("max_tokens",)
+    assert told(chat(max_completion_tokens=0), "openai").dropped == ("max_completion_tokens",)
+    assert told(chat(max_tokens=-1), "openai").dropped == ()  # which means what happens
+
+
 def test_without_a_vocabulary_nothing_travels_and_nothing_is_unknown() -> None:
     origin = Origin("openai", b'{"model":"evil","x":1}')
     assert origin.onward() == {}

@@ -34,6 +34,8 @@ def read_chat(body: bytes) -> Ask:
     limit = request.max_tokens if request.max_completion_tokens is None else request.max_completion_tokens
     lost: list[str] = []
     think, budget = read_effort(request, lost)
+    if limit == 0:
+        lost.append("max_tokens" if request.max_completion_tokens is None else "max_completion_tokens")
     stream = bool(request.stream)
     top = _logprobs(request)
     generate = Generate(
