@@ -231,9 +231,9 @@ def _chosen(spoken: Sequence[Spoken], wish: Wish, progress: TextIO) -> list[tupl
     for name in names:
         for each in spoken:
             known = {_plain(info.id): info for info in reversed(each.models)}
-            info = known.get(_plain(name))
-            if info is not None or wish.models:
-                found.append((each, info or ModelInfo(id=name)))
+            told = known.get(_plain(name))
+            if told is not None or wish.models:
+                found.append((each, told or ModelInfo(id=name)))
     return found
 
 
