@@ -16,6 +16,11 @@ from msgspec import Raw, Struct, field
 Shape = Mapping[str, "Shape | None"] | frozenset[str]
 """The names in an object that somebody reads, each with the shape of what stands under it: None, if it is read whole."""
 
+NAMED = 20_000
+"""Unknown fields of a body that are told one by one."""
+MORE = "..."
+"""Stands for those beyond."""
+
 _raw_object = msgspec.json.Decoder(dict[str, Raw])
 _any = msgspec.json.Decoder()
 _EMPTY = frozenset((b"null", b"[]", b"{}"))
@@ -54,9 +59,9 @@ class Vocabulary(Struct, frozen=True, eq=False, dict=True):
         return next((name for name in names if top(name) in fields), names[0])
 
     @cached_property
-    def loose(self) -> tuple[tuple[str, Shape], ...]:
+    def loose(self) -> dict[str, Shape]:
         """The objects in which no reader knows every name, so that they are always looked into."""
-        return tuple((outer, shape) for outer, shape in self.inside.items() if isinstance(shape, frozenset))
+        return {outer: shape for outer, shape in self.inside.items() if isinstance(shape, frozenset)}
 
     @cached_property
     def spellings(self) -> frozenset[str]:
@@ -114,20 +119,31 @@ class Origin(Struct, frozen=True, dict=True):
         }
 
     def unknown(self) -> list[str]:
-        """Paths of what the client said beyond the vocabulary, without what says nothing."""
+        """Paths of what the client said beyond the vocabulary, without what says nothing.
+
+        Past ``NAMED`` of them the rest is one ``MORE``: who sends so many must not keep others waiting.
+        """
         words = self.vocabulary
         fields, known = self._fields, words.known
-        if not known:
+        looked = words.loose if self.plain else words.inside
+        if not known or (fields.keys() <= known and looked.keys().isdisjoint(fields)):
             return []
         found: dict[str, None] = {}
-        if not fields.keys() <= known:
-            found.update(
-                (name, None) for name, raw in fields.items() if name not in known and not self._idle(name, raw)
-            )
-        for outer, shape in words.loose if self.plain else words.inside.items():
-            if outer in fields:
-                found.update((path, None) for path in _strays(_any.decode(fields[outer]), shape, outer, words.idle))
+        for path in self._unknown(looked):
+            found[path] = None
+            if len(found) == NAMED:
+                found[MORE] = None
+                break
         return list(found)
+
+    def _unknown(self, looked: Mapping[str, Shape]) -> Iterator[str]:
+        words = self.vocabulary
+        for name, raw in self._fields.items():
+            if name not in words.known:
+                if not self._idle(name, raw):
+                    yield name
+            elif name in looked:
+                yield from _strays(_any.decode(raw), looked[name], name, words.idle)
 
     def _idle(self, name: str, raw: Raw) -> bool:
         text = bytes(raw)

@@ -14,7 +14,7 @@ from msgspec import Struct, field
 
 from canonical.errors import Unsupported
 from canonical.features import Feature, said
-from canonical.origin import Vocabulary, top
+from canonical.origin import MORE, Vocabulary, top
 from canonical.requests import Embed, Generate, Rerank
 
 NAMES, NAME = 5, 200
@@ -105,6 +105,7 @@ def report(request: Generate | Embed | Rerank, honours: Honours) -> Report:
     for name in unknown:
         field = top(name)
         kept = name in understood or field in onward or (travels and field in words.merged)
+        kept = kept or (name == MORE and travels and origin.verbatim)
         (honoured if kept else dropped).append(name)
     dropped.extend(path for path in origin.lost if top(path) not in onward)
     return _told(honoured, fates.approximated, dropped)

@@ -18,7 +18,7 @@ from adapters.openai import vocabulary as openai_words
 from adapters.openai.call import write_chat
 from backends.honours import TABLE
 from canonical.budgets import BUDGETS, budget_of, level_of
-from canonical.origin import Origin, Vocabulary, top
+from canonical.origin import MORE, NAMED, Origin, Vocabulary, top
 from canonical.report import Honours, Report, report
 from canonical.requests import Generate
 
@@ -292,6 +292,15 @@ def test_a_field_that_says_what_holds_anyway_is_no_loss() -> None:
     assert told(chat(**quiet), "llama_cpp").dropped == ()
     loud = {"store": True, "service_tier": "flex", "metadata": {"a": "b"}, "user": "me"}
     assert set(told(chat(**loud), "llama_cpp").dropped) == loud.keys()
+
+
+def test_very_many_unknown_fields_end_in_dots() -> None:
+    many = {f"field_{number}": 1 for number in range(NAMED + 5)}
+    for request in (chat(**many), chat(messages=[{**TURN[0], **many}])):
+        dropped = told(request, "llama_cpp").dropped
+        assert len(dropped) == NAMED + 1
+        assert dropped[-1] == MORE
+        assert told(request, "openai").dropped == ()  # they all travel
 
 
 def test_a_limit_of_nothing_is_no_limit_and_said_so() -> None:
