@@ -139,11 +139,11 @@ class Origin(Struct, frozen=True, dict=True):
     def _unknown(self, looked: Mapping[str, Shape]) -> Iterator[str]:
         words = self.vocabulary
         for name, raw in self._fields.items():
-            if name not in words.known:
-                if not self._idle(name, raw):
-                    yield name
-            elif name in looked:
-                yield from _strays(_any.decode(raw), looked[name], name, words.idle)
+            if name not in words.known and not self._idle(name, raw):
+                yield name
+        for name, shape in looked.items():
+            if name in self._fields:
+                yield from _strays(_any.decode(self._fields[name]), shape, name, words.idle)
 
     def _idle(self, name: str, raw: Raw) -> bool:
         text = bytes(raw)
