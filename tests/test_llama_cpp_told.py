@@ -233,9 +233,11 @@ TEXTS = [
 ]
 
 
-@given(st.sampled_from(TEXTS), st.lists(st.integers(0, 70), max_size=6))
-def test_m3_a_call_or_the_answer_wherever_the_text_is_cut(told: tuple[str, Output, bool], cuts: list[int]) -> None:
-    text, output, called = told
+@pytest.mark.parametrize(("text", "output", "called"), TEXTS)
+@given(cuts=st.lists(st.integers(0, 70), max_size=6))
+def test_m3_a_call_or_the_answer_wherever_the_text_is_cut(
+    text: str, output: Output, called: bool, cuts: list[int]
+) -> None:
     places = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
     pieces = [text[start:end] for start, end in itertools.pairwise(places)]
     request = Generate(model="m", tools=(WEATHER,), output=output)
