@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import tempfile
@@ -11,7 +12,8 @@ from typing import Any
 from common import ANNA, COLOR, FRANCE, SUM, WEATHER, Person, address, get_weather, red_png, tell
 
 URL, MODELS = address()
-FOLDER = Path(tempfile.mkdtemp(prefix="llm-"))
+_KEPT = tempfile.TemporaryDirectory(prefix="llm-")
+FOLDER = Path(_KEPT.name)
 PICTURE, TOOL = FOLDER / "red.png", FOLDER / "tool.py"
 os.environ.update(LLM_USER_PATH=str(FOLDER), OLLAMA_HOST=URL)
 
@@ -35,6 +37,12 @@ def settle() -> None:
     )
 
 
+@functools.cache
+def models() -> dict[str, llm.Model]:
+    """All that llm knows; it builds them anew whenever it is asked."""
+    return llm.get_model_aliases()
+
+
 def through(model: llm.Model) -> list[Any]:
     """Whole, streamed, a schema, a picture, a tool, a conversation gone on with."""
     talk = model.conversation()
@@ -49,16 +57,16 @@ def through(model: llm.Model) -> list[Any]:
 
 
 def openai(url: str, model: str) -> Any:
-    return through(llm.get_model(f"gw/{model}"))
+    return through(models()[f"gw/{model}"])
 
 
 def ollama(url: str, model: str) -> Any:
-    return through(llm.get_model(f"{model}:latest"))
+    return through(models()[f"{model}:latest"])
 
 
 def ollama_thoughts(url: str, model: str) -> Any:
     """llm-ollama shows no thoughts; the answer must be free of them."""
-    return llm.get_model(f"{model}:latest").prompt(SUM, think=True, temperature=0).text()
+    return models()[f"{model}:latest"].prompt(SUM, think=True, temperature=0).text()
 
 
 def embeddings(url: str, model: str) -> Any:
