@@ -7,8 +7,9 @@ from functools import partial
 from adapters.dialect import Ask
 from adapters.openai import wire
 from adapters.openai.chat_reply import ChatStream, chat_reply
+from adapters.openai.choice import choice_by_name, choice_by_word
 from adapters.openai.effort import read_effort, read_stay
-from adapters.openai.fields import check_constraints, choices, read_known, sampling, schema_text
+from adapters.openai.fields import check_constraints, choices, missing, read_known, sampling, schema_text
 from adapters.openai.messages import read_messages, sound
 from adapters.openai.vocabulary import CHAT
 from adapters.reading import Reading
@@ -89,8 +90,8 @@ def _tools(request: wire.ChatRequest) -> tuple[tuple[Tool, ...], ToolChoice | No
         tools = tuple(_tool(function, f"functions[{number}]") for number, function in enumerate(request.functions))
         called = request.function_call
         if isinstance(called, wire.NamedTool):
-            return tools, _named(called.name or "", tools, "function_call")
-        return tools, _choice(called, tools, "function_call")
+            return tools, choice_by_name(called.name or "", tools, "function_call")
+        return tools, choice_by_word(called, tools, "function_call")
     read_tools: list[Tool] = []
     for number, tool in enumerate(request.tools or ()):
         if tool.function is None:
@@ -100,14 +101,14 @@ def _tools(request: wire.ChatRequest) -> tuple[tuple[Tool, ...], ToolChoice | No
     tools = tuple(read_tools)
     chosen = request.tool_choice
     if not isinstance(chosen, wire.NamedTool):
-        return tools, _choice(chosen, tools, "tool_choice")
+        return tools, choice_by_word(chosen, tools, "tool_choice")
     if chosen.function is not None:
-        return tools, _named(chosen.function.name, tools, "tool_choice")
+        return tools, choice_by_name(chosen.function.name, tools, "tool_choice")
     if chosen.type == "allowed_tools" and chosen.allowed_tools is not None:
         allowed = {tool.function.name for tool in chosen.allowed_tools.tools if tool.function is not None}
         tools = tuple(tool for tool in tools if tool.name in allowed)
-        return tools, _choice(chosen.allowed_tools.mode, tools, "tool_choice.allowed_tools.mode")
-    return tools, _choice(chosen.type, tools, "tool_choice.type")
+        return tools, choice_by_word(chosen.allowed_tools.mode, tools, "tool_choice.allowed_tools.mode")
+    return tools, choice_by_word(chosen.type, tools, "tool_choice.type")
 
 
 def _tool(function: wire.Function, where: str) -> Tool:
@@ -121,26 +122,6 @@ def _tool(function: wire.Function, where: str) -> Tool:
     )
 
 
-def _choice(word: str | None, tools: tuple[Tool, ...], param: str) -> ToolChoice | None:
-    match word:
-        case None:
-            return None
-        case "auto" | "none":
-            return ToolChoice(word)
-        case "required":
-            if not tools:
-                raise InvalidRequest("a tool call is required but there are no tools", param=param)
-            return ToolChoice("required")
-        case _:
-            raise Unsupported(f"{word[:40]!r} is not supported: none, auto, required or a function", param=param)
-
-
-def _named(name: str, tools: tuple[Tool, ...], param: str) -> ToolChoice:
-    if all(tool.name != name for tool in tools):
-        raise InvalidRequest(f"the function {name[:80]!r} is not among the tools", param=param)
-    return ToolChoice("named", name)
-
-
 def _output(form: wire.ResponseFormat | None) -> Output | None:
     if form is None or form.type == "text":
         return None
@@ -150,11 +131,7 @@ def _output(form: wire.ResponseFormat | None) -> Output | None:
     )
     match form.type:
         case "json_schema" if schema is None:
-            raise InvalidRequest(
-                "missing required parameter: 'response_format.json_schema.schema'",
-                param="response_format.json_schema.schema",
-                code="missing_required_parameter",
-            )
+            raise missing("response_format.json_schema.schema")
         case "json_object" if schema is None:
             return Output("json")
         case "json_schema" | "json_object":

@@ -130,7 +130,7 @@ def schema_text(schema: Raw, param: str) -> Raw | None:
     """A JSON Schema as it came; None where it is absent or null.
 
     Raises:
-        InvalidRequest: it is neither an object nor a boolean.
+        InvalidRequest: it is no object.
     """
     text = bytes(schema)
     if text in {b"", b"null"}:
@@ -147,15 +147,19 @@ def refuse_dangerous(names: AbstractSet[str]) -> None:
         raise Unsupported(f"'{found[0]}' is not accepted from clients", param=found[0])
 
 
+def missing(path: str) -> InvalidRequest:
+    """A field that must be there is not."""
+    return InvalidRequest(f"missing required parameter: '{path}'", param=path, code="missing_required_parameter")
+
+
 def invalid(text: str) -> InvalidRequest:
     """What the decoder found wrong, in the vendor's words: its code, and the path of the field."""
     found = _PATH.search(text)
     path = found[1] if found else ""
     words = _PATH.sub("", text)
-    missing = _MISSING.search(words)
-    if missing:
-        path = f"{path}.{missing[1]}" if path else missing[1]
-        return InvalidRequest(f"missing required parameter: '{path}'", param=path, code="missing_required_parameter")
+    absent = _MISSING.search(words)
+    if absent:
+        return missing(f"{path}.{absent[1]}" if path else absent[1])
     code = "invalid_type" if _WRONG_TYPE.match(words) else "invalid_value"
     words = words[:1].lower() + words[1:]
     if not path:

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from adapters.openai import wire
+from adapters.openai.fields import missing
 from canonical.errors import InvalidRequest, Unsupported
 from canonical.media import audio_from_base64, image_from_base64
 from canonical.messages import Audio, Image, Message, Part, Reasoning, Role, Text, ToolCall, ToolResult
@@ -172,7 +173,7 @@ def _read_content(content: str | list[wire.Part] | None, role: Role, where: str)
         if part.type in {"text", "refusal"}:
             text = part.text if part.type == "text" else part.refusal
             if text is None:
-                raise _missing(f"{path}.{part.type}")
+                raise missing(f"{path}.{part.type}")
             if text:
                 read.append(Text(text))
         elif role != "user":
@@ -180,7 +181,7 @@ def _read_content(content: str | list[wire.Part] | None, role: Role, where: str)
         elif part.type == "image_url":
             read.append(_read_image(part, f"{path}.image_url"))
         elif part.input_audio is None:
-            raise _missing(f"{path}.input_audio")
+            raise missing(f"{path}.input_audio")
         else:
             read.append(Audio(audio_from_base64(part.input_audio.data, param=f"{path}.input_audio")))
     return read
@@ -189,7 +190,7 @@ def _read_content(content: str | list[wire.Part] | None, role: Role, where: str)
 def _read_image(part: wire.Part, path: str) -> Image:
     link = part.image_url
     if link is None:
-        raise _missing(path)
+        raise missing(path)
     url, detail = (link, None) if isinstance(link, str) else (link.url, link.detail)
     if detail is None or detail == "auto":  # which holds anyway
         detail = ""
@@ -209,7 +210,7 @@ def _read_calls(message: wire.Message, where: str, position: int) -> list[ToolCa
         if call.function is None:
             raise Unsupported("only tool calls of type function are supported", param=f"{path}.type")
         if not call.function.name:
-            raise _missing(f"{path}.function.name")
+            raise missing(f"{path}.function.name")
         arguments = arguments_text(call.function.arguments)
         calls.append(ToolCall(call.id or f"call_{position}_{number}", call.function.name, arguments))
     if message.function_call is not None:
@@ -223,12 +224,8 @@ def _read_result(message: wire.Message, names: dict[str, str], latest: dict[str,
     text = "".join(part.text for part in parts if isinstance(part, Text))
     if message.role == "function":
         if not message.name:
-            raise _missing(f"{where}.name")
+            raise missing(f"{where}.name")
         return ToolResult(latest.get(message.name, f"call_{message.name}"), message.name, text)
     if not message.tool_call_id:
-        raise _missing(f"{where}.tool_call_id")
+        raise missing(f"{where}.tool_call_id")
     return ToolResult(message.tool_call_id, names.get(message.tool_call_id, message.name or ""), text)
-
-
-def _missing(path: str) -> InvalidRequest:
-    return InvalidRequest(f"missing required parameter: '{path}'", param=path, code="missing_required_parameter")

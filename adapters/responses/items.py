@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Raw
 
-from adapters.openai.fields import invalid
+from adapters.openai.fields import invalid, missing
 from adapters.openai.messages import arguments_text
 from adapters.reading import Reading
 from adapters.responses import wire
@@ -186,9 +186,9 @@ class Conversation:
     def _call(self, call: wire.Call, place: str, *, custom: bool) -> None:
         id = call.call_id or call.id
         if not id:
-            raise _missing(f"{place}.call_id")
+            raise missing(f"{place}.call_id")
         if not call.name:
-            raise _missing(f"{place}.name")
+            raise missing(f"{place}.name")
         self._names[id] = call.name
         arguments = text_arguments(call.input or "") if custom else arguments_text(call.arguments)
         self._turn.append(ToolCall(id, call.name, arguments))
@@ -226,7 +226,7 @@ class Conversation:
             if part.type in _TEXTS or part.type == "refusal":
                 text = part.refusal if part.type == "refusal" else part.text
                 if text is None:
-                    raise _missing(f"{place}.{'refusal' if part.type == 'refusal' else 'text'}")
+                    raise missing(f"{place}.{'refusal' if part.type == 'refusal' else 'text'}")
                 parts.append(Text(text))
             elif part.type not in {"input_image", "input_audio"}:
                 raise Unsupported(f"content parts of type {part.type[:40]!r} are not supported", param=f"{place}.type")
@@ -235,7 +235,7 @@ class Conversation:
             elif part.type == "input_image":
                 parts.append(_image(part, place))
             elif part.input_audio is None:
-                raise _missing(f"{place}.input_audio")
+                raise missing(f"{place}.input_audio")
             else:
                 parts.append(Audio(audio_from_base64(part.input_audio.data, param=f"{place}.input_audio")))
         return parts
@@ -269,7 +269,3 @@ def _read(decode: Callable[[Raw], T], raw: Raw, place: str) -> T:
     except msgspec.ValidationError as error:
         text = str(error)
         raise invalid(text.replace("`$", f"`$.{place}", 1) if "`$" in text else f"{text} - at `$.{place}`") from error
-
-
-def _missing(path: str) -> InvalidRequest:
-    return InvalidRequest(f"missing required parameter: '{path}'", param=path, code="missing_required_parameter")

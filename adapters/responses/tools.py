@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 from msgspec import Raw, Struct
 
-from adapters.openai.fields import schema_text
+from adapters.openai.choice import choice_by_name, choice_by_word
+from adapters.openai.fields import missing, schema_text
 from adapters.responses import wire
 from adapters.responses.seal import SCHEMA
-from canonical.errors import InvalidRequest, Unsupported
 from canonical.requests import Tool, ToolChoice
 
 _NAMED = frozenset({"function", "custom"})
@@ -44,9 +44,7 @@ def read_tools(tools: Sequence[wire.Tool] | None, chosen: str | wire.ToolChoice 
             lost.append(f"tools[type={tool.type[:40]}]")
             continue
         if not tool.name:
-            raise InvalidRequest(
-                f"missing required parameter: '{place}.name'", param=f"{place}.name", code="missing_required_parameter"
-            )
+            raise missing(f"{place}.name")
         if tool.type == "custom":
             custom.add(tool.name)
             if bytes(tool.format) not in {b"", b"null"} and b'"grammar"' in bytes(tool.format):
@@ -63,30 +61,13 @@ def _choose(
     tools: tuple[Tool, ...], chosen: str | wire.ToolChoice | None, lost: list[str]
 ) -> tuple[tuple[Tool, ...], ToolChoice | None]:
     if not isinstance(chosen, wire.ToolChoice):
-        return tools, _by_word(chosen, tools, "tool_choice")
+        return tools, choice_by_word(chosen, tools, "tool_choice")
     if chosen.type == "allowed_tools":
         allowed = {tool.name for tool in chosen.tools or ()}
         tools = tuple(tool for tool in tools if tool.name in allowed)
-        return tools, _by_word(chosen.mode or "auto", tools, "tool_choice.mode")
+        return tools, choice_by_word(chosen.mode or "auto", tools, "tool_choice.mode")
     if chosen.type in _NAMED:
-        name = chosen.name or ""
-        if all(tool.name != name for tool in tools):
-            raise InvalidRequest(f"the function {name[:80]!r} is not among the tools", param="tool_choice")
-        return tools, ToolChoice("named", name)
+        return tools, choice_by_name(chosen.name or "", tools, "tool_choice")
     # One of the vendor's own, which is not here.
     lost.append(f"tool_choice[type={chosen.type[:40]}]")
     return tools, None
-
-
-def _by_word(word: str | None, tools: tuple[Tool, ...], param: str) -> ToolChoice | None:
-    match word:
-        case None:
-            return None
-        case "auto" | "none":
-            return ToolChoice(word)
-        case "required":
-            if not tools:
-                raise InvalidRequest("a tool call is required but there are no tools", param=param)
-            return ToolChoice("required")
-        case _:
-            raise Unsupported(f"{word[:40]!r} is not supported: none, auto, required or a function", param=param)
