@@ -13,10 +13,18 @@ from msgspec import Raw, Struct
 
 from adapters.dialect import CountAsk, Stamp
 from adapters.openai.errors import error_body, error_status
-from adapters.openai.fields import EFFORTS, read_known, sampling, schema_text
+from adapters.openai.fields import EFFORTS, missing, read_known, sampling, schema_text
 from adapters.reading import Reading
 from adapters.responses import wire
 from adapters.responses.items import Conversation, item_ids, kept_items, owner_of, referred, resolved
+from adapters.responses.kept import (
+    deleted_reply,
+    in_background,
+    input_items,
+    page_reply,
+    response_items,
+    with_status,
+)
 from adapters.responses.reply import frame
 from adapters.responses.stream import ResponseStream
 from adapters.responses.tools import read_tools
@@ -25,7 +33,6 @@ from canonical.errors import InvalidRequest, Unsupported
 from canonical.requests import Generate, Origin, Output, Sampling
 
 __all__ = [
-    "PAGE",
     "Question",
     "ResponseStream",
     "deleted_reply",
@@ -44,10 +51,6 @@ __all__ = [
     "with_status",
 ]
 
-PAGE = 20
-"""Items of a page, where the client does not say."""
-PAGE_LIMIT = 100
-
 _SEALED = "reasoning.encrypted_content"
 _LOGPROBS = "message.output_text.logprobs"
 _INCLUDED = frozenset({_SEALED, _LOGPROBS})
@@ -55,27 +58,15 @@ _INCLUDED = frozenset({_SEALED, _LOGPROBS})
 _create = Reading(wire.Request, strict=False)  # "5" and 5.0 are seen for an int
 _count = Reading(wire.Asks, strict=False)
 _echo = msgspec.json.Decoder(wire.Echo)
-_object = msgspec.json.Decoder(dict[str, Raw])
-_items = msgspec.json.Decoder(list[Raw])
 _encode = msgspec.json.Encoder().encode
 
 
-class Question(Struct, frozen=True):
+class _Lacking(Struct, frozen=True, kw_only=True):
     """A request as it came: it lacks what was said before."""
 
-    request: wire.Request
+    request: wire.Asks
     body: bytes
     plain: bool
-
-    @property
-    def stream(self) -> bool:
-        """Whether the answer is to come piece by piece."""
-        return bool(self.request.stream)
-
-    @property
-    def background(self) -> bool:
-        """Whether the answer is to be made while nobody waits."""
-        return bool(self.request.background)
 
     @property
     def previous(self) -> str | None:
@@ -87,6 +78,22 @@ class Question(Struct, frozen=True):
         """The input, where it is a list."""
         given = self.request.input
         return given if isinstance(given, list) else []
+
+
+class Question(_Lacking, frozen=True, kw_only=True):
+    """A request for a response."""
+
+    request: wire.Request
+
+    @property
+    def stream(self) -> bool:
+        """Whether the answer is to come piece by piece."""
+        return bool(self.request.stream)
+
+    @property
+    def background(self) -> bool:
+        """Whether the answer is to be made while nobody waits."""
+        return bool(self.request.background)
 
     @property
     def stored(self) -> bool | None:
@@ -106,11 +113,9 @@ class Question(Struct, frozen=True):
         """
         request = self.request
         return _generate(
-            request,
-            self.body,
-            self.plain,
+            self,
             history,
-            request.input if items is None or not self.items else list(items),
+            items,
             drawn=sampling(request, request.max_output_tokens),
             stream=self.stream,
             top=self._top,
@@ -138,6 +143,16 @@ class Question(Struct, frozen=True):
         return (top or 0) if top or _LOGPROBS in (self.request.include or ()) else None
 
 
+class CountQuestion(_Lacking, frozen=True, kw_only=True):
+    """A request to count tokens."""
+
+    def asked(self, history: Sequence[Raw] = (), items: Sequence[Raw] | None = None) -> CountAsk:
+        """The whole, as ``Question.asked``."""
+        drawn = Sampling()
+        generate = _generate(self, history, items, drawn=drawn, stream=False, top=None, lost=[])
+        return CountAsk(generate, _counted)
+
+
 def read_create(body: bytes) -> Question:
     """A request for a response.
 
@@ -148,94 +163,19 @@ def read_create(body: bytes) -> Question:
     _check_input(request)
     if request.background and request.store is False:
         raise InvalidRequest("a background response must be stored: leave out 'store: false'", param="background")
-    return Question(request, body, plain)
+    return Question(request=request, body=body, plain=plain)
 
 
-def read_count(body: bytes) -> tuple[wire.Asks, CountOf]:
-    """A request to count a prompt's tokens, and how to put it together behind what was said before. Raises likewise."""
+def read_count(body: bytes) -> CountQuestion:
+    """A request to count a prompt's tokens. Raises as ``read_create``."""
     asks, plain = read_known(_count, body)
     _check_input(asks)
-    return asks, CountOf(asks, body, plain)
-
-
-class CountOf(Struct, frozen=True):
-    """A request to count that lacks what was said before."""
-
-    request: wire.Asks
-    body: bytes
-    plain: bool
-
-    def ask(self, history: Sequence[Raw], items: Sequence[Raw]) -> CountAsk:
-        """The whole. Raises as ``Question.asked``."""
-        request = self.request
-        given = list(items) if isinstance(request.input, list) else request.input
-        generate = _generate(
-            request, self.body, self.plain, history, given, drawn=Sampling(), stream=False, top=None, lost=[]
-        )
-        return CountAsk(generate, _counted)
-
-
-def response_items(input: bytes, response: bytes) -> list[Raw]:
-    """Everything said in one turn: what the client put in, and what came out."""
-    output = _object.decode(response).get("output", Raw(b"[]"))
-    return [*_items.decode(input), *_items.decode(output)]
-
-
-def input_items(input: bytes) -> list[Raw]:
-    """What the client put in."""
-    return _items.decode(input)
-
-
-def in_background(response: bytes) -> bool:
-    """Whether a response object is of an answer that nobody waits for."""
-    return bytes(_object.decode(response).get("background", Raw(b"false"))) == b"true"
-
-
-def with_status(response: bytes, status: wire.Status, *, code: str = "", message: str = "") -> bytes:
-    """A response object in another state, and why."""
-    fields = _object.decode(response)
-    fields["status"] = Raw(_encode(status))
-    if message:
-        fields["error"] = Raw(_encode(wire.Failure(code, message)))
-    return _encode(fields)
-
-
-def deleted_reply(id: str) -> bytes:
-    """The answer of ``DELETE``."""
-    return _encode({"id": id, "object": "response", "deleted": True})
-
-
-def page_reply(items: Sequence[Raw], *, limit: str, order: str, after: str) -> bytes:
-    """A page of ``items``, the newest first unless ``order`` says otherwise.
-
-    Raises:
-        InvalidRequest: a limit or order that cannot be, or an unknown item to go on after.
-    """
-    count = int(limit) if limit.isdecimal() and len(limit) < 4 else 0
-    if limit and not 1 <= count <= PAGE_LIMIT:
-        raise InvalidRequest(f"'limit' must be between 1 and {PAGE_LIMIT}", param="limit")
-    if order not in {"", "asc", "desc"}:
-        raise InvalidRequest("'order' must be asc or desc", param="order")
-    ordered = list(items) if order == "asc" else list(reversed(items))
-    ids = item_ids(ordered)
-    if after and after not in ids:
-        raise InvalidRequest(f"no item {after[:80]!r} to go on after", param="after")
-    start = ids.index(after) + 1 if after else 0
-    end = start + (count or PAGE)
-    shown = ids[start:end]
-    return _encode(
-        wire.Page(
-            data=ordered[start:end],
-            first_id=shown[0] if shown else None,
-            last_id=shown[-1] if shown else None,
-            has_more=len(ids) > end,
-        )
-    )
+    return CountQuestion(request=asks, body=body, plain=plain)
 
 
 def _check_input(request: wire.Asks) -> None:
     if request.input is None and request.previous_response_id is None:
-        raise InvalidRequest("missing required parameter: 'input'", param="input", code="missing_required_parameter")
+        raise missing("input")
     if request.input in ("", []) and request.previous_response_id is None:
         raise InvalidRequest("'input' must not be empty", param="input")
 
@@ -245,22 +185,22 @@ def _counted(tokens: int) -> bytes:
 
 
 def _generate(
-    request: wire.Asks,
-    body: bytes,
-    plain: bool,
+    asks: _Lacking,
     history: Sequence[Raw],
-    given: str | list[Raw] | None,
+    items: Sequence[Raw] | None,
     *,
     drawn: Sampling,
     stream: bool,
     top: int | None,
     lost: list[str],
 ) -> Generate:
+    request = asks.request
+    given = request.input if items is None or not asks.items else items
     conversation = Conversation()
     if request.instructions:
         conversation.say("system", request.instructions)
     conversation.read(history, "previous_response_id")
-    conversation.plain = plain  # what was kept is no part of the body
+    conversation.plain = asks.plain  # what was kept is no part of the body
     if isinstance(given, str):
         conversation.say("user", given)
     elif given:
@@ -287,7 +227,7 @@ def _generate(
         think=EFFORTS.get(effort),
         sampling=drawn,
         top_logprobs=top,
-        origin=Origin("responses", body, VOCABULARY, tuple(dict.fromkeys(lost)), plain=conversation.plain),
+        origin=Origin("responses", asks.body, VOCABULARY, tuple(dict.fromkeys(lost)), plain=conversation.plain),
     )
 
 
@@ -304,9 +244,5 @@ def _output(text: wire.Text | None) -> Output | None:
         )
     schema = schema_text(form.schema, "text.format.schema")
     if schema is None:
-        raise InvalidRequest(
-            "missing required parameter: 'text.format.schema'",
-            param="text.format.schema",
-            code="missing_required_parameter",
-        )
+        raise missing("text.format.schema")
     return Output("schema", schema, form.name or "response", form.strict)

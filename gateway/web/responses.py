@@ -163,10 +163,9 @@ def _row(exchange: Exchange, question: serve.Question, answer: serve.ResponseStr
 
 
 async def _count(exchange: Exchange) -> None:
-    asks, counting = serve.read_count(await exchange.body())
-    items = asks.input if isinstance(asks.input, list) else []
-    history, items = await _said_before(exchange, asks.previous_response_id, items)
-    await exchange.count(counting.ask(history, items))
+    question = serve.read_count(await exchange.body())
+    history, items = await _said_before(exchange, question.previous, question.items)
+    await exchange.count(question.asked(history, items))
 
 
 async def _retrieve(exchange: Exchange) -> None:
