@@ -26,7 +26,7 @@ from msgspec import Meta, Struct, field, structs
 from backends.base import Section
 from backends.strict_yaml import YamlError, read_yaml
 from canonical.features import Feature
-from canonical.models import Capability, ModelInfo
+from canonical.models import Capability, ModelInfo, spelling
 from canonical.report import DROPPED, HONOURED, IGNORED, Honours, Verdict, approximated
 from canonical.requests import Sampling
 
@@ -142,11 +142,11 @@ class Known:
         self._by_name = {name: Corrected(able, correct(honours, able)) for name, able in found.items()}
         self._by_spelling: dict[str, Corrected] = {}
         for name, corrected in self._by_name.items():
-            self._by_spelling.setdefault(_spelling(name), corrected)
+            self._by_spelling.setdefault(spelling(name), corrected)
 
     def find(self, name: str) -> Corrected | None:
         """What is said of the model that the server calls ``name``, in any spelling of it."""
-        return self._by_name.get(name) or self._by_spelling.get(_spelling(name))
+        return self._by_name.get(name) or self._by_spelling.get(spelling(name))
 
     def info(self, told: ModelInfo) -> ModelInfo:
         """The server's row of a model, with what was found."""
@@ -211,7 +211,3 @@ def correct(honours: Honours, able: Able) -> Honours:
             case "refused" if feature.value not in _GRADUAL:
                 refuses[feature] = found.note or "no reason was given"
     return structs.replace(honours, verdicts=verdicts, refuses={**honours.refuses, **refuses})
-
-
-def _spelling(name: str) -> str:
-    return name.casefold().removesuffix(":latest")

@@ -47,6 +47,11 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     """It was seen to write its thoughts into its text; ``opened``: without the tag that begins them."""
 
 
+def spelling(name: str) -> str:
+    """The form in which names that mean the same are equal: lower case, without ``:latest``."""
+    return name.casefold().removesuffix(":latest")
+
+
 class ModelDetails(Struct, frozen=True, kw_only=True):
     """What ``/api/show`` tells beyond the catalog row."""
 

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from msgspec import Struct, structs
 
 from canonical.errors import ModelNotFound, NoModelLoaded, Unsupported
-from canonical.models import Capability, ModelInfo
+from canonical.models import Capability, ModelInfo, spelling
 from gateway.config import Defaults, ModelEntry
 from gateway.shims import with_shims
 
@@ -93,11 +93,6 @@ class _Known:
 
     def find(self, name: str) -> ModelInfo | None:
         return self.by_id.get(name) or self._by_spelling.get(spelling(name))
-
-
-def spelling(name: str) -> str:
-    """The form in which names that mean the same are equal: lower case, without ``:latest``."""
-    return name.casefold().removesuffix(":latest")
 
 
 def resolve(name: str, needs: frozenset[Capability], names: Directory, defaults: Defaults) -> Route:

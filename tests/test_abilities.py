@@ -22,7 +22,7 @@ from canonical.models import Capability, ModelInfo
 from canonical.report import HONOURED, IGNORED, Honours, report
 from canonical.requests import Generate, Origin, Output, Vocabulary
 from gateway import config
-from gateway.probe.command import Wish, probe
+from gateway.probe.server import Wish, probe
 from tests.asgi import House
 from tests.faulty import Faulty, Peer, always, chunk, chunked_head, faulty, reply
 from tests.test_probe import word

@@ -21,7 +21,7 @@ from canonical.models import Capability
 from gateway.__main__ import main
 from gateway.probe import questions
 from gateway.probe.answers import Patience
-from gateway.probe.command import Failed, Wish, probe
+from gateway.probe.server import Failed, Wish, probe
 from tests.faulty import Peer, always, chunk, chunked_head, endless, faulty, once, reply, then_silent
 from tests.serving import ROOT, Served, serving
 

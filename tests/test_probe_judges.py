@@ -15,7 +15,7 @@ from canonical.media import audio_type, image_size
 from canonical.messages import ToolCall
 from canonical.models import Capability
 from canonical.requests import Embeddings, Ranked, Ranking
-from gateway.probe import judges
+from gateway.probe import inline, judges, numbers
 from gateway.probe.samples import COLOURS, solid, tone
 from gateway.probe.table import write_table
 
@@ -140,17 +140,17 @@ def vectors(*rows: list[float]) -> Embeddings:
 
 X, Y, Z = [1.0, 0.0], [0.0, 1.0], [0.6, 0.8]
 VECTORS = [
-    (judges.vectors, [vectors(Y), vectors(X, Y, Z)], "honoured"),
-    (judges.vectors, [vectors(Y), vectors(Y, X, Z)], "approximated"),  # the order is another
-    (judges.vectors, [vectors(Y), vectors(X, Y)], "dropped"),
-    (judges.vectors, [vectors(Y), vectors(X, [float("nan"), 1.0], Z)], "dropped"),
-    (judges.vectors, [vectors([1.0]), vectors(X, Y, Z)], "approximated"),
-    (judges.vectors, [vectors([0.0, 0.0]), vectors([0.0, 0.0], [0.0, 0.0], [0.0, 0.0])], "approximated"),
-    (judges.vectors, [vectors(X), vectors(X, X, X)], "dropped"),
-    (judges.dimensions(1), [vectors([1.0])], "honoured"),
-    (judges.dimensions(1), [vectors(X)], "dropped"),
-    (judges.some_vector, [vectors(X)], "honoured"),
-    (judges.some_vector, [vectors(X, Y, Z)], "dropped"),  # a vector an id
+    (numbers.vectors, [vectors(Y), vectors(X, Y, Z)], "honoured"),
+    (numbers.vectors, [vectors(Y), vectors(Y, X, Z)], "approximated"),  # the order is another
+    (numbers.vectors, [vectors(Y), vectors(X, Y)], "dropped"),
+    (numbers.vectors, [vectors(Y), vectors(X, [float("nan"), 1.0], Z)], "dropped"),
+    (numbers.vectors, [vectors([1.0]), vectors(X, Y, Z)], "approximated"),
+    (numbers.vectors, [vectors([0.0, 0.0]), vectors([0.0, 0.0], [0.0, 0.0], [0.0, 0.0])], "approximated"),
+    (numbers.vectors, [vectors(X), vectors(X, X, X)], "dropped"),
+    (numbers.dimensions(1), [vectors([1.0])], "honoured"),
+    (numbers.dimensions(1), [vectors(X)], "dropped"),
+    (numbers.some_vector, [vectors(X)], "honoured"),
+    (numbers.some_vector, [vectors(X, Y, Z)], "dropped"),  # a vector an id
 ]
 
 
@@ -161,8 +161,8 @@ def test_a_judge_of_vectors(judge, answers, fate):
 
 def test_scores_counts_streams_and_leaving():
     ranking = Ranking(model="m", ranked=(Ranked(1, 0.5), Ranked(0, 0.1)))
-    assert judges.ranked(2)(ranking).fate == "honoured"
-    assert judges.ranked(3)(ranking).fate == "dropped"
+    assert numbers.ranked(2)(ranking).fate == "honoured"
+    assert numbers.ranked(3)(ranking).fate == "dropped"
     assert judges.streamed(2).fate == "honoured"
     assert judges.streamed(1).fate == "approximated"
     assert judges.count_matches(7, prompt(7)).fate == "honoured"
@@ -181,12 +181,12 @@ def test_scores_counts_streams_and_leaving():
 )
 def test_thoughts_in_the_text_are_told_apart(text, reasoning, rest, begins):
     answer = says(text)
-    assert judges.thinks_inline(answer)
-    assert judges.begins_thought(answer) is begins
-    found = judges.apart(answer)
+    assert inline.thinks_inline(answer)
+    assert inline.begins_thought(answer) is begins
+    found = inline.apart(answer)
     assert (found.reasoning, found.text) == (reasoning, rest)
-    assert not judges.thinks_inline(found)
-    assert not judges.thinks_inline(says("15"))
+    assert not inline.thinks_inline(found)
+    assert not inline.thinks_inline(says("15"))
 
 
 @pytest.mark.parametrize("colour", COLOURS)

@@ -27,7 +27,7 @@ from canonical.errors import (
 )
 from canonical.events import Check, Completion, Event, Started, TextDelta, fold
 from canonical.requests import Generate
-from gateway.probe import judges
+from gateway.probe import inline
 
 STRIKES = 3
 NOTE_LIMIT = 300
@@ -91,9 +91,9 @@ class Answers:
     async def whole(self, request: Generate, seconds: float = 0) -> Completion:
         """A whole answer. ``seconds``: 0 for the usual patience. Raises GatewayError, GaveUp."""
         answer = fold(await self.events(request, seconds))
-        if judges.thinks_inline(answer):
-            self.inline = judges.begins_thought(answer) or self.inline or "opened"
-            return judges.apart(answer)
+        if inline.thinks_inline(answer):
+            self.inline = inline.begins_thought(answer) or self.inline or "opened"
+            return inline.apart(answer)
         return answer
 
     async def events(self, request: Generate, seconds: float = 0) -> list[Event]:

@@ -15,7 +15,7 @@ from canonical.events import Completion, TextDelta
 from canonical.features import Feature
 from canonical.models import Capability, ModelInfo
 from canonical.requests import Generate, Origin
-from gateway.probe import judges, questions
+from gateway.probe import judges, numbers, questions
 from gateway.probe.answers import Answers, Clock, GaveUp, Patience
 
 ROOM = 1500
@@ -237,7 +237,7 @@ class Asker:
         assert isinstance(self._model, Reranks)
         async with self._answers.in_time():
             answer = await self._model.rerank(questions.RERANKS)
-        return judges.ranked(len(questions.RERANKS.documents))(answer)
+        return numbers.ranked(len(questions.RERANKS.documents))(answer)
 
     # One question
 

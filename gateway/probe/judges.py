@@ -11,12 +11,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from msgspec import structs
-
 from backends.abilities import Found
-from canonical.events import Completion, ReasoningDelta, TextDelta
-from canonical.requests import Embeddings, Ranking
-from canonical.think import CLOSE, OPEN, ThinkSplitter
+from canonical.events import Completion
 
 Answers = Sequence[Completion]
 Judge = Callable[[Answers], Found]
@@ -26,8 +22,6 @@ DROPPED = Found("dropped")
 SURE = Found("unknown", "the model says the same in any case")
 NO_REASONING = Found("unknown", "the model was not seen to reason")
 UNSTEADY = Found("unknown", "two equal requests at temperature 0 were answered differently")
-ALIKE = 0.999
-"""Cosine from which on two vectors count as the same."""
 
 
 def answered(word: str) -> Judge:
@@ -232,25 +226,6 @@ def of_schema(field: str, words: Sequence[str]) -> Judge:
     return judge
 
 
-def thinks_inline(answer: Completion) -> bool:
-    """Whether thoughts stand between tags in the text."""
-    return not answer.reasoning and (begins_thought(answer) or CLOSE in answer.text)
-
-
-def begins_thought(answer: Completion) -> bool:
-    """Whether the text begins with the tag of a thought."""
-    return answer.text.lstrip().startswith(OPEN)
-
-
-def apart(answer: Completion) -> Completion:
-    """``answer`` with the thoughts of its text told apart. Where the prompt opened the tag, the text only closes it."""
-    splitter = ThinkSplitter(thinking=not begins_thought(answer))
-    pieces = [*splitter.feed(answer.text), *splitter.finish()]
-    reasoning = "".join(piece.text for piece in pieces if isinstance(piece, ReasoningDelta))
-    text = "".join(piece.text for piece in pieces if isinstance(piece, TextDelta))
-    return structs.replace(answer, reasoning=reasoning, text=text)
-
-
 def thinks_off(answers: Answers) -> Found:
     """Not said, on, off."""
     free, on, off = answers
@@ -316,52 +291,6 @@ def token_prompt(count: int) -> Judge:
     return judge
 
 
-# Vectors
-
-
-def vectors(answers: Sequence[Embeddings]) -> Found:
-    """One text, then a batch in which it is the second: finite numbers, and as many vectors as texts."""
-    alone, batch = answers
-    if len(alone.vectors) != 1 or len(batch.vectors) != 3:
-        return Found("dropped", f"{len(batch.vectors)} vectors for 3 texts")
-    if not all(math.isfinite(number) for vector in batch.vectors for number in vector):
-        return Found("dropped", "the vectors hold no numbers")
-    if _cosine(batch.vectors[0], batch.vectors[1]) >= ALIKE:
-        return Found("dropped", "different texts get the same vector")
-    if _cosine(alone.vectors[0], batch.vectors[1]) < ALIKE:
-        return Found("approximated", "a text in a batch gets another vector than alone, or the order is another")
-    return HONOURED
-
-
-def dimensions(wanted: int) -> Callable[[Sequence[Embeddings]], Found]:
-    """Vectors of ``wanted`` numbers."""
-
-    def judge(answers: Sequence[Embeddings]) -> Found:
-        (only,) = answers
-        got = len(only.vectors[0])
-        return HONOURED if got == wanted else Found("dropped", f"{got} numbers instead of {wanted}")
-
-    return judge
-
-
-def some_vector(answers: Sequence[Embeddings]) -> Found:
-    """Of token ids: one vector, not one an id."""
-    (only,) = answers
-    return HONOURED if len(only.vectors) == 1 else Found("dropped", f"{len(only.vectors)} vectors for one text")
-
-
-def ranked(count: int) -> Callable[[Ranking], Found]:
-    """Every one of ``count`` documents has its score."""
-
-    def judge(answer: Ranking) -> Found:
-        places = sorted(one.index for one in answer.ranked)
-        if places == list(range(count)) and all(math.isfinite(one.score) for one in answer.ranked):
-            return HONOURED
-        return Found("dropped", f"{len(places)} scores for {count} documents")
-
-    return judge
-
-
 # What no field asks for
 
 
@@ -410,10 +339,3 @@ def _object(text: str) -> dict[str, Any] | None:
     except ValueError:
         return None
     return found if isinstance(found, dict) else None
-
-
-def _cosine(one: Sequence[float], other: Sequence[float]) -> float:
-    if len(one) != len(other):
-        return 0.0
-    lengths = math.sqrt(sum(x * x for x in one)) * math.sqrt(sum(x * x for x in other))
-    return sum(x * y for x, y in zip(one, other, strict=True)) / lengths if lengths else 0.0

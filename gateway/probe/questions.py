@@ -16,7 +16,7 @@ from backends.abilities import Found
 from canonical.features import Feature
 from canonical.messages import Audio, Image, Message, Reasoning, Text, ToolCall, ToolResult
 from canonical.requests import Embed, Embeddings, Generate, Output, Prompt, Rerank, Sampling, Tool, ToolChoice
-from gateway.probe import judges
+from gateway.probe import judges, numbers
 from gateway.probe.samples import solid, tone
 
 ROOM = 96
@@ -33,7 +33,6 @@ FIELD = "zantho"
 BIASED = "500"
 """A token's id. Which one does not matter: favoured beyond measure, it changes any answer."""
 TOKENS = (10, 11, 12)
-
 
 NOT_ASKED = {
     Feature.REPEAT_LAST_N: "shows only in long answers",
@@ -280,7 +279,7 @@ def _prompt(prompt: Prompt) -> Generate:
 
 
 _TEXTS = ("a red apple", "the capital of France", "seven times eight")
-EMBEDS = VectorQuestion(None, (Embed(model="", inputs=_TEXTS[1:2]), Embed(model="", inputs=_TEXTS)), judges.vectors)
+EMBEDS = VectorQuestion(None, (Embed(model="", inputs=_TEXTS[1:2]), Embed(model="", inputs=_TEXTS)), numbers.vectors)
 """The first question to a model that may embed."""
 
 
@@ -289,9 +288,9 @@ def vector_questions(length: int) -> tuple[VectorQuestion, ...]:
     half = max(1, length // 2)
     return (
         VectorQuestion(
-            Feature.DIMENSIONS, (Embed(model="", inputs=_TEXTS[:1], dimensions=half),), judges.dimensions(half)
+            Feature.DIMENSIONS, (Embed(model="", inputs=_TEXTS[:1], dimensions=half),), numbers.dimensions(half)
         ),
-        VectorQuestion(Feature.INPUT_TOKENS, (Embed(model="", inputs=(TOKENS,)),), judges.some_vector),
+        VectorQuestion(Feature.INPUT_TOKENS, (Embed(model="", inputs=(TOKENS,)),), numbers.some_vector),
     )
 
 
