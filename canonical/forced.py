@@ -24,6 +24,8 @@ from canonical.requests import Generate, Output, Tool
 _HEAD = re.compile(r'\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"arguments"\s*:\s*')
 _TAIL = re.compile(r"\s*\}?\s*\Z")
 _SHARED = ("$defs", "definitions")
+NO_ARGUMENTS: dict[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False}
+"""What a tool without ``parameters`` is called with, in every dialect."""
 
 
 def force(request: Generate) -> Generate | None:
@@ -64,8 +66,9 @@ def move_shared(own: dict[str, Any], shared: dict[str, dict[str, Any]]) -> dict[
 
 def call_schema(tool: Tool, shared: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """The schema of one tool's call; its definitions move as in ``move_shared``."""
-    own = move_shared(json.loads(bytes(tool.parameters)) if tool.parameters is not None else {}, shared)
-    arguments = {"type": "object", **own}
+    arguments = NO_ARGUMENTS
+    if tool.parameters is not None:
+        arguments = {"type": "object", **move_shared(json.loads(bytes(tool.parameters)), shared)}
     properties = {"name": {"const": tool.name}, "arguments": arguments}
     return {"type": "object", "properties": properties, "required": ["name", "arguments"]}
 

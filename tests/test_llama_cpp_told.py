@@ -175,6 +175,26 @@ def test_m3_arguments_keep_to_the_schema_of_the_tool() -> None:
 
 
 @every_engine
+@pytest.mark.parametrize("name", ["get_time", "zap", "list_files"])
+def test_m3_a_forced_call_comes_at_once_though_the_model_would_begin_with_a_thought(
+    engine: dict[str, Any], name: str
+) -> None:
+    forced = ask(f"Call {name}.", tools=(Tool(name=name),), tool_choice=ToolChoice("required"), think="off")
+    (found,) = told(engine, forced)
+    assert [(call.name, json.loads(call.arguments)) for call in found.tool_calls] == [(name, {})]
+    assert found.reasoning == ""
+
+
+@every_engine
+def test_m3_strings_of_a_form_are_json(engine: dict[str, Any]) -> None:
+    # Held to a string, this model would answer with a line break in it.
+    form = Output("schema", schema=Raw(b'{"type":"object","properties":{"a":{"type":"string"}},"required":["a"]}'))
+    for prompt in ("Call get_time.", "Call run with x 3.", "Repeat: a\nb\nc"):
+        (found,) = told(engine, ask(prompt, output=form, think="off"))
+        assert found.reason == "length" or json.loads(found.text)
+
+
+@every_engine
 def test_m3_log_probabilities_beside_tools_come_or_are_refused(engine: dict[str, Any]) -> None:
     request = ask("Hello!", tools=(WEATHER,), top_logprobs=1)
 

@@ -91,6 +91,9 @@ def chat_body(
             extras["thinking_budget_tokens"] = budget
         if budget is not None or kwargs["enable_thinking"]:
             extras["timings_per_token"] = True  # says how many of the tokens were thoughts: see ``notes``
+        held = request.output is not None and limits.engine == "xllamacpp"
+        if held and budget is None and not kwargs["enable_thinking"]:
+            extras["reasoning_format"] = "none"  # else the engine's grammar lets thoughts come first, wished for or not
     if request.tools and request.parallel_tool_calls is False:
         extras["timings_per_token"] = True  # a second call is cut off, and the last chunk would have had the counts
     if kwargs:

@@ -25,6 +25,7 @@ from backends.llama_cpp.engine import Counted, Emit, Kind, Start, write_error
 from backends.llama_cpp.sampling import BadSampling, Chain, Draw
 from backends.llama_cpp.templates import ChatTemplate, TemplateError
 from canonical.errors import InvalidRequest
+from canonical.forced import NO_ARGUMENTS
 from canonical.limits import check_grammar
 from canonical.think import CLOSE, OPEN
 
@@ -442,6 +443,8 @@ def _gbnf(schema: Any) -> str:
         grammar: str = json_schema_to_gbnf(json.dumps(schema))
     except (KeyError, AssertionError, ValueError, TypeError, AttributeError, IndexError, RecursionError) as error:
         raise _Refused(501, f"this schema is not supported by this engine: {error!r}") from error
+    # A string of JSON has no control characters, which this generator forgets.
+    grammar = grammar.replace('char ::= [^"\\\\] |', 'char ::= [^"\\\\\\x7F\\x00-\\x1F] |', 1)
     check_grammar(grammar)
     return grammar
 
@@ -457,7 +460,7 @@ def _forced(body: _Body) -> str:
             "type": "object",
             "properties": {
                 "name": {"const": function["name"]},
-                "arguments": function.get("parameters") or {"type": "object"},
+                "arguments": function.get("parameters", NO_ARGUMENTS),
             },
             "required": ["name", "arguments"],
         }
