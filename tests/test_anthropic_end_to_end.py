@@ -18,12 +18,10 @@ import ollama
 import openai
 import pytest
 
-from tests.serving import ROOT, Served, serving
-from tests.test_end_to_end import BEHIND, FRANCE, INSIDE, PARIS
+from tests.serving import ROOT, Served
+from tests.test_end_to_end import FRANCE, PARIS
+from tests.ways import WAYS, four_ways
 
-BACKEND = '  b_anthropic: {{type: anthropic, url: "{url}"}}\nmodels:\n'
-MODEL = "  - {{id: pip-anthropic, backend: b_anthropic, name: pip}}\n"
-WAYS = ["pip", "pip-openai", "pip-ollama", "pip-anthropic"]
 COLD = {"extra_body": {"temperature": 0}, "max_tokens": 200}
 WEATHER = {
     "name": "get_weather",
@@ -37,10 +35,8 @@ ways = pytest.mark.parametrize("model", WAYS)
 
 @pytest.fixture(scope="module")
 def gateway() -> Iterator[Served]:
-    with serving(INSIDE) as b:
-        behind = BEHIND.replace("models:\n", BACKEND) + MODEL
-        with serving(INSIDE.replace("models:\n", behind.format(url=b.url))) as a:
-            yield a
+    with four_ways() as (a, _):
+        yield a
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,8 @@ import ollama
 import openai
 import pytest
 
-from tests.serving import ROOT, Served, serving
-from tests.test_end_to_end import BEHIND, INSIDE
+from tests.serving import ROOT, Served
+from tests.ways import three_ways
 
 COLD: dict[str, Any] = {"temperature": 0}
 HELLO = [{"role": "user", "content": "Hello!"}]
@@ -28,7 +28,7 @@ JSON = "application/json; charset=utf-8"
 
 @pytest.fixture(scope="module")
 def gateway() -> Iterator[Served]:
-    with serving(INSIDE) as b, serving(INSIDE.replace("models:\n", BEHIND.format(url=b.url))) as a:
+    with three_ways() as (a, _):
         yield a
 
 

@@ -19,8 +19,8 @@ import openai
 import pydantic
 import pytest
 
-from tests.serving import Served, serving
-from tests.test_end_to_end import BEHIND, INSIDE
+from tests.serving import Served
+from tests.ways import three_ways
 
 WAYS = ["pip", "pip-openai", "pip-ollama"]
 EMBED_WAYS = ["embed", "embed-openai", "embed-ollama"]
@@ -68,7 +68,7 @@ RED_URL = f"data:image/png;base64,{RED}"
 
 @pytest.fixture(scope="module")
 def gateway() -> Iterator[Served]:
-    with serving(INSIDE) as b, serving(INSIDE.replace("models:\n", BEHIND.format(url=b.url))) as a:
+    with three_ways() as (a, _):
         yield a
 
 

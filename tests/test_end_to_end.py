@@ -16,30 +16,9 @@ import ollama
 import openai
 import pytest
 
-from tests.serving import ROOT, Served, serving
+from tests.serving import ROOT, Served
+from tests.ways import EMBED_WAYS, THREE_WAYS, three_ways
 
-INSIDE = """
-listeners: [{port: 0}]
-backends:
-  local: {type: llama_cpp, models_dir: ./models, threads: 1}
-models:
-  - {id: pip, backend: local, file: pip.gguf, mmproj: pip-mmproj.gguf, slots: 16, thinking: off}
-  - {id: embed, backend: local, file: embed.gguf}
-defaults: {chat: pip, embed: embed}
-"""
-
-BEHIND = """
-  b_openai: {{type: openai, url: "{url}"}}
-  b_ollama: {{type: ollama, url: "{url}"}}
-models:
-  - {{id: pip-openai, backend: b_openai, name: pip}}
-  - {{id: pip-ollama, backend: b_ollama, name: pip}}
-  - {{id: embed-openai, backend: b_openai, name: embed}}
-  - {{id: embed-ollama, backend: b_ollama, name: embed}}
-"""
-
-WAYS = ["pip", "pip-openai", "pip-ollama"]
-EMBED_WAYS = ["embed", "embed-openai", "embed-ollama"]
 FRANCE = [{"role": "user", "content": "What is the capital of France?"}]
 PARIS = "The capital of France is Paris."
 COLD = {"temperature": 0}
@@ -47,11 +26,8 @@ COLD = {"temperature": 0}
 
 @pytest.fixture(scope="module")
 def gateway() -> Iterator[Served]:
-    with serving(INSIDE) as b:
-        models = "models:\n"
-        both = INSIDE.replace(models, BEHIND.format(url=b.url))
-        with serving(both) as a:
-            yield a
+    with three_ways() as (a, _):
+        yield a
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +41,7 @@ def ollama_client(gateway: Served) -> ollama.Client:
     return ollama.Client(gateway.url)
 
 
-@pytest.mark.parametrize("model", WAYS)
+@pytest.mark.parametrize("model", THREE_WAYS)
 def test_m1_m5_openai_chat(openai_client: openai.OpenAI, model: str) -> None:
     answer = openai_client.chat.completions.create(model=model, messages=FRANCE, **COLD)
     assert answer.choices[0].message.content == PARIS
@@ -75,7 +51,7 @@ def test_m1_m5_openai_chat(openai_client: openai.OpenAI, model: str) -> None:
     assert answer.usage.prompt_tokens > 5
 
 
-@pytest.mark.parametrize("model", WAYS)
+@pytest.mark.parametrize("model", THREE_WAYS)
 def test_m1_m5_openai_stream(openai_client: openai.OpenAI, model: str) -> None:
     chunks = list(
         openai_client.chat.completions.create(
@@ -89,7 +65,7 @@ def test_m1_m5_openai_stream(openai_client: openai.OpenAI, model: str) -> None:
     assert chunks[-1].usage.completion_tokens > 3
 
 
-@pytest.mark.parametrize("model", WAYS)
+@pytest.mark.parametrize("model", THREE_WAYS)
 def test_m1_m5_openai_completion(openai_client: openai.OpenAI, model: str) -> None:
     prompt = "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
     answer = openai_client.completions.create(model=model, prompt=prompt, max_tokens=40, **COLD)
@@ -100,7 +76,7 @@ def test_m1_m5_openai_completion(openai_client: openai.OpenAI, model: str) -> No
     assert chunks[-1].choices[0].finish_reason == "length"
 
 
-@pytest.mark.parametrize("model", WAYS)
+@pytest.mark.parametrize("model", THREE_WAYS)
 def test_m1_m5_openai_tool_call(openai_client: openai.OpenAI, model: str) -> None:
     schema = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
     tool = {"type": "function", "function": {"name": "get_weather", "description": "Weather", "parameters": schema}}
@@ -131,7 +107,7 @@ def test_m1_m5_openai_embeddings(openai_client: openai.OpenAI, model: str) -> No
 
 def test_m1_openai_models(openai_client: openai.OpenAI) -> None:
     ids = {model.id for model in openai_client.models.list()}
-    assert {*WAYS, *EMBED_WAYS} <= ids
+    assert {*THREE_WAYS, *EMBED_WAYS} <= ids
     assert openai_client.models.retrieve("pip").id == "pip"
     assert openai_client.models.retrieve("b_openai/pip").id
     with pytest.raises(openai.NotFoundError) as caught:
@@ -139,7 +115,7 @@ def test_m1_openai_models(openai_client: openai.OpenAI) -> None:
     assert caught.value.code == "model_not_found"
 
 
-@pytest.mark.parametrize("model", WAYS)
+@pytest.mark.parametrize("model", THREE_WAYS)
 def test_m2_m5_ollama_chat(ollama_client: ollama.Client, model: str) -> None:
     answer = ollama_client.chat(model, FRANCE, options=COLD)
     assert answer.message.content == PARIS
@@ -149,7 +125,7 @@ def test_m2_m5_ollama_chat(ollama_client: ollama.Client, model: str) -> None:
     assert answer.prompt_eval_count > 5
 
 
-@pytest.mark.parametrize("model", WAYS)
+@pytest.mark.parametrize("model", THREE_WAYS)
 def test_m2_m5_ollama_stream(ollama_client: ollama.Client, model: str) -> None:
     parts = list(ollama_client.chat(model, FRANCE, options=COLD, stream=True))
     assert "".join(part.message.content for part in parts) == PARIS
@@ -159,7 +135,7 @@ def test_m2_m5_ollama_stream(ollama_client: ollama.Client, model: str) -> None:
     assert not any(part.done for part in parts[:-1])
 
 
-@pytest.mark.parametrize("model", WAYS)
+@pytest.mark.parametrize("model", THREE_WAYS)
 def test_m2_m5_ollama_generate(ollama_client: ollama.Client, model: str) -> None:
     assert ollama_client.generate(model, FRANCE[0]["content"], options=COLD).response == PARIS
     parts = ollama_client.generate(model, FRANCE[0]["content"], options=COLD, stream=True)
@@ -168,7 +144,7 @@ def test_m2_m5_ollama_generate(ollama_client: ollama.Client, model: str) -> None
     assert ollama_client.generate(model, raw, raw=True, options=COLD).response == "7 + 8 = 15"
 
 
-@pytest.mark.parametrize("model", WAYS)
+@pytest.mark.parametrize("model", THREE_WAYS)
 def test_m2_m5_ollama_tool_call(ollama_client: ollama.Client, model: str) -> None:
     def get_weather(city: str) -> str:
         """Tell the weather.
@@ -198,7 +174,7 @@ def test_m2_m5_ollama_embed(ollama_client: ollama.Client, model: str) -> None:
 
 def test_m2_ollama_discovery(ollama_client: ollama.Client) -> None:
     listed = {model.model: model for model in ollama_client.list().models}
-    assert {f"{name}:latest" for name in (*WAYS, *EMBED_WAYS)} <= set(listed)
+    assert {f"{name}:latest" for name in (*THREE_WAYS, *EMBED_WAYS)} <= set(listed)
     assert all(len(model.digest) == 64 for model in listed.values())
     shown = ollama_client.show("pip")
     assert shown.modelinfo["general.architecture"] == "llama"
@@ -227,7 +203,7 @@ def test_m5_a_link_of_sixteen_streams_none_crosses(gateway: Served) -> None:
     def ask(pair: tuple[int, int]) -> str:
         client = openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="none", max_retries=0)
         question = [{"role": "user", "content": f"What is {pair[0]} + {pair[1]}?"}]
-        model = WAYS[(pair[0] + pair[1]) % 3]
+        model = THREE_WAYS[(pair[0] + pair[1]) % 3]
         chunks = client.chat.completions.create(model=model, messages=question, stream=True, **COLD)
         return "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
 
@@ -239,10 +215,12 @@ def test_m5_a_link_of_sixteen_streams_none_crosses(gateway: Served) -> None:
 @pytest.mark.skipif(shutil.which("node") is None, reason="the JavaScript clients need Node")
 def test_m1_m2_m5_the_javascript_clients(gateway: Served) -> None:
     script = ROOT / "tests" / "js" / "clients.mjs"
-    run = subprocess.run(["node", script, gateway.url, *WAYS], capture_output=True, text=True, timeout=100, check=False)
+    run = subprocess.run(
+        ["node", script, gateway.url, *THREE_WAYS], capture_output=True, text=True, timeout=100, check=False
+    )
     assert run.returncode == 0, run.stderr
     told = json.loads(run.stdout)
-    for model in WAYS:
+    for model in THREE_WAYS:
         assert told[model] == dict.fromkeys(("chat", "stream", "ollamaChat", "ollamaStream", "ollamaGenerate"), PARIS)
     for model in EMBED_WAYS:
         assert told[model]["openai"] == told[model]["ollama"] == told["embed"]["openai"]

@@ -259,7 +259,11 @@ def test_an_answer_that_came_whole_has_no_invented_parts():
 TOOL = Tool(name="f")
 REFUSED = [
     (structs.replace(CHAT, tools=(TOOL,)), {"chat"}, "a does not support tools"),
-    (structs.replace(CHAT, messages=(Message("user", (Image(Blob(b"", "image/png")),)),)), {"chat"}, "a does not support images"),
+    (
+        structs.replace(CHAT, messages=(Message("user", (Image(Blob(b"", "image/png")),)),)),
+        {"chat"},
+        "a does not support images",
+    ),
     (CHAT, {"embed"}, '"a" does not support chat'),
     (Generate(model="a", prompt=Prompt(text="x")), {"embed"}, '"a" does not support generate'),
     (Generate(model="a", prompt=Prompt(text="x", suffix="y")), {"chat", "complete"}, '"a" does not support insert'),

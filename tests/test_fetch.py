@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import shutil
 import socket
 import ssl
 import struct
-import subprocess
 import zlib
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
@@ -28,6 +26,7 @@ from gateway.fetch import Fetcher, look_up
 from gateway.links import is_public
 from tests.calling import SOON, Run, each_loop, until
 from tests.faulty import Faulty, Peer, Script, always, chunk, chunked_head, endless, faulty, reply, then_silent
+from tests.tls import make_certificate
 
 HOST = "images.example"
 
@@ -379,16 +378,7 @@ def test_the_images_of_a_request_have_a_limit_together() -> None:
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("needs the openssl command")
-    folder = tmp_path_factory.mktemp("tls")
-    subprocess.run(
-        [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-         "-subj", "/CN=test", "-addext", f"subjectAltName=DNS:{HOST}", "-keyout", "key.pem", "-out", "cert.pem"],
-        cwd=folder, check=True, capture_output=True,
-    )  # fmt: skip
-    return folder
+    return make_certificate(tmp_path_factory.mktemp("tls"), f"DNS:{HOST}")
 
 
 @each_loop

@@ -20,8 +20,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.serving import Served, serving
-from tests.test_end_to_end import INSIDE
 from tests.test_grammars import COSTLY
+from tests.ways import INSIDE
 
 CHAT, OCHAT, COMPLETE = "/v1/chat/completions", "/api/chat", "/v1/completions"
 HELLO = [{"role": "user", "content": "hello"}]

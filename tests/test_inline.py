@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -13,6 +12,7 @@ from canonical.events import Event, Finished, ReasoningDelta, Started, TextDelta
 from canonical.inline import InlineThoughts, reinlined
 from canonical.messages import Image, Message, Reasoning, Text
 from canonical.requests import Generate, Origin
+from tests.cutting import cut
 
 THINK = ("<think>", "</think>")
 OTHER = ("[THINK]", "[/THINK]")
@@ -26,8 +26,7 @@ def told(*events: Event, tags: tuple[str, str] = THINK, **how: bool) -> list[Eve
 
 
 def answer(text: str, at: list[int], reason: Any = "stop", **how: Any) -> tuple[str, str]:
-    places = [0, *sorted(place % (len(text) + 1) for place in at), len(text)]
-    pieces = [TextDelta(text[a:b]) for a, b in pairwise(places)]
+    pieces = [TextDelta(piece) for piece in cut(text, at)]
     whole = fold(told(Started("m"), *pieces, Finished(reason), **how))
     assert whole.reason == reason
     return whole.reasoning, whole.text

@@ -11,8 +11,9 @@ from urllib.parse import urlsplit
 import ollama
 import pytest
 
-from tests.serving import Served, serving
-from tests.test_end_to_end import BEHIND, FRANCE, INSIDE, PARIS
+from tests.serving import Served
+from tests.test_end_to_end import FRANCE, PARIS
+from tests.ways import INSIDE, three_ways
 
 ONE_SLOT = INSIDE.replace("slots: 16", "slots: 1")
 LONG = {
@@ -26,10 +27,8 @@ WAYS = [("pip", OPENAI), ("pip", OLLAMA), ("pip-openai", OPENAI), ("pip-ollama",
 
 @pytest.fixture(scope="module")
 def gateways() -> Iterator[tuple[Served, Served]]:
-    with serving(ONE_SLOT) as b:
-        models = "models:\n"
-        with serving(ONE_SLOT.replace(models, BEHIND.format(url=b.url))) as a:
-            yield a, b
+    with three_ways(ONE_SLOT) as both:
+        yield both
 
 
 def leave(gateway: Served, model: str, path: str, pieces: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -26,6 +25,7 @@ from canonical.events import (
     Usage,
     fold,
 )
+from tests.cutting import cut
 
 STAMP = Stamp("abc", lambda: 1_787_302_800_104_000_000)
 ROUTES = {
@@ -77,12 +77,6 @@ def streams(draw: st.DrawFn) -> list[Event]:
     usage = draw(st.none() | st.builds(Usage, _numbers, _numbers))
     timings = draw(st.none() | st.builds(Timings, _numbers, _numbers, st.none() | _numbers, st.none() | _numbers))
     return [*events, Finished(reason, usage, timings)]  # type: ignore[arg-type] # sampled_from widens the Literal
-
-
-def slices(data: bytes, cuts: list[int]) -> list[bytes]:
-    """``data`` cut at ``cuts``, counted round its length."""
-    places = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
-    return [data[start:end] for start, end in pairwise(places)]
 
 
 def meaning(events: list[Event]) -> Completion:
@@ -137,7 +131,7 @@ def test_m5_a_stream_comes_through(route: str, events: list[Event], cuts: list[i
     encoder = ask(route, stream=True).encoder(STAMP)
     data = b"".join([*map(encoder.feed, events), encoder.finish()])
     reader = ROUTES[route][1](no_id)
-    read = [event for part in slices(data, cuts) for event in reader.feed(part)] + reader.finish()
+    read = [event for part in cut(data, cuts) for event in reader.feed(part)] + reader.finish()
     check = Check()
     for event in read:
         check.feed(event)
@@ -188,7 +182,7 @@ def test_m2_every_object_is_one_line_for_every_reader(route: str, events: list[E
 def test_m5_garbage_is_a_backend_error_or_nothing(route: str, data: bytes, cuts: list[int]) -> None:
     reader = ROUTES[route][1](no_id)
     try:
-        read = [event for part in slices(data, cuts) for event in reader.feed(part)] + reader.finish()
+        read = [event for part in cut(data, cuts) for event in reader.feed(part)] + reader.finish()
     except BackendError:
         return
     assert not any(isinstance(event, Finished) for event in read)

@@ -19,11 +19,10 @@ import openai
 import pytest
 
 from tests.serving import ROOT, Served, serving
-from tests.test_anthropic_end_to_end import BACKEND, MODEL
 from tests.test_clients_trip import ANNA_ASKED, Person
-from tests.test_end_to_end import BEHIND, INSIDE, PARIS
+from tests.test_end_to_end import PARIS
+from tests.ways import WAYS, four_ways
 
-WAYS = ["pip", "pip-openai", "pip-ollama", "pip-anthropic"]
 FRANCE = "What is the capital of France?"
 SUM = "What is 7 + 8?"
 WEATHER: Any = {
@@ -45,10 +44,8 @@ ways = pytest.mark.parametrize("model", WAYS)
 
 @pytest.fixture(scope="module")
 def gateway() -> Iterator[Served]:
-    with serving(INSIDE) as b:
-        behind = BEHIND.replace("models:\n", BACKEND) + MODEL
-        with serving(INSIDE.replace("models:\n", behind.format(url=b.url))) as a:
-            yield a
+    with four_ways() as (a, _):
+        yield a
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ import openai
 import pytest
 
 from tests.serving import Served, serving
-from tests.test_end_to_end import INSIDE
+from tests.ways import INSIDE
 
 BEHIND = """
   o: {{type: openai, url: "{url}"}}

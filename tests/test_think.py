@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +9,7 @@ from hypothesis import strategies as st
 from backends.llama_cpp.tags import Call, ToolSplitter
 from canonical.events import ReasoningDelta, TextDelta
 from canonical.think import ThinkSplitter
+from tests.cutting import cut
 
 
 def think(*slices: str, thinking: bool = False) -> tuple[str, str]:
@@ -31,11 +30,6 @@ def calls(*slices: str) -> list[str | Call]:
         else:
             found.append(piece)
     return found
-
-
-def cut(text: str, at: list[int]) -> list[str]:
-    places = [0, *sorted(place % (len(text) + 1) for place in at), len(text)]
-    return [text[a:b] for a, b in pairwise(places)]
 
 
 CUTS = st.lists(st.integers(0, 200), max_size=8)

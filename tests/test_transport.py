@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -14,6 +13,7 @@ from backends.connection import Connection, Response
 from backends.transport import Address, Client, Limits
 from canonical.errors import BackendError, BackendTimeout, BackendUnavailable
 from tests.calling import SOON, SSE, Run, client, each_loop, post
+from tests.cutting import cut
 from tests.faulty import Peer, always, chunk, endless, faulty, once, reply, then_silent
 
 
@@ -110,10 +110,9 @@ def fed(data: bytes, cuts: list[int], *, eof: bool) -> tuple[bytes | str, int, i
         connection = Connection(keeper, asyncio.get_running_loop())
         connection.connection_made(wire)  # type: ignore[arg-type]  # has what is used
         response = connection.response = Response(connection, name="fake", limits=Limits())
-        places = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
-        for start, end in pairwise(places):
-            if start < end and not wire.closed:
-                connection.data_received(data[start:end])
+        for piece in cut(data, cuts):
+            if piece and not wire.closed:
+                connection.data_received(piece)
         if eof:
             connection.connection_lost(None)
         wire.sock.close()

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import socket
 import ssl
-import subprocess
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from canonical.errors import BackendError, BackendUnavailable, Busy
 from tests.calling import SOON, SSE, Run, client, each_loop, post, until
 from tests.faulty import Peer, always, chunk, endless, faulty, once, reply, then_silent
 from tests.test_transport import BROKEN, WAYS
+from tests.tls import make_certificate
 
 UNKEPT = {
     "close": reply(200, b"hello", headers=["Connection: close"]),
@@ -402,16 +401,7 @@ def test_nothing_is_left_open_after_many_good_and_bad_requests(run: Run) -> None
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("needs the openssl command")
-    folder = tmp_path_factory.mktemp("tls")
-    subprocess.run(
-        [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-         "-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "key.pem", "-out", "cert.pem"],
-        cwd=folder, check=True, capture_output=True,
-    )  # fmt: skip
-    return folder
+    return make_certificate(tmp_path_factory.mktemp("tls"), "IP:127.0.0.1")
 
 
 @each_loop

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -15,6 +14,7 @@ from canonical.call_heads import HEAD_LIMIT, WHOLE_LIMIT
 from canonical.events import Event, Finished, ReasoningDelta, Started, TextDelta, TokenLogprob, ToolCallDelta, fold
 from canonical.prompted_calls import CallReader, FirstCall
 from canonical.written_calls import BLANKS, GARBAGE, Arguments, CallSplitter, Opened
+from tests.cutting import cut
 
 NAMES = {"f", "get_weather"}
 C = '{"name": "f", "arguments": {"a": 1}}'
@@ -38,11 +38,6 @@ def read(*slices: str) -> list[str | tuple[str, str]]:
         else:
             found.append(piece)
     return found
-
-
-def cut(text: str, at: list[int]) -> list[str]:
-    places = [0, *sorted(place % (len(text) + 1) for place in at), len(text)]
-    return [text[a:b] for a, b in pairwise(places)]
 
 
 CALLS = {
