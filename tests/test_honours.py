@@ -30,7 +30,7 @@ from canonical.requests import Embed, Generate, Prompt, Rerank, Sampling, needs
 from gateway.fetch import _with_images
 from gateway.router import check_needs
 from tests.meaning import meant
-from tests.probes import LINK, PNG, PROBES, Asked, chat, user
+from tests.sayings import LINK, PNG, SAYINGS, Asked, chat, user
 
 URL = "http://127.0.0.1:1"
 
@@ -114,7 +114,7 @@ def honours_of(column: str, **settings: Any) -> Honours:
 
 def check(column: str, feature: Feature, **settings: Any) -> None:
     """One cell of the table."""
-    saying, without = PROBES[feature]
+    saying, without = SAYINGS[feature]
     verdict = honours_of(column, **settings).verdicts[feature]
     if feature is Feature.IMAGE_LINK and not backend(column).image_links:
         assert isinstance(saying, Generate)
@@ -140,14 +140,14 @@ def check(column: str, feature: Feature, **settings: Any) -> None:
 
 
 def test_every_feature_has_its_probe_and_its_row() -> None:
-    assert set(PROBES) == set(Feature)
+    assert set(SAYINGS) == set(Feature)
     for column in BACKENDS:
         assert set(TABLE[column]) == set(Feature)
 
 
 @pytest.mark.parametrize("feature", Feature)
 def test_a_probe_says_its_feature_and_nothing_else(feature: Feature) -> None:
-    saying, without = PROBES[feature]
+    saying, without = SAYINGS[feature]
     assert set(said(saying)) - set(said(without)) == {feature}
 
 
@@ -197,7 +197,7 @@ def told(answer: list[Any]) -> Any:
 
 @pytest.mark.parametrize("feature", Feature)
 def test_m5_echo_does_what_its_column_says(feature: Feature) -> None:
-    saying, without = PROBES[feature]
+    saying, without = SAYINGS[feature]
     match TABLE["echo"][feature].fate:
         case "refused":
             with pytest.raises(InvalidRequest) as refused:

@@ -25,7 +25,7 @@ from canonical.report import Verdict
 from canonical.requests import Generate, needs
 from gateway.fetch import _with_images
 from gateway.router import check_needs
-from tests.probes import LINK, PNG, PROBES
+from tests.sayings import LINK, PNG, SAYINGS
 from tests.test_llama_cpp import COMPILED, ROOT
 from tests.test_llama_cpp_facts import EACH, with_template
 
@@ -45,7 +45,7 @@ ELSEWHERE = {
     Feature.PARALLEL_TOOLS: "the second engine has its own field, the first is cut off",
 }
 """Honoured without a word to the engine, or not in words alone."""
-TEXT = [feature for feature, (asked, _) in PROBES.items() if isinstance(asked, Generate)]
+TEXT = [feature for feature, (asked, _) in SAYINGS.items() if isinstance(asked, Generate)]
 
 
 class Kept(Exception):
@@ -89,7 +89,7 @@ async def body_of(model: TextModel, request: Generate) -> dict[str, Any]:
 
 
 async def check(model: TextModel, feature: Feature, verdict: Verdict) -> None:
-    saying, without = PROBES[feature]
+    saying, without = SAYINGS[feature]
     assert isinstance(saying, Generate)
     assert isinstance(without, Generate)
     if verdict.fate == "refused":

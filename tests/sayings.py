@@ -74,7 +74,7 @@ _DRAW: dict[str, Any] = {
     "logit_bias": {"5": 1.0},
 }
 
-PROBES: dict[Feature, tuple[Asked, Asked]] = {
+SAYINGS: dict[Feature, tuple[Asked, Asked]] = {
     **{Feature(name): (drawn(**{name: value}), chat()) for name, value in _DRAW.items()},
     Feature.HOT: (drawn(temperature=1.5), drawn(temperature=1.0)),
     Feature.STOP_BLANK: (drawn(stop=("END", "\n")), drawn(stop=("END",))),
