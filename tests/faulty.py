@@ -165,6 +165,24 @@ def then_silent(*pieces: bytes) -> Script:
     return script
 
 
+MODELS = reply(body=b'{"object":"list","data":[{"id":"m"}]}')
+"""A list of one model, in OpenAI's dialect."""
+
+
+def listing(then: Callable[[Peer, Received], Awaitable[None]], models: bytes = MODELS) -> Script:
+    """List models; every other request is for ``then`` to answer."""
+
+    async def script(peer: Peer) -> None:
+        while True:
+            request = await peer.request()
+            if request.path == "/v1/models":
+                await peer.send(models)
+            else:
+                await then(peer, request)
+
+    return script
+
+
 def endless(head: bytes, piece: bytes) -> Script:
     """Answer with ``head``, then with ``piece`` for ever."""
 

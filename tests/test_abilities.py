@@ -24,7 +24,7 @@ from canonical.requests import Generate, Origin, Output, Vocabulary
 from gateway import config
 from gateway.probe.server import Wish, probe
 from tests.asgi import House
-from tests.faulty import Faulty, Peer, always, chunk, chunked_head, faulty, reply
+from tests.faulty import Faulty, Peer, Received, always, chunk, chunked_head, faulty, listing, reply
 from tests.test_probe import word
 
 WRITTEN = """
@@ -177,24 +177,20 @@ CHAT = "/v1/chat/completions"
 TEXT = b"The capital of France is Paris."
 
 
-async def like_studio(peer: Peer) -> None:
-    """Refuses ``json_object`` in the words of LM Studio, takes every other field and heeds none; thinks in its text."""
-    while True:
-        request = await peer.request()
-        if request.path == "/v1/models":
-            await peer.send(reply(body=b'{"object":"list","data":[{"id":"m","object":"model"}]}'))
-        elif request.path == "/api/v0/models":
-            row = b'{"id":"m","arch":"qwen3","quantization":"4bit","max_context_length":32768,"loaded_context_length":8192}'
-            await peer.send(reply(body=b'{"object":"list","data":[%b]}' % row))
-        elif request.path != "/v1/chat/completions":
-            words = f'{{"error":"Unexpected endpoint or method. ({request.method} {request.path})"}}'
-            await peer.send(reply(body=words.encode()))
-        elif b"json_object" in request.body:
-            await peer.send(reply(400, b"""{"error":"'response_format.type' must be 'json_schema' or 'text'"}"""))
-        elif b'"stream":true' in request.body:
-            await peer.send(chunked_head("text/event-stream"), chunk(STREAM % TEXT), chunk(b""))
-        else:
-            await peer.send(reply(body=SAYS % TEXT))
+async def like_studio(peer: Peer, request: Received) -> None:
+    """Refuses ``json_object`` in the words of LM Studio, takes every other field and heeds none."""
+    if request.path == "/api/v0/models":
+        row = b'{"id":"m","arch":"qwen3","quantization":"4bit","max_context_length":32768,"loaded_context_length":8192}'
+        await peer.send(reply(body=b'{"object":"list","data":[%b]}' % row))
+    elif request.path != "/v1/chat/completions":
+        words = f'{{"error":"Unexpected endpoint or method. ({request.method} {request.path})"}}'
+        await peer.send(reply(body=words.encode()))
+    elif b"json_object" in request.body:
+        await peer.send(reply(400, b"""{"error":"'response_format.type' must be 'json_schema' or 'text'"}"""))
+    elif b'"stream":true' in request.body:
+        await peer.send(chunked_head("text/event-stream"), chunk(STREAM % TEXT), chunk(b""))
+    else:
+        await peer.send(reply(body=SAYS % TEXT))
 
 
 async def found_at(fake: Faulty) -> Abilities:
@@ -207,7 +203,7 @@ def test_the_gateway_tells_its_clients_what_the_probe_found(tmp_path: Path):
     from backends.abilities import write_abilities
 
     async def whole() -> None:
-        async with faulty(like_studio) as fake:
+        async with faulty(listing(like_studio)) as fake:
             found = await found_at(fake)
             assert list(found.openai) == ["m"]
             assert not found.ollama

@@ -9,7 +9,7 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -22,7 +22,19 @@ from gateway.__main__ import main
 from gateway.probe import questions
 from gateway.probe.answers import Patience
 from gateway.probe.server import Failed, Wish, probe
-from tests.faulty import Peer, always, chunk, chunked_head, endless, faulty, once, reply, then_silent
+from tests.faulty import (
+    Peer,
+    Received,
+    always,
+    chunk,
+    chunked_head,
+    endless,
+    faulty,
+    listing,
+    once,
+    reply,
+    then_silent,
+)
 from tests.serving import ROOT, Served, serving
 
 KEY = "sk-probed-secret"
@@ -195,7 +207,6 @@ def test_nobody_there_is_one_line_and_status_1(capsys: pytest.CaptureFixture[str
 
 # Servers at fault: bounded time, and a clear word
 
-MODELS = reply(body=b'{"object":"list","data":[{"id":"m"}]}')
 PAGE = reply(body=b"<html>hello</html>", kind="text/html")
 FAULTS = {
     "silent": (then_silent(), "no answer within"),
@@ -236,19 +247,14 @@ def test_a_server_that_lists_models_and_then_fails(fault: str):
     """Nothing is found, nothing is claimed, and it ends."""
     bytes_, silent, words = LATER[fault]
 
-    async def script(peer: Peer) -> None:
-        while True:
-            request = await peer.request()
-            if request.path == "/v1/models":
-                await peer.send(MODELS)
-            elif silent:
-                await peer.gone()
-                return
-            else:
-                await peer.send(bytes_)
+    async def fail(peer: Peer, _: Received) -> None:
+        if silent:
+            await peer.gone()
+        else:
+            await peer.send(bytes_)
 
     async def whole() -> None:
-        async with faulty(script) as fake:
+        async with faulty(listing(fail)) as fake:
             found, said = await probed(fake.port, dialects=["openai"], patience=SOON)
             able = found.openai["m"]
             assert word(able.also["chat"]) == "unknown"
@@ -262,21 +268,16 @@ def test_a_server_that_lists_models_and_then_fails(fault: str):
 
 
 def test_an_answer_without_end_is_left():
-    async def script(peer: Peer) -> None:
-        while True:
-            request = await peer.request()
-            if request.path == "/v1/models":
-                await peer.send(MODELS)
-                continue
-            await peer.send(chunked_head("text/event-stream"))
-            try:
-                while True:
-                    await peer.send(chunk(PIECE * 20))
-            finally:
-                peer.faulty.left.set()
+    async def ramble(peer: Peer, _: Received) -> None:
+        await peer.send(chunked_head("text/event-stream"))
+        try:
+            while True:
+                await peer.send(chunk(PIECE * 20))
+        finally:
+            peer.faulty.left.set()
 
     async def whole() -> None:
-        async with faulty(script) as fake:
+        async with faulty(listing(ramble)) as fake:
             patience = Patience(first=20, ask=20, total=60)
             found, said = await probed(fake.port, dialects=["openai"], patience=patience)
             assert "goes on for ever" in note(found.openai["m"].also["chat"])
@@ -286,21 +287,20 @@ def test_an_answer_without_end_is_left():
     asyncio.run(whole())
 
 
+def silent(asked: asyncio.Event) -> Callable[[Peer, Received], Awaitable[None]]:
+    """Does not answer; ``asked`` tells that there was something to answer."""
+
+    async def wait(peer: Peer, _: Received) -> None:
+        asked.set()
+        await peer.gone()
+
+    return wait
+
+
 def test_leaving_the_probe_leaves_nothing_behind():
     async def whole() -> None:
         asked = asyncio.Event()
-
-        async def script(peer: Peer) -> None:
-            while True:
-                request = await peer.request()
-                if request.path == "/v1/models":
-                    await peer.send(MODELS)
-                else:
-                    asked.set()
-                    await peer.gone()
-                    return
-
-        async with faulty(script) as fake:
+        async with faulty(listing(silent(asked))) as fake:
             task = asyncio.ensure_future(probed(fake.port, dialects=["openai"]))
             await asked.wait()
             task.cancel()
@@ -315,22 +315,19 @@ def test_leaving_the_probe_leaves_nothing_behind():
 def test_what_a_server_says_does_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]):
     """Names of models and words of refusals are the server's."""
 
-    async def script(peer: Peer) -> None:
-        while True:
-            request = await peer.request()
-            if request.path == "/v1/models":
-                await peer.send(reply(body=b'{"object":"list","data":[{"id":"m\\u001b[31m"}]}'))
-            elif request.path == "/v1/embeddings":
-                rows = [{"index": n, "embedding": [n, 1.0]} for n, _ in enumerate(json.loads(request.body)["input"])]
-                await peer.send(reply(body=json.dumps({"data": rows}).encode()))
-            else:
-                await peer.send(reply(400, b'{"error":{"message":"no\\u001b]0;title\\u0007"}}'))
+    async def steer(peer: Peer, request: Received) -> None:
+        if request.path == "/v1/embeddings":
+            rows = [{"index": n, "embedding": [n, 1.0]} for n, _ in enumerate(json.loads(request.body)["input"])]
+            await peer.send(reply(body=json.dumps({"data": rows}).encode()))
+        else:
+            await peer.send(reply(400, b'{"error":{"message":"no\\u001b]0;title\\u0007"}}'))
 
+    models = reply(body=b'{"object":"list","data":[{"id":"m\\u001b[31m"}]}')
     ready, over = threading.Event(), threading.Event()
     ports: list[int] = []
 
     async def serve() -> None:
-        async with faulty(script) as fake:
+        async with faulty(listing(steer, models)) as fake:
             ports.append(fake.port)
             ready.set()
             await asyncio.to_thread(over.wait)
@@ -351,18 +348,7 @@ def test_what_a_server_says_does_not_steer_the_terminal(capsys: pytest.CaptureFi
 def test_ctrl_c_is_one_line_and_leaves_nothing_running():
     async def whole() -> None:
         asked = asyncio.Event()
-
-        async def script(peer: Peer) -> None:
-            while True:
-                request = await peer.request()
-                if request.path == "/v1/models":
-                    await peer.send(MODELS)
-                else:
-                    asked.set()
-                    await peer.gone()
-                    return
-
-        async with faulty(script) as fake:
+        async with faulty(listing(silent(asked))) as fake:
             command = [sys.executable, "-m", "gateway", "probe", f"http://127.0.0.1:{fake.port}", "--type", "openai"]
             process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stderr=asyncio.subprocess.PIPE)
             await asked.wait()

@@ -18,7 +18,7 @@ from canonical.models import Capability
 from gateway import config
 from gateway.engine import Engine
 from tests.asgi import House
-from tests.faulty import Faulty, Peer, Script, chunk, chunked_head, faulty, reply
+from tests.faulty import Faulty, Peer, Received, Script, chunk, chunked_head, faulty, listing, reply
 from tests.test_engine import CHAT, collect
 from tests.test_probe import note, probed, word
 
@@ -31,29 +31,25 @@ PARIS = "The capital of France is Paris."
 def openai(answer: Answer) -> Script:
     """A fake that speaks OpenAI's dialect only."""
 
-    async def script(peer: Peer) -> None:
-        while True:
-            request = await peer.request()
-            if request.path == "/v1/models":
-                await peer.send(reply(body=b'{"object":"list","data":[{"id":"m"}]}'))
-            elif request.path != "/v1/chat/completions":
-                await peer.send(reply(404, b'{"error":{"message":"no such path"}}'))
-            else:
-                body = json.loads(request.body)
-                said = answer(body)
-                if isinstance(said, tuple):
-                    await peer.send(reply(said[0], json.dumps({"error": {"message": said[1]}}).encode()))
-                elif body["stream"]:
-                    delta = {"delta": {"role": "assistant", "content": said}}
-                    end = {"delta": {}, "finish_reason": "stop"}
-                    records = [{"model": "m", "choices": [{"index": 0, **each}]} for each in (delta, end)]
-                    frames = b"".join(b"data: " + json.dumps(record).encode() + b"\n\n" for record in records)
-                    await peer.send(chunked_head("text/event-stream"), chunk(frames), chunk(b""))
-                else:
-                    message = {"message": {"role": "assistant", "content": said}, "finish_reason": "stop"}
-                    await peer.send(reply(body=json.dumps({"model": "m", "choices": [message]}).encode()))
+    async def say(peer: Peer, request: Received) -> None:
+        if request.path != "/v1/chat/completions":
+            await peer.send(reply(404, b'{"error":{"message":"no such path"}}'))
+            return
+        body = json.loads(request.body)
+        said = answer(body)
+        if isinstance(said, tuple):
+            await peer.send(reply(said[0], json.dumps({"error": {"message": said[1]}}).encode()))
+        elif body["stream"]:
+            delta = {"delta": {"role": "assistant", "content": said}}
+            end = {"delta": {}, "finish_reason": "stop"}
+            records = [{"model": "m", "choices": [{"index": 0, **each}]} for each in (delta, end)]
+            frames = b"".join(b"data: " + json.dumps(record).encode() + b"\n\n" for record in records)
+            await peer.send(chunked_head("text/event-stream"), chunk(frames), chunk(b""))
+        else:
+            message = {"message": {"role": "assistant", "content": said}, "finish_reason": "stop"}
+            await peer.send(reply(body=json.dumps({"model": "m", "choices": [message]}).encode()))
 
-    return script
+    return listing(say)
 
 
 def anthropic(answer: Answer) -> Script:
@@ -217,18 +213,14 @@ def test_a_server_that_never_thinks_needs_no_setting():
 def test_a_model_that_cannot_talk_but_goes_on_with_texts():
     """What a base model's server says: no template, no chat."""
 
-    async def script(peer: Peer) -> None:
-        while True:
-            request = await peer.request()
-            if request.path == "/v1/models":
-                await peer.send(reply(body=b'{"object":"list","data":[{"id":"m"}]}'))
-            elif request.path == "/v1/completions":
-                end = b'data: {"model":"m","choices":[{"index":0,"text":" Paris","finish_reason":"stop"}]}\n\n'
-                await peer.send(chunked_head("text/event-stream"), chunk(end), chunk(b""))
-            else:
-                await peer.send(reply(400, b'{"error":{"message":"the model has no chat template"}}'))
+    async def go_on(peer: Peer, request: Received) -> None:
+        if request.path == "/v1/completions":
+            end = b'data: {"model":"m","choices":[{"index":0,"text":" Paris","finish_reason":"stop"}]}\n\n'
+            await peer.send(chunked_head("text/event-stream"), chunk(end), chunk(b""))
+        else:
+            await peer.send(reply(400, b'{"error":{"message":"the model has no chat template"}}'))
 
-    able, _, _ = found_at(script, dialects=["openai"])
+    able, _, _ = found_at(listing(go_on), dialects=["openai"])
     assert able.capabilities[Capability.CHAT] is False
     assert able.capabilities[Capability.COMPLETE] is True
     assert able.capabilities[Capability.TOOLS] is False

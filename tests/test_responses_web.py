@@ -198,19 +198,26 @@ def test_m4_a_stored_response_is_streamed_again(tmp_path: Path) -> None:
 # Streams.
 
 
+def slow_store(house: House) -> tuple[asyncio.Event, asyncio.Event, list[str]]:
+    """Let what is put wait for the second event; the first tells that something was put, the list tells what."""
+    assert house.jobs is not None
+    put = house.jobs.store.put
+    asked, held = asyncio.Event(), asyncio.Event()
+    ids: list[str] = []
+
+    async def slow(row: Row) -> None:
+        ids.append(row.id)
+        asked.set()
+        await held.wait()
+        await put(row)
+
+    house.jobs.store.put = slow  # type: ignore[method-assign]
+    return asked, held, ids
+
+
 def test_m4_a_stream_is_durable_before_its_last_event(tmp_path: Path) -> None:
     async def story(house: House) -> None:
-        assert house.jobs is not None
-        put = house.jobs.store.put
-        held = asyncio.Event()
-        asked = asyncio.Event()
-
-        async def slow(row: Row) -> None:
-            asked.set()
-            await held.wait()
-            await put(row)
-
-        house.jobs.store.put = slow  # type: ignore[method-assign]
+        asked, held, _ = slow_store(house)
         call = house.call("POST", PATH, {**ASK, "stream": True})
         await asked.wait()
         assert not call.complete
@@ -384,18 +391,7 @@ def test_m3_a_background_stream_goes_on_without_its_client(tmp_path: Path) -> No
 
 def test_m3_a_client_that_leaves_while_it_is_stored_has_begun_it(tmp_path: Path) -> None:
     async def story(house: House) -> None:
-        assert house.jobs is not None
-        put = house.jobs.store.put
-        asked, held = asyncio.Event(), asyncio.Event()
-        ids: list[str] = []
-
-        async def slow(row: Row) -> None:
-            ids.append(row.id)
-            asked.set()
-            await held.wait()
-            await put(row)
-
-        house.jobs.store.put = slow  # type: ignore[method-assign]
+        asked, held, ids = slow_store(house)
         call = house.call("POST", PATH, {**ASK, "background": True})
         await asked.wait()
         call.leave()
