@@ -91,14 +91,21 @@ def chat_body(
             extras["thinking_budget_tokens"] = budget
         if budget is not None or kwargs["enable_thinking"]:
             extras["timings_per_token"] = True  # says how many of the tokens were thoughts: see ``notes``
-        held = request.output is not None and limits.engine == "xllamacpp"
-        if held and budget is None and not kwargs["enable_thinking"]:
+        held = request.output is not None or "json_schema" in extras
+        if held and limits.engine == "xllamacpp" and budget is None and not kwargs["enable_thinking"]:
             extras["reasoning_format"] = "none"  # else the engine's grammar lets thoughts come first, wished for or not
     if request.tools and request.parallel_tool_calls is False:
         extras["timings_per_token"] = True  # a second call is cut off, and the last chunk would have had the counts
     if kwargs:
         extras["chat_template_kwargs"] = kwargs
     return _joined(request, write_chat(_settled(request, limits), "model"), extras)
+
+
+def switched_on(request: Generate, limits: Limits) -> bool:
+    """Whether the client tells the template itself to let the model think. Raises InvalidRequest as ``chat_body``."""
+    if b"chat_template_kwargs" not in request.origin.body:
+        return False
+    return bool(_extras(request, limits).get("chat_template_kwargs", {}).get("enable_thinking"))
 
 
 def completion_body(request: Generate, prompt: Prompt, limits: Limits) -> bytes:

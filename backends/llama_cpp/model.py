@@ -10,7 +10,7 @@ from functools import reduce
 from msgspec import structs
 
 from adapters.openai.call import ChatReader, CompletionReader
-from backends.llama_cpp.body import chat_body, completion_body
+from backends.llama_cpp.body import chat_body, completion_body, switched_on
 from backends.llama_cpp.engine import Kind, is_error, read_counted, read_error
 from backends.llama_cpp.facts import Facts
 from backends.llama_cpp.loaded import Loaded
@@ -24,6 +24,7 @@ from canonical.messages import ToolCall, ToolResult
 from canonical.models import Capability
 from canonical.requests import Generate, ToolChoice
 from canonical.roles import joined, without_system
+from canonical.think import OPEN
 
 _CALLED = b'{"choices":[{"index":0,"delta":{},"finish_reason":"tool_calls"}]}'
 
@@ -54,7 +55,10 @@ class TextModel(Loaded):
             call = ForcedCall(_new_id)
         kind, body = self._asked(request, either or forced)
         reader = ChatReader(_new_id) if kind == "chat" else CompletionReader()
-        trim = _Trim(thinking=kind == "chat" and bool(self._thinks(request)[0]))
+        thinking = self._thinks(request)[0] if kind == "chat" else None
+        # A model that has been told not to think may do so all the same, and nobody wants to hear it.
+        hidden = thinking is False and not switched_on(request, self._limits)
+        trim = _Trim(thinking=bool(thinking), hidden=hidden)
         single = request.parallel_tool_calls is False
         notes = Notes()
         async with aclosing(self.runner.stream(kind, body)) as chunks:
@@ -158,7 +162,7 @@ class TextModel(Loaded):
                 text = trim.feed(event.text)
                 if text:
                     told.append(ReasoningDelta(text))
-            elif type(event) is TextDelta and trim.before(event.text):
+            elif type(event) is TextDelta and trim.before(event):
                 pass  # log probabilities of thoughts and their tags
             elif type(event) is Started:
                 told.append(Started(self.info.id))
@@ -176,19 +180,26 @@ def _speaks_of_tools(request: Generate) -> bool:
 
 
 class _Trim:
-    """Reasoning without white space at its ends: engines leave the line breaks beside the tags."""
+    """Reasoning without white space at its ends: engines leave the line breaks beside the tags. ``hidden``: none of it."""
 
-    def __init__(self, *, thinking: bool) -> None:
+    def __init__(self, *, thinking: bool, hidden: bool = False) -> None:
         self._held = ""
         self._begun = False
         self._before = thinking
+        self._hidden = hidden
 
-    def before(self, text: str) -> bool:
-        """Whether the answer itself has not begun, with ``text``."""
-        self._before = self._before and not text
+    def before(self, event: TextDelta) -> bool:
+        """Whether the answer itself has not begun, with ``event``."""
+        if event.text:
+            self._before = False
+        elif self._hidden and any(token.token == OPEN for token in event.logprobs):
+            self._before = True
         return self._before
 
     def feed(self, text: str) -> str:
+        if self._hidden:
+            self._before = True
+            return ""
         text = self._held + text
         if not self._begun:
             text = text.lstrip()
