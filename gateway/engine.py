@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
-from typing import TypeGuard
+from typing import TypeGuard, TypeVar
 
 from msgspec import structs
 
@@ -17,20 +17,21 @@ from canonical.events import Check, Event, Finished, Timings
 from canonical.limits import check_generate
 from canonical.media import Blob
 from canonical.models import Capability, LoadedModel, ModelDetails, ModelInfo
-from canonical.report import Report, forbidden, refusal, report
+from canonical.report import Report
 from canonical.requests import Embed, Embeddings, Generate, Ranking, Rerank, needs
 from gateway.catalog import Catalog
 from gateway.config import ModelEntry, Settled
 from gateway.fetch import Fetcher
+from gateway.judge import judge
 from gateway.pool import Lease, Pool
 from gateway.relay import passed_on, relayer
-from gateway.router import Route, candidates, check_needs, resolve
+from gateway.router import Directory, Route, candidates, check_needs, resolve
 from gateway.shims import Shimmed, gains, shimmed, with_shims
 
 _EMBED = frozenset({Capability.EMBED})
 _RERANK = frozenset({Capability.RERANK})
 _REASONING = frozenset({Capability.REASONING})
-
+T = TypeVar("T")
 
 Tell = Callable[[Report], None]
 """Takes what becomes of a request's fields."""
@@ -87,14 +88,14 @@ class Engine:
             lease: Lease | None = None
             begun = False
             try:
-                if Capability.VISION in required and self._must_fetch(request, candidate):
-                    request = await self._fetcher.follow(request, images)
+                if Capability.VISION in required:
+                    request = await self._fetched(request, candidate, images)
                 lease = await self._lease(candidate, request.keep_alive)
                 leased = first = self._clock()
                 try:
                     shim = shimmed(request, candidate.entry, lease.model)
                     stream = _generator(candidate, lease.model, request, required, shim)
-                    self._judge(shim or request, candidate, lease.model, strict=strict, tell=tell)
+                    tell(judge(shim or request, candidate, lease.model, strict=strict))
                 except Unsupported as error:
                     unable = unable or error
                     if candidate is routes[-1]:
@@ -171,7 +172,7 @@ class Engine:
             check_needs(name, _EMBED, lease.model.info)
             if not isinstance(lease.model, Embeds):
                 raise Unsupported(f'"{name}" does not support embed', param="model")
-            self._judge(request, route, lease.model, strict=strict, tell=tell)
+            tell(judge(request, route, lease.model, strict=strict))
             if request.inputs:
                 answer = await lease.model.embed(request)
             else:
@@ -189,7 +190,7 @@ class Engine:
             check_needs(name, _RERANK, lease.model.info)
             if not isinstance(lease.model, Reranks):
                 raise Unsupported(f'"{name}" does not support rerank', param="model")
-            self._judge(request, route, lease.model, strict=strict, tell=tell)
+            tell(judge(request, route, lease.model, strict=strict))
             answer = await lease.model.rerank(request)
         finally:
             lease.release()
@@ -205,8 +206,8 @@ class Engine:
         check_generate(request)
         required = needs(request)
         route = (await self._candidates(request.model, required))[0]
-        if Capability.VISION in required and self._must_fetch(request, route):
-            request = await self._fetcher.follow(request)
+        if Capability.VISION in required:
+            request = await self._fetched(request, route)
         lease = await self._lease(route, request.keep_alive)
         try:
             name = request.model or route.id
@@ -269,24 +270,21 @@ class Engine:
             await backend.close()
 
     async def _route(self, name: str, required: frozenset[Capability]) -> Route:
-        names = self._catalog.names
-        try:
-            return resolve(name, required, names, self._defaults)
-        except GatewayError:
-            fresh = await self._catalog.refresh()
-            if fresh is names:
-                raise
-            return resolve(name, required, fresh, self._defaults)
+        return await self._found(lambda names: resolve(name, required, names, self._defaults))
 
     async def _candidates(self, name: str, required: frozenset[Capability]) -> list[Route]:
+        return await self._found(lambda names: candidates(name, required, names, self._defaults))
+
+    async def _found(self, find: Callable[[Directory], T]) -> T:
+        """What ``find`` finds among the names; what fails is looked for once more when the catalog is fresh."""
         names = self._catalog.names
         try:
-            return candidates(name, required, names, self._defaults)
+            return find(names)
         except GatewayError:
             fresh = await self._catalog.refresh()
             if fresh is names:
                 raise
-            return candidates(name, required, fresh, self._defaults)
+            return find(fresh)
 
     async def _lease(self, route: Route, keep_alive: float | None) -> Lease:
         backend = self._backends[route.backend]
@@ -295,6 +293,10 @@ class Engine:
             (route.backend, route.name), lambda: backend.open(route.name), keep_alive=own, override=keep_alive
         )
 
+    async def _fetched(self, request: Generate, route: Route, images: dict[str, Blob] | None = None) -> Generate:
+        """``request`` with the images instead of the links to them, where following these is up to us."""
+        return await self._fetcher.follow(request, images) if self._must_fetch(request, route) else request
+
     def _must_fetch(self, request: Generate, route: Route) -> bool:
         """Whether there are links to images that the server behind ``route`` does not follow itself.
 
@@ -302,28 +304,6 @@ class Engine:
         """
         backend = self._backends[route.backend]
         return bool(self._fetcher.links(request)) and not (isinstance(backend, RemoteBackend) and backend.image_links)
-
-    def _judge(
-        self, asked: Generate | Embed | Rerank | Shimmed, route: Route, model: Model, *, strict: bool, tell: Tell
-    ) -> None:
-        """Raises Unsupported when something would be refused, or dropped that may not be."""
-        request, honours = (asked.judged, asked.honours) if isinstance(asked, Shimmed) else (asked, model.honours)
-        name = request.model or route.id
-        if honours.refuses and (refused := refusal(request, honours)) is not None:
-            field, words = refused
-            raise Unsupported(
-                f'"{name}" cannot honour {field!r}, its server refuses it: {words}',
-                param=field,
-                code="unsupported_parameter",
-            )
-        told = report(request, honours)
-        if isinstance(asked, Shimmed):
-            told = asked.told(told)
-        if isinstance(asked, Shimmed):
-            told = asked.told(told)
-        if told.dropped and (strict or (route.entry is not None and route.entry.strict)):
-            raise forbidden(told, name)
-        tell(told)
 
     def _own_keep_alive(self, entry: ModelEntry | None) -> float:
         if entry is None or entry.keep_alive is None:
