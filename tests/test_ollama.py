@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +20,7 @@ from canonical.errors import (
     ModelNotFound,
     NotImplementedHere,
 )
-from canonical.messages import Message, Text, ToolCall
+from canonical.messages import Image, Message, Text, ToolCall, ToolResult
 from canonical.requests import Generate, Output, Sampling
 
 
@@ -60,6 +61,21 @@ def test_m2_null_is_absent_and_unknown_fields_are_passed_over() -> None:
     assert chat(**dict.fromkeys(names)).messages == chat().messages
     assert chat(**dict.fromkeys(names)).stream is True
     assert generate(system=None, suffix=None, raw=None, images=None).prompt is None
+
+
+def test_m3_pictures_beside_a_tools_result_follow_it_as_the_users() -> None:
+    # Servers of other dialects, and the engines inside, have no place for them in a tool's message.
+    picture = base64.b64encode(b"\x89PNG\r\n\x1a\n").decode()
+    called = {"role": "assistant", "tool_calls": [{"function": {"name": "look", "arguments": {}}}] * 2}
+    shown = {"role": "tool", "tool_name": "look", "content": "see", "images": [picture]}
+    asked = {"role": "user", "content": "which color?"}
+    (_, first, second, last) = chat(messages=[called, shown, shown, asked]).messages
+    assert [[type(part) for part in message.parts] for message in (first, second)] == [[ToolResult]] * 2
+    assert (last.role, [type(part) for part in last.parts]) == ("user", [Image, Image, Text])
+    # Without a word of the user's, at the end and before the model's next turn.
+    assert [message.role for message in chat(messages=[called, shown]).messages] == ["assistant", "tool", "user"]
+    roles = [message.role for message in chat(messages=[called, shown, called, shown, asked]).messages]
+    assert roles == ["assistant", "tool", "user", "assistant", "tool", "user"]
 
 
 def test_m2_what_the_official_python_client_always_sends_means_nothing() -> None:

@@ -314,7 +314,7 @@ def test_m4_what_cannot_be_told_is_lost_by_name() -> None:
             {"type": "computer_call", "id": "1"},
             {"type": "reasoning", "encrypted_content": "of another"},
             {"type": "function_call", "call_id": "c", "name": "f", "arguments": {"a": 1}},
-            {"type": "function_call_output", "call_id": "c", "output": [{"type": "input_image", "image_url": "data:"}]},
+            {"type": "function_call_output", "call_id": "c", "output": [{"type": "input_file"}]},
         ],
         tools=[TOOL, {"type": "web_search"}, {"type": "custom", "name": "g", "format": {"type": "grammar"}}],
         tool_choice={"type": "web_search"},
@@ -331,7 +331,7 @@ def test_m4_what_cannot_be_told_is_lost_by_name() -> None:
         "tool_choice[type=web_search]",
         "input[type=computer_call]",
         "input[].encrypted_content",
-        "input[].output[type=input_image]",
+        "input[].output[type=input_file]",
         "truncation",
         "reasoning.effort",
     )
@@ -495,6 +495,23 @@ def test_choices_and_images() -> None:
     image = {"type": "input_image", "image_url": "https://example.org/x.png", "detail": "high"}
     (message,) = asked(input=[{"role": "user", "content": [image]}]).messages
     assert message.parts == (Image("https://example.org/x.png", "high"),)
+
+
+def test_m3_pictures_that_tools_give_follow_their_results_as_the_users() -> None:
+    link = "https://example.org/x.png"
+    shown = [{"type": "input_text", "text": "see"}, {"type": "input_image", "image_url": link}]
+    calls = [{"type": "function_call", "call_id": id, "name": "f", "arguments": "{}"} for id in "ab"]
+    outputs = [{"type": "function_call_output", "call_id": id, "output": shown} for id in "ab"]
+    request = asked(input=[*calls, *outputs, {"role": "user", "content": "well?"}])
+    pictures = (Image(link), Image(link))
+    assert [message.role for message in request.messages] == ["assistant", "tool", "tool", "user"]
+    assert request.messages[1].parts == (ToolResult("a", "f", "see"),)
+    assert request.messages[3].parts == (*pictures, Text("well?"))
+    assert request.origin.lost == ()
+    # Without a word of the user's, at the end and before the model's next turn.
+    assert asked(input=[*calls, *outputs]).messages[3:] == (Message("user", pictures),)
+    later = asked(input=[*calls, *outputs, {"role": "assistant", "content": "red"}, {"role": "user", "content": "ah"}])
+    assert [message.role for message in later.messages[2:]] == ["tool", "user", "assistant", "user"]
 
 
 def test_a_page_of_items() -> None:

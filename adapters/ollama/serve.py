@@ -222,9 +222,13 @@ def _same(read: Raw | None, sent: Raw) -> bool:
 
 
 def _messages(turns: list[wire.Message]) -> list[Message]:
-    """Ids that Ollama's clients leave out come from the call's place; answers without one go to the first open call."""
+    """Ids that Ollama's clients leave out come from the call's place; answers without one go to the first open call.
+
+    Pictures beside the results of tools follow them as the user's: no other dialect has a place for them there.
+    """
     found: list[Message] = []
     calls: list[ToolCall] = []
+    seen: list[Part] = []
     for position, turn in enumerate(turns):
         role = _ROLES.get((turn.role or "").lower())
         if role is None:
@@ -235,15 +239,24 @@ def _messages(turns: list[wire.Message]) -> list[Message]:
         parts: list[Part] = []
         if turn.thinking:
             parts.append(Reasoning(turn.thinking))
-        parts.extend(_images(turn.images))
         if role == "tool":
-            parts.insert(0, _tool_result(turn, position, calls))
-        elif turn.content or not (parts or turn.tool_calls):
+            parts.append(_tool_result(turn, position, calls))
+            seen.extend(_images(turn.images))
+        else:
+            if seen and role != "user":
+                found.append(Message("user", tuple(seen)))
+            elif seen:
+                parts.extend(seen)
+            seen = []
+            parts.extend(_images(turn.images))
+        if role != "tool" and (turn.content or not (parts or turn.tool_calls)):
             parts.append(Text(turn.content or ""))
         if turn.tool_calls:
             calls = [_tool_call(call, position, place) for place, call in enumerate(turn.tool_calls)]
             parts.extend(calls)
         found.append(Message(role, tuple(parts)))
+    if seen:
+        found.append(Message("user", tuple(seen)))
     return found
 
 

@@ -118,6 +118,8 @@ class Conversation:
         self._thoughts: list[str] = []
         """The paths of its thoughts."""
         self._names: dict[str, str] = {}
+        self._seen: list[Part] = []
+        """Pictures that tools have given: they follow the results as the user's."""
 
     def say(self, role: Role, text: str) -> None:
         """Text of somebody."""
@@ -139,7 +141,7 @@ class Conversation:
                 case name if name in _CALLS:
                     self._call(self._known(_call, raw, place), place, custom=name == "custom_tool_call")
                 case name if name in _OUTPUTS:
-                    self._output(self._known(_output, raw, place), where)
+                    self._output(self._known(_output, raw, place), where, place)
                 case "reasoning":
                     self._reasoning(self._known(_thoughts, raw, place), where)
                 case name:
@@ -149,6 +151,8 @@ class Conversation:
     def messages(self) -> tuple[Message, ...]:
         """The whole conversation."""
         self._flush()
+        if self._seen:
+            self._messages.append(Message("user", self._shown()))
         return tuple(self._messages)
 
     def _known(self, reading: Reading[S], raw: Raw, place: str) -> S:
@@ -169,7 +173,8 @@ class Conversation:
             parts = [part for part in self._parts(content, f"{place}.content", role) if part != Text("")]
         if role != "assistant":
             self._flush()
-            self._messages.append(Message(role, tuple(parts)))
+            seen = self._shown() if role == "user" else ()
+            self._messages.append(Message(role, (*seen, *parts)))
             return
         thoughts: list[Part] = []
         if any(isinstance(part, Text) for part in self._turn) and not self._called:
@@ -193,14 +198,16 @@ class Conversation:
         arguments = text_arguments(call.input or "") if custom else arguments_text(call.arguments)
         self._turn.append(ToolCall(id, call.name, arguments))
 
-    def _output(self, output: wire.CallOutput, where: str) -> None:
+    def _output(self, output: wire.CallOutput, where: str, place: str) -> None:
         self._flush()
         told = output.output
         if not isinstance(told, str):
             texts: list[str] = []
-            for part in told or ():
+            for number, part in enumerate(told or ()):
                 if part.type in _TEXTS and part.text is not None:
                     texts.append(part.text)
+                elif part.type == "input_image":
+                    self._seen.append(_image(part, f"{place}.output[{number}]"))
                 else:
                     self.lost.append(f"{where}[].output[type={part.type[:40]}]")
             told = "".join(texts)
@@ -240,8 +247,14 @@ class Conversation:
                 parts.append(Audio(audio_from_base64(part.input_audio.data, param=f"{place}.input_audio")))
         return parts
 
+    def _shown(self) -> tuple[Part, ...]:
+        seen, self._seen = tuple(self._seen), []
+        return seen
+
     def _flush(self) -> None:
         if any(not isinstance(part, Reasoning) for part in self._turn):
+            if self._seen:
+                self._messages.append(Message("user", self._shown()))
             self._messages.append(Message("assistant", tuple(self._turn)))
         else:
             # Of an answer that was cut off in its thoughts: an empty turn would only confuse a template.
