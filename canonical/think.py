@@ -11,6 +11,8 @@ from __future__ import annotations
 from canonical.events import ReasoningDelta, TextDelta
 
 OPEN, CLOSE = "<think>", "</think>"
+BLANKS = 1_024
+"""Characters of white space that may belong to a tag behind them: who waits for more holds back what never ends."""
 
 
 def held(text: str, tag: str) -> int:
@@ -55,7 +57,7 @@ class ThinkSplitter:
             start = text.lstrip()
             if start.startswith(self._open):
                 self._state, text = "opened", start[len(self._open) :]
-            elif self._open.startswith(start):
+            elif self._open.startswith(start) and len(text) < BLANKS + len(self._open):
                 self._rest = text
                 return events
             else:
@@ -69,6 +71,8 @@ class ThinkSplitter:
             if not closed:
                 thought = text[: len(text) - held(text, self._close)]
             kept = thought.rstrip()
+            if not closed and len(thought) - len(kept) > BLANKS:
+                kept = thought
             if kept:
                 events.append(ReasoningDelta(kept))
             if not closed:

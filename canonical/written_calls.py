@@ -6,7 +6,9 @@ Held back is what may still become a call, and the white space before one. What 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from itertools import groupby
+from typing import cast
 
 from msgspec import Struct
 
@@ -17,6 +19,13 @@ BLANKS = 256
 """Characters of white space before a call that belong to it."""
 GARBAGE = 40
 """Characters between a call and its closing tag that are passed over."""
+PATIENCE = 512 * 1024
+"""What looking for calls in one answer may cost, in characters; behind it all is text. Whoever writes a model's answer
+chooses what is searched, and calls that came to nothing are searched again."""
+LOOK = 64
+"""The least that looking at what may be a call costs."""
+SLICE = 4_096
+"""Characters that are looked at at once: what is held stays short, however much comes."""
 
 _MARK = re.compile(r"<tool_call>|(?<=\n)(?:```|[{\[])")
 _TAG = re.compile(r"</?tool_call>")
@@ -87,6 +96,7 @@ class CallSplitter:
         "_line",
         "_names",
         "_object",
+        "_patience",
         "_place",
         "_rest",
         "_seen",
@@ -106,6 +116,7 @@ class CallSplitter:
         self._object = self._seen = 0
         """Where in what is held an object begins that must come whole, and how much of it the extent has seen."""
         self._extent = Extent()
+        self._patience = PATIENCE
         self._final = False
 
     @property
@@ -116,10 +127,11 @@ class CallSplitter:
     def feed(self, text: str) -> list[Piece]:
         """What ``text`` settles."""
         found: list[Piece] = []
-        self._rest += text
-        while self._rest and self._state(found):
-            pass
-        return found
+        for at in range(0, len(text) or 1, SLICE):
+            self._rest += text[at : at + SLICE]
+            while self._rest and self._state(found):
+                pass
+        return _joined(found)
 
     def finish(self) -> list[Piece]:
         """What was held back: a call that has not said what it calls is text."""
@@ -157,12 +169,18 @@ class CallSplitter:
 
     def _decide(self, found: list[Piece]) -> bool:
         """At a mark, or at an object inside a place."""
+        if self._patience < 0:
+            self._tell(found, self._gap)
+            self._gap, self._state = "", self._plain
+            return True
         try:
             call = head(self._rest, self._names, self._place)
         except More:
             return self._no_call(found) if self._final else False
         except NoCall:
+            self._patience -= LOOK
             return self._no_call(found)
+        self._patience -= LOOK
         self._place = call.place
         self._extent = Extent()
         if call.name:
@@ -181,6 +199,12 @@ class CallSplitter:
         self._place = None
         self._state = self._code if mark == FENCE else self._text
         return True
+
+    def _plain(self, found: list[Piece]) -> bool:
+        """Behind too many that were none."""
+        self._tell(found, self._rest)
+        self._rest = ""
+        return False
 
     def _code(self, found: list[Piece]) -> bool:
         """A fenced block that is no call, and whatever stands in it neither."""
@@ -205,6 +229,7 @@ class CallSplitter:
         try:
             written = calls(text, self._names, loose=self._place.tagged)
         except NoCall:
+            self._patience -= end if end > 0 else self._seen
             return self._no_call(found)
         for name, arguments in written:
             found += (Opened(name), Arguments(arguments))
@@ -240,6 +265,8 @@ class CallSplitter:
         self._state = self._after
         if 0 < end <= HEAD_LIMIT:
             self._rest = self._rest[end:]
+        else:
+            self._patience -= self._seen
         return True
 
     def _after(self, _: list[Piece]) -> bool:
@@ -278,13 +305,24 @@ class CallSplitter:
         if self._called:
             text = text.lstrip()
         if text:
-            last = found[-1] if found else None
-            if isinstance(last, str):
-                found[-1] = last + text
-            else:
-                found.append(text)
+            found.append(text)
             self._called = False
             self._line = self._line and text.isspace()
+
+
+def _joined(found: list[Piece]) -> list[Piece]:
+    """The same with texts, and pieces of arguments, in one where they follow each other."""
+    if len(found) < 2:
+        return found
+    joined: list[Piece] = []
+    for kind, pieces in groupby(found, type):
+        if kind is str:
+            joined.append("".join(cast("Iterator[str]", pieces)))
+        elif kind is Arguments:
+            joined.append(Arguments("".join([piece.text for piece in cast("Iterator[Arguments]", pieces)])))
+        else:
+            joined.extend(pieces)
+    return joined
 
 
 def _before(text: str, at: int) -> int:
