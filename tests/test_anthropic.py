@@ -21,10 +21,12 @@ from canonical.errors import (
     Unauthorized,
     Unsupported,
 )
+from canonical.events import Finished, ReasoningDelta, Started, TextDelta, fold
 from canonical.media import Blob
 from canonical.messages import Audio, Message, Reasoning, Text, ToolCall, ToolResult
 from canonical.models import ModelInfo
 from canonical.requests import Generate, Output, Prompt, Sampling, Think
+from tests.telling import STAMP
 
 HELLO = {"role": "user", "content": "Hello"}
 PNG = "iVBORw0KGgo="
@@ -56,7 +58,6 @@ WRONG: dict[str, tuple[bytes, str]] = {
     "nothing": (b"", "missing request body"),
     "no JSON": (b"{", "not valid JSON"),
     "a name twice": (b'{"model":"a","model":"b"}', "stands twice"),
-    "no limit": (b'{"model":"m","messages":[{"role":"user","content":"x"}]}', "max_tokens: Field required"),
     "no messages": (b'{"model":"m","max_tokens":1}', "messages: Field required"),
     "no message": (b'{"model":"m","max_tokens":1,"messages":[]}', "at least one message is required"),
     "limit 0": (body(max_tokens=0), "max_tokens: Expected `int` >= 1"),
@@ -309,7 +310,30 @@ def test_any_json_is_asked_for_as_a_schema() -> None:
     assert form == {"type": "json_schema", "schema": {"type": "object"}}
 
 
+def test_m4_without_a_limit_there_is_none() -> None:
+    # The vendor demands one; other local servers do not.
+    for said in ({}, {"max_tokens": None}):
+        ask = serve.read_messages(
+            json.dumps({"model": "m", "messages": [{"role": "user", "content": "x"}], **said}).encode()
+        )
+        assert ask.requests[0].sampling.max_tokens is None
+
+
+def test_m4_thoughts_that_nobody_signed_have_a_signature_that_reads_as_none() -> None:
+    answer = fold([Started("m"), ReasoningDelta("hm"), TextDelta("x"), Finished("stop")])
+    (thought, _) = json.loads(serve.read_messages(body(HELLO)).whole([answer], STAMP))["content"]
+    assert (thought["type"], bool(thought["signature"])) == ("thinking", True)
+    turn = {"role": "assistant", "content": [thought, {"type": "text", "text": "x"}]}
+    (_, said) = serve.read_messages(body(HELLO, turn, HELLO)).requests[0].messages[:2]
+    assert said.parts[0] == Reasoning("hm", None)
+
+
 # Errors
+
+
+def test_m4_an_unknown_model_is_named_as_the_vendor_does() -> None:
+    told = json.loads(serve.error_body(ModelNotFound("model 'x' not found")))
+    assert told["error"]["message"] == "model: x"
 
 
 @pytest.mark.parametrize(

@@ -282,7 +282,8 @@ def test_m1_errors_have_all_four_keys(
     error: GatewayError, status: int, kind: str, param: str | None, code: str | None
 ) -> None:
     assert serve.error_status(error) == status
-    told = {"message": "why", "type": kind, "param": param, "code": code}
+    words = "why: the model does not exist" if isinstance(error, ModelNotFound) else "why"
+    told = {"message": words, "type": kind, "param": param, "code": code}
     assert json.loads(serve.error_body(error)) == {"error": told}
 
 

@@ -12,7 +12,7 @@ import msgspec
 
 from adapters.anthropic import wire
 from adapters.anthropic.errors import in_band_error
-from adapters.anthropic.turns import REDACTED
+from adapters.anthropic.turns import REDACTED, UNSIGNED
 from adapters.framing import SseReader
 from adapters.reading import EventReader
 from canonical.errors import BackendError
@@ -178,6 +178,8 @@ class MessageReader(EventReader):
 
     def _seal(self, events: list[Event]) -> None:
         """The signature, which is the last of its block."""
+        if self._signature == UNSIGNED:
+            self._signature = ""
         if self._signature:
             events.append(ReasoningDelta("", self._signature))
             self._signature = ""

@@ -14,7 +14,7 @@ import msgspec
 from adapters.anthropic import wire
 from adapters.framing import encode_line
 from adapters.upstream import upstream_error
-from canonical.errors import GatewayError, NotImplementedHere
+from canonical.errors import GatewayError, ModelNotFound, NotImplementedHere
 
 TOO_LONG = "prompt is too long"
 """Claude Code compacts its conversation when it reads this."""
@@ -39,6 +39,7 @@ _STATUS_BY_TYPE = {
     "overloaded_error": 503,
     "timeout_error": 504,
 }
+_NAMED = re.compile(r"model '(.*)' not found", re.DOTALL)
 _ASKED = re.compile(r"(?:request|requested) \(?(\d+) tokens")
 _LIMIT = re.compile(r"(?:maximum context length is|available context size \(?)\s*(\d+) tokens")
 
@@ -87,6 +88,9 @@ def in_band_error(error: Any) -> GatewayError:
 
 
 def _words(error: GatewayError) -> str:
+    if isinstance(error, ModelNotFound):
+        named = _NAMED.fullmatch(error.message)
+        return f"model: {named[1]}" if named else error.message
     if error.code != "context_length_exceeded" or TOO_LONG in error.message:
         return error.message
     asked, limit = _ASKED.search(error.message), _LIMIT.search(error.message)

@@ -17,7 +17,7 @@ from msgspec import UNSET
 
 from adapters.anthropic import wire
 from adapters.anthropic.errors import error_body
-from adapters.anthropic.turns import REDACTED, input_object
+from adapters.anthropic.turns import REDACTED, UNSIGNED, input_object
 from adapters.dialect import Stamp
 from adapters.framing import encode_line
 from canonical.errors import BackendError, GatewayError
@@ -135,8 +135,7 @@ class MessageStream:
         if event.text and not self._hidden:
             frames += self._frame(event.text)
         if event.signature:
-            signature = b'"signature_delta","signature":' + encode_line(event.signature)
-            frames += self._head(b"content_block_delta") + b',"delta":{"type":' + signature + b"}}\n\n" + self._close()
+            frames += self._sign(event.signature) + self._shut()
         return frames
 
     def _piece(self, event: ToolCallDelta) -> bytes:
@@ -186,9 +185,16 @@ class MessageStream:
         block = b',"content_block":{"type":"%b",%b}}\n\n' % (kind.encode(), start)
         return frames + self._head(b"content_block_start") + block
 
+    def _sign(self, signature: str) -> bytes:
+        delta = b'"signature_delta","signature":' + encode_line(signature)
+        return self._head(b"content_block_delta") + b',"delta":{"type":' + delta + b"}}\n\n"
+
     def _close(self) -> bytes:
         if not self._kind:
             return b""
+        return (self._sign(UNSIGNED) if self._kind == "thinking" else b"") + self._shut()
+
+    def _shut(self) -> bytes:
         self._kind = ""
         return self._head(b"content_block_stop") + b"}\n\n"
 
@@ -220,10 +226,10 @@ def message_reply(completions: Sequence[Completion], stamp: Stamp, *, model: str
     content: list[wire.TextBlock | wire.ThinkingBlock | wire.RedactedBlock | wire.ToolUseBlock] = []
     thoughts = answer.signed or ((Reasoning(answer.reasoning),) if answer.reasoning else ())
     for thought in thoughts:
-        signature = thought.signature or ""
+        signature = thought.signature or UNSIGNED
         redacted = signature.startswith(REDACTED)
         if thought.text or not redacted:
-            content.append(wire.ThinkingBlock("" if hidden else thought.text, "" if redacted else signature))
+            content.append(wire.ThinkingBlock("" if hidden else thought.text, UNSIGNED if redacted else signature))
         if redacted:
             content.append(wire.RedactedBlock(signature.removeprefix(REDACTED)))
     if answer.text:

@@ -20,6 +20,8 @@ from canonical.messages import Audio, Image, Message, Part, Reasoning, Role, Tex
 
 REDACTED = "redacted_thinking:"
 """Before the data of a thought that only its vendor can read: canonically a signature without a text."""
+UNSIGNED = "dW5zaWduZWQ="
+"""The signature of thoughts that nobody signed: clients drop a block whose own is empty. Reads as none."""
 BILLING = "x-anthropic-billing-header:"
 """Claude Code's first system block may be this; it changes with every request, and so undoes every prompt cache."""
 
@@ -150,8 +152,9 @@ def _read_content(
                 names[call.id] = call.name
                 parts.append(call)
             case "thinking" if role == "assistant":
-                if block.thinking or block.signature:
-                    parts.append(Reasoning(block.thinking or "", block.signature or None))
+                signature = None if block.signature == UNSIGNED else block.signature or None
+                if block.thinking or signature:
+                    parts.append(Reasoning(block.thinking or "", signature))
             case "redacted_thinking" if role == "assistant":
                 parts.append(Reasoning("", REDACTED + (block.data or "")))
             case "tool_result" | "image" | "document" | "search_result" | "tool_use" | "thinking" | "redacted_thinking":

@@ -114,7 +114,8 @@ class CountRequest(Wire, kw_only=True):
 class MessagesRequest(CountRequest, kw_only=True):
     """The body of ``/v1/messages``."""
 
-    max_tokens: Count
+    max_tokens: Count | None = None
+    """The vendor demands it; here, as with other local servers, it may be left out."""
     stream: bool | None = None
     stop_sequences: list[str] | None = None
     temperature: Annotated[float, Meta(ge=0, le=1)] | None = None
@@ -132,7 +133,7 @@ class TextBlock(Struct, tag_field="type", tag="text"):
 
 
 class ThinkingBlock(Struct, tag_field="type", tag="thinking"):
-    """A thought of an answer; the signature is empty where nobody signed."""
+    """A thought of an answer."""
 
     thinking: str
     signature: str

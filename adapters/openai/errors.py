@@ -46,10 +46,12 @@ def error_body(error: GatewayError) -> bytes:
         kind = "insufficient_quota"
     else:
         kind = _TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "server_error")
-    param = error.param
-    if param is None and isinstance(error, ModelNotFound):
-        param = "model"
-    shown = wire.ErrorObject(message=error.message, type=kind, param=param, code=error.code)
+    message, param = error.message, error.param
+    if isinstance(error, ModelNotFound):
+        param = param or "model"
+        if "does not exist" not in message:
+            message += ": the model does not exist"  # agents search for either
+    shown = wire.ErrorObject(message=message, type=kind, param=param, code=error.code)
     return b'{"error":' + encode_line(shown) + b"}"
 
 
