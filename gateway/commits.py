@@ -25,6 +25,8 @@ PATIENCE = 30.0
 """Seconds that a write waits for another gateway's."""
 BATCH = 64
 """Pieces of work in one commit at most."""
+JOURNAL = 64 * 1024 * 1024
+"""Bytes of SQLite's journal that stay on disk once they are in the file."""
 
 _DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
@@ -177,6 +179,7 @@ class Commits:
                 _patiently(db, "PRAGMA journal_mode = WAL")
                 db.execute("PRAGMA synchronous = FULL")
                 db.execute("PRAGMA secure_delete = ON")
+                db.execute(f"PRAGMA journal_size_limit = {JOURNAL}")
                 _migrate(db, self._migrations)
             except BaseException:
                 db.close()

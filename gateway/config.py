@@ -134,7 +134,9 @@ class Responses(Section, frozen=True):
     keep: float | str = "720h"
     """How long, from the last use; negative: for ever."""
     limit: Count = 10_000
-    """How many; the ones used longest ago go first."""
+    """How many; beyond that those used longest ago go, of the key that has most."""
+    size: Count = 4 * 1024 * 1024 * 1024
+    """Bytes of all of them; likewise."""
 
 
 class Config(Section, frozen=True):

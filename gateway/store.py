@@ -39,6 +39,11 @@ MIGRATIONS = (
     CREATE TABLE trees (id TEXT PRIMARY KEY, used REAL NOT NULL);
     CREATE INDEX trees_by_use ON trees (used);
     """,
+    """
+    ALTER TABLE responses ADD COLUMN size INTEGER NOT NULL DEFAULT 0;
+    UPDATE responses SET size = length(input) + length(object) + length(log);
+    CREATE INDEX responses_by_owner ON responses (owner, size);
+    """,
 )
 
 _CHAIN = """
@@ -54,8 +59,9 @@ FROM chain JOIN responses r USING (id) ORDER BY depth"""  # noqa: S608  constant
 _ROWS = f"""{_CHAIN} SELECT r.id, r.previous, r.status, r.runner, r.input, r.object
 FROM chain JOIN responses r USING (id) ORDER BY depth DESC"""  # noqa: S608
 _UNUSED = "SELECT r.id, r.tree FROM trees t JOIN responses r ON r.tree = t.id WHERE t.used < ?"
-_OLDEST = """SELECT r.id, r.tree FROM trees t JOIN responses r ON r.tree = t.id
-WHERE r.status NOT IN (?, ?) ORDER BY t.used, r.number LIMIT ?"""
+_HELD = "SELECT owner, count(*), sum(size) FROM responses GROUP BY owner"
+_OLDEST = """SELECT r.id, r.tree, r.size FROM trees t JOIN responses r ON r.tree = t.id
+WHERE r.owner = ? AND r.status NOT IN (?, ?) ORDER BY t.used, r.number"""
 
 
 class Row(Struct, frozen=True, kw_only=True):
@@ -74,12 +80,16 @@ class Row(Struct, frozen=True, kw_only=True):
 class Store:
     """The responses of one folder.
 
-    Those unused for ``keep`` seconds go (negative: none), and beyond ``limit`` those that were used longest ago.
+    Those unused for ``keep`` seconds go (negative: none). Beyond ``limit`` responses, or ``size`` bytes of them, those go
+    that were used longest ago: of the owner who has most, so that nobody drives out what others keep.
     """
 
-    def __init__(self, folder: Path, *, keep: float, limit: int, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, folder: Path, *, keep: float, limit: int, size: int, clock: Callable[[], float] = time.time
+    ) -> None:
         self._keep = keep
         self._limit = limit
+        self._size = size
         self._clock = clock
         self._alive = Alive(folder)
         self._commits = Commits(folder / FILE, migrations=MIGRATIONS, ending=self._alive.hide)
@@ -93,6 +103,10 @@ class Store:
 
     async def put(self, row: Row) -> None:
         """Keep ``row``, durably; its whole tree counts as used. Raises StorageFailed."""
+        log = _packed(row.log)
+        size = len(row.input) + len(row.object) + len(log)
+        if size > self._size:
+            raise StorageFailed(f"a response of {size} bytes is more than is kept of all: `responses.size`")
 
         def work(db: sqlite3.Connection) -> None:
             runner = ""
@@ -103,8 +117,8 @@ class Store:
             found = db.execute("SELECT tree FROM responses WHERE id = ? AND owner = ?", (row.previous, row.owner))
             (tree,) = found.fetchone() or (row.id,)
             db.execute(
-                "INSERT OR REPLACE INTO responses VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (row.id, row.owner, row.previous, tree, row.status, runner, row.input, row.object, _packed(row.log)),
+                "INSERT OR REPLACE INTO responses VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (row.id, row.owner, row.previous, tree, row.status, runner, row.input, row.object, log, size),
             )
             db.execute("INSERT OR REPLACE INTO trees VALUES (?, ?)", (tree, now))
             self._evict(db, now)
@@ -113,12 +127,15 @@ class Store:
 
     async def settle(self, id: str, *, status: str, object: bytes, log: bytes = b"") -> bool:
         """Note how an unfinished response ended. False: it is gone, or has ended otherwise. Raises StorageFailed."""
+        packed = _packed(log)
 
         def work(db: sqlite3.Connection) -> bool:
             done = db.execute(
-                "UPDATE responses SET status = ?, object = ?, log = ? WHERE id = ? AND status IN (?, ?)",
-                (status, object, _packed(log), id, *UNFINISHED),
+                "UPDATE responses SET status = ?, object = ?, log = ?, size = length(input) + ? "
+                "WHERE id = ? AND status IN (?, ?)",
+                (status, object, packed, len(object) + len(packed), id, *UNFINISHED),
             )
+            self._evict(db, self._clock())
             return done.rowcount > 0
 
         return await self._commits.do(work, writes=True)
@@ -195,9 +212,29 @@ class Store:
     def _evict(self, db: sqlite3.Connection, now: float) -> None:
         if self._keep >= 0:
             _remove(db, db.execute(_UNUSED, (now - self._keep,)).fetchall())
-        (count,) = db.execute("SELECT count(*) FROM responses").fetchone()
-        if count > self._limit:
-            _remove(db, db.execute(_OLDEST, (*UNFINISHED, count - self._limit)).fetchall())
+        counts: dict[str, int] = {}
+        sizes: dict[str, int] = {}
+        for owner, count, size in db.execute(_HELD):
+            counts[owner], sizes[owner] = count, size
+        more, bytes = sum(counts.values()) - self._limit, sum(sizes.values()) - self._size
+        oldest: dict[str, sqlite3.Cursor] = {}
+        found: list[tuple[str, str]] = []
+        while counts and (more > 0 or bytes > 0):
+            held = sizes if bytes > 0 else counts
+            owner = max(held, key=held.__getitem__)
+            if owner not in oldest:
+                oldest[owner] = db.execute(_OLDEST, (owner, *UNFINISHED))
+            one = oldest[owner].fetchone()
+            if one is None:  # all that is left is in the making
+                del counts[owner], sizes[owner]
+                continue
+            id, tree, size = one
+            found.append((id, tree))
+            counts[owner] -= 1
+            sizes[owner] -= size
+            more -= 1
+            bytes -= size
+        _remove(db, found)
 
     def _true_status(self, status: str, runner: str) -> str:
         return ABANDONED if status in UNFINISHED and not self._alive.sees(runner) else status
@@ -219,7 +256,7 @@ def _remove(db: sqlite3.Connection, found: Sequence[tuple[str, str]]) -> None:
 
 def _probe(db: sqlite3.Connection) -> None:
     """Write and take away as much as most responses need."""
-    db.execute("INSERT INTO responses VALUES (NULL, '', '', NULL, '', '', '', zeroblob(?), x'', x'')", (PROBE,))
+    db.execute("INSERT INTO responses VALUES (NULL, '', '', NULL, '', '', '', zeroblob(?), x'', x'', 0)", (PROBE,))
     db.execute("DELETE FROM responses WHERE id = ''")
 
 

@@ -149,7 +149,8 @@ class House:
         self.engine = Engine(settled(config, models, **homes))
         self.jobs = None
         if data is not None:
-            store = Store(data, keep=seconds(config.responses.keep), limit=config.responses.limit)
+            kept = config.responses
+            store = Store(data, keep=seconds(kept.keep), limit=kept.limit, size=kept.size)
             self.jobs = Jobs(self.engine, store, limit=config.limits.waiting, log=self.log)
         self.gateway = Gateway(self.engine, body_limit=config.limits.body, access_log=self.log, jobs=self.jobs)
         self.app = listener_app(listener, config, self.gateway)

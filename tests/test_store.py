@@ -40,10 +40,16 @@ def row(id: str, previous: str | None = None, *, owner: str = ANN, status: str =
 
 
 def kept(
-    folder: Path, story: Callable[[Store], Awaitable[None]], *, keep: float = -1, limit: int = 1000, clock: Any = None
+    folder: Path,
+    story: Callable[[Store], Awaitable[None]],
+    *,
+    keep: float = -1,
+    limit: int = 1000,
+    size: int = BIG,
+    clock: Any = None,
 ) -> None:
     async def told() -> None:
-        store = Store(folder, keep=keep, limit=limit, clock=clock or Clock())
+        store = Store(folder, keep=keep, limit=limit, size=size, clock=clock or Clock())
         try:
             await story(store)
         finally:
@@ -143,6 +149,46 @@ def test_the_ones_used_longest_ago_go_first(tmp_path: Path) -> None:
     kept(tmp_path, story, limit=3, clock=clock)
 
 
+def test_bytes_are_bounded_too(tmp_path: Path) -> None:
+    clock = Clock()
+
+    async def story(store: Store) -> None:
+        for id in "abcd":
+            clock.now += 1
+            await store.put(row(id, size=30_000))
+        assert [id for id in "abcd" if await store.get(id, owner=ANN)] == ["b", "c", "d"]
+        clock.now += 1
+        await store.put(row("e", size=90_000))
+        assert [id for id in "bcde" if await store.get(id, owner=ANN)] == ["e"]
+        await store.put(row("f", status="queued"))
+        await store.settle("f", status="completed", object=b"x" * 50_000, log=b"")
+        assert [id for id in "ef" if await store.get(id, owner=ANN)] == ["f"]
+        with pytest.raises(StorageFailed, match=r"responses\.size"):
+            await store.put(row("g", size=200_000))
+        assert [id for id in "fg" if await store.get(id, owner=ANN)] == ["f"]
+        assert store._commits.trouble is None
+
+    kept(tmp_path, story, size=100_000, clock=clock)
+    written = sum(file.stat().st_size for file in tmp_path.glob(f"{FILE}*") if file.suffix == ".db")
+    assert written < 300_000
+
+
+@pytest.mark.parametrize("bound", [{"limit": 10}, {"size": 100}])
+def test_nobody_drives_out_what_others_keep(tmp_path: Path, bound: dict[str, int]) -> None:
+    clock = Clock()
+
+    async def story(store: Store) -> None:
+        for id in "abc":
+            await store.put(row(id, owner=BEN, size=8))
+        for number in range(40):
+            clock.now += 100
+            await store.put(row(f"r{number}", size=8))
+        assert [id for id in "abc" if await store.get(id, owner=BEN)] == ["a", "b", "c"]
+        assert [n for n in range(40) if await store.get(f"r{n}", owner=ANN)] == list(range(33, 40))
+
+    kept(tmp_path, story, clock=clock, **bound)
+
+
 def test_a_conversation_in_use_keeps_its_beginning_and_leaves_nothing(tmp_path: Path) -> None:
     clock = Clock()
 
@@ -206,7 +252,7 @@ def test_nothing_is_kept_where_the_limit_is_none(tmp_path: Path) -> None:
 
 def test_two_gateways_share_a_file(tmp_path: Path) -> None:
     async def story() -> None:
-        stores = [Store(tmp_path, keep=-1, limit=10_000) for _ in range(2)]
+        stores = [Store(tmp_path, keep=-1, limit=10_000, size=BIG) for _ in range(2)]
         await asyncio.gather(*(stores[n % 2].put(row(f"r{n}")) for n in range(200)))
         for store in stores:
             found = await asyncio.gather(*(store.get(f"r{n}", owner=ANN) for n in range(200)))
@@ -219,7 +265,7 @@ def test_two_gateways_share_a_file(tmp_path: Path) -> None:
 
 def test_the_answers_of_a_dead_gateway_are_abandoned(tmp_path: Path) -> None:
     async def story() -> None:
-        one, two = (Store(tmp_path, keep=-1, limit=100) for _ in range(2))
+        one, two = (Store(tmp_path, keep=-1, limit=100, size=BIG) for _ in range(2))
         await one.put(row("a", status="queued"))
         found = await two.get("a", owner=ANN)
         assert found is not None
@@ -243,7 +289,7 @@ from pathlib import Path
 from gateway.store import Row, Store
 
 async def main():
-    store = Store(Path(sys.argv[1]), keep=-1, limit=100_000)
+    store = Store(Path(sys.argv[1]), keep=-1, limit=100_000, size=10**9)
     number = 0
     while True:
         batch = [Row(id=f"r{number + n}", owner="ann", status="queued" if n else "completed", input=b"[]", object=b"x" * 500)
@@ -367,6 +413,22 @@ def test_a_newer_store_is_left_alone(tmp_path: Path) -> None:
 
     kept(tmp_path, fill)
     kept(tmp_path, story)
+
+
+def test_the_sizes_of_an_earlier_version_count(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / FILE) as db:
+        db.executescript(MIGRATIONS[0])
+        db.execute("INSERT INTO responses VALUES (1, 'a', 'ann', NULL, 'a', 'completed', '', x'', zeroblob(90), x'')")
+        db.execute("INSERT INTO trees VALUES ('a', 1.0)")
+        db.execute("PRAGMA user_version = 1")
+    db.close()
+
+    async def story(store: Store) -> None:
+        assert len((await store.get("a", owner=ANN)).object) == 90  # type: ignore[union-attr]
+        await store.put(row("b"))
+        assert await store.get("a", owner=ANN) is None
+
+    kept(tmp_path, story, size=100)
 
 
 def test_a_store_of_an_earlier_version_is_taken_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,7 +80,8 @@ async def serve(settled: Settled) -> None:
         sockets.extend(map(bind, config.listeners))
         log = AccessLog(sys.stderr if config.access_log else None)
         engine = Engine(settled)
-        store = Store(settled.data_dir, keep=seconds(config.responses.keep), limit=config.responses.limit)
+        kept = config.responses
+        store = Store(settled.data_dir, keep=seconds(kept.keep), limit=kept.limit, size=kept.size)
         jobs = Jobs(engine, store, limit=config.limits.waiting, log=log)
         gateway = Gateway(engine, body_limit=config.limits.body, access_log=log, jobs=jobs)
         app = _by_address(
