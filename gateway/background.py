@@ -102,10 +102,12 @@ class Jobs:
         self._limit = limit
         self._log = log
         self._jobs: dict[str, Job] = {}
+        self._beginning = 0
+        """Those that are being stored."""
 
     def check_room(self) -> None:
         """Raises Busy when as many run as may."""
-        if len(self._jobs) >= self._limit:
+        if len(self._jobs) + self._beginning >= self._limit:
             raise Busy("too many responses are being made in the background", retry_after=5)
 
     async def start(
@@ -114,9 +116,15 @@ class Jobs:
         """Store the response as it begins, and begin. A drain waits for the tasks in ``running``.
 
         Raises:
+            Busy: see ``check_room``.
             StorageFailed: then nothing is begun.
         """
-        await self.store.put(row)
+        self.check_room()
+        self._beginning += 1
+        try:
+            await self.store.put(row)
+        finally:
+            self._beginning -= 1
         job = Job(answer, row.owner)
         job.add(answer.queue())
         self._jobs[answer.id] = job

@@ -471,6 +471,22 @@ def test_m3_the_background_is_bounded(tmp_path: Path) -> None:
     lived(tmp_path, story, Home(waits([Started("m")])), config=config)
 
 
+def test_m3_so_it_is_when_all_ask_at_once(tmp_path: Path) -> None:
+    """What is still being stored counts."""
+
+    async def story(house: House) -> None:
+        asked = [house.ask("POST", PATH, {**ASK, "background": True}) for _ in range(6)]
+        calls = await asyncio.gather(*asked)
+        assert sorted(call.status for call in calls) == [200, 200, 503, 503, 503, 503]
+        begun = [call.json()["id"] for call in calls if call.status == 200]
+        for id in begun:
+            await house.ask("POST", f"{PATH}/{id}/cancel")
+        third = await ask(house, background=True)  # nothing is counted for ever
+        await house.ask("POST", f"{PATH}/{third['id']}/cancel")
+
+    lived(tmp_path, story, Home(waits([Started("m")])), config=Config(limits=Limits(waiting=2)))
+
+
 def test_the_log_of_a_long_answer_forgets_its_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(background, "LOG", 4000)
     gate = asyncio.Event()
