@@ -13,7 +13,7 @@ from canonical.errors import BackendError, BackendUnavailable, Busy, GatewayErro
 from canonical.events import Event, Finished, Started, TextDelta, ToolCallDelta
 from canonical.requests import Embed, Embeddings, Generate
 from gateway.config import Config, Limits, ModelEntry
-from gateway.web import exchange
+from gateway.web import answering
 from tests.asgi import Call, House, frames, message_of
 from tests.houses import HELLO, Home, tells, waits
 from tests.test_cuts import ASKS
@@ -115,7 +115,7 @@ def test_a_client_that_does_not_read_stops_the_model():
 
 
 def test_a_whole_answer_has_a_limit_in_text_and_in_arguments(monkeypatch):
-    monkeypatch.setattr(exchange, "REPLY_LIMIT", 100)
+    monkeypatch.setattr(answering, "REPLY_LIMIT", 100)
 
     async def whole() -> None:
         long = [ToolCallDelta(0, "id", "f", "x" * 101)]

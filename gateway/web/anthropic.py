@@ -8,6 +8,7 @@ from msgspec import structs
 
 from adapters.anthropic import serve
 from canonical.requests import Generate
+from gateway.web.answering import answer, count
 from gateway.web.exchange import Exchange, Handler, Voice
 
 VOICE = Voice("anthropic", b"application/json", serve.error_status, serve.error_body, b"request-id")
@@ -23,14 +24,13 @@ _NAMES = re.compile(rb"[A-Za-z0-9._:-]+(?:[ \t]*,[ \t]*[A-Za-z0-9._:-]+)*")
 
 async def _messages(exchange: Exchange) -> None:
     ask = serve.read_messages(await exchange.body())
-    await exchange.answer(
-        structs.replace(ask, requests=tuple(_with_betas(exchange, request) for request in ask.requests)), "/messages"
-    )
+    requests = tuple(_with_betas(exchange, request) for request in ask.requests)
+    await answer(exchange, structs.replace(ask, requests=requests), "/messages")
 
 
 async def _count(exchange: Exchange) -> None:
     ask = serve.read_count(await exchange.body())
-    await exchange.count(structs.replace(ask, request=_with_betas(exchange, ask.request)))
+    await count(exchange, structs.replace(ask, request=_with_betas(exchange, ask.request)))
 
 
 def _with_betas(exchange: Exchange, request: Generate) -> Generate:

@@ -8,6 +8,7 @@ from adapters.dialect import Ask, LoadAsk
 from adapters.ollama import serve
 from adapters.ollama.names import short
 from canonical.errors import ModelNotFound, NotImplementedHere, Unsupported
+from gateway.web.answering import answer, embed, load
 from gateway.web.exchange import Exchange, Handler, Voice
 
 VERSION = "0.33.0"
@@ -42,19 +43,19 @@ async def _generate(exchange: Exchange) -> None:
 
 async def _answer_or_load(exchange: Exchange, ask: Ask | LoadAsk, path: str) -> None:
     if isinstance(ask, Ask):
-        await exchange.answer(ask, path)
+        await answer(exchange, ask, path)
     else:
-        await exchange.load(ask)
+        await load(exchange, ask)
 
 
 async def _embed(exchange: Exchange) -> None:
     exchange.voice = _EMBED_VOICE
-    await exchange.embed(serve.read_embed(await exchange.body()), "/api/embed")
+    await embed(exchange, serve.read_embed(await exchange.body()), "/api/embed")
 
 
 async def _embeddings(exchange: Exchange) -> None:
     exchange.voice = _EMBED_VOICE
-    await exchange.embed(serve.read_embeddings(await exchange.body()), "/api/embeddings")
+    await embed(exchange, serve.read_embeddings(await exchange.body()), "/api/embeddings")
 
 
 async def _tags(exchange: Exchange) -> None:

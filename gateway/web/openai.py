@@ -5,6 +5,7 @@ from __future__ import annotations
 from adapters.openai import serve
 from canonical.errors import NotImplementedHere
 from gateway.web import responses
+from gateway.web.answering import answer, embed, rerank
 from gateway.web.exchange import Exchange, Handler, Voice
 
 VOICE = Voice("openai", b"application/json", serve.error_status, serve.error_body)
@@ -12,19 +13,19 @@ PREFIXES = ("/v1/", "/v2/", "/chat/", "/completions", "/embeddings", "/models", 
 
 
 async def _chat(exchange: Exchange) -> None:
-    await exchange.answer(serve.read_chat(await exchange.body()), "/chat/completions")
+    await answer(exchange, serve.read_chat(await exchange.body()), "/chat/completions")
 
 
 async def _completion(exchange: Exchange) -> None:
-    await exchange.answer(serve.read_completion(await exchange.body()), "/completions")
+    await answer(exchange, serve.read_completion(await exchange.body()), "/completions")
 
 
 async def _embeddings(exchange: Exchange) -> None:
-    await exchange.embed(serve.read_embeddings(await exchange.body()), "/embeddings")
+    await embed(exchange, serve.read_embeddings(await exchange.body()), "/embeddings")
 
 
 async def _rerank(exchange: Exchange) -> None:
-    await exchange.rerank(serve.read_rerank(await exchange.body()))
+    await rerank(exchange, serve.read_rerank(await exchange.body()))
 
 
 async def _models(exchange: Exchange) -> None:

@@ -22,6 +22,7 @@ from canonical.limits import BODY, MESSAGES
 from canonical.requests import Generate
 from gateway.background import Job, Jobs
 from gateway.store import ABANDONED, UNFINISHED, Row
+from gateway.web.answering import count, pour, stream
 from gateway.web.exchange import Exchange, Handler
 
 REFERENCES = 1_000
@@ -57,17 +58,17 @@ async def _respond(exchange: Exchange, question: serve.Question) -> None:
             exchange.lose("store")
 
     if question.stream:
-        await exchange.stream((request,), answer, keep)
+        await stream(exchange, (request,), answer, keep)
         return
-    stream = exchange.engine.generate(request, strict=exchange.caller.strict, tell=exchange.learn)
+    batches = exchange.events(request)
     try:
-        async for batch in stream:
+        async for batch in batches:
             for event in batch:
                 answer.feed(event)
                 if type(event) is Finished and event.usage is not None:
                     exchange.tokens += event.usage.completion
     finally:
-        await stream.aclose()
+        await batches.aclose()
     await keep()
     await exchange.json(answer.body())
 
@@ -100,7 +101,7 @@ async def _in_background(
     starting.add_done_callback(running.discard)
     job = await asyncio.shield(starting)
     if question.stream:
-        await exchange.pour(answer.media_type, job.follow(-1))
+        await pour(exchange, answer.media_type, job.follow(-1))
     else:
         await exchange.json(answer.body(status="queued"))
 
@@ -165,7 +166,7 @@ def _row(exchange: Exchange, question: serve.Question, answer: serve.ResponseStr
 async def _count(exchange: Exchange) -> None:
     question = serve.read_count(await exchange.body())
     history, items = await _said_before(exchange, question.previous, question.items)
-    await exchange.count(question.asked(history, items))
+    await count(exchange, question.asked(history, items))
 
 
 async def _retrieve(exchange: Exchange) -> None:
@@ -176,7 +177,7 @@ async def _retrieve(exchange: Exchange) -> None:
     if job is not None:
         exchange.report = job.report
         if streamed:
-            await exchange.while_connected(exchange.pour(job.answer.media_type, job.follow(after)))
+            await exchange.while_connected(pour(exchange, job.answer.media_type, job.follow(after)))
         else:
             await exchange.json(job.answer.body())
         return
@@ -187,7 +188,7 @@ async def _retrieve(exchange: Exchange) -> None:
     if row.status in UNFINISHED:
         raise InvalidRequest("this response is made by another gateway: ask without 'stream' until it is complete")
     frames = frames_of(row.log) if row.log and row.status != ABANDONED else replay(row.object)
-    await exchange.while_connected(exchange.pour(serve.ResponseStream.media_type, _pieces(frames[after + 1 :])))
+    await exchange.while_connected(pour(exchange, serve.ResponseStream.media_type, _pieces(frames[after + 1 :])))
 
 
 async def _delete(exchange: Exchange) -> None:

@@ -1,0 +1,204 @@
+"""What a route does once its request is read: generate, embed, rank, count or load, and send what comes.
+
+A stream's status line waits for its first event, so that failures until then are real statuses; after it they are one
+in-band frame. How bytes get to the client is the exchange's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+
+from adapters.dialect import Ask, CountAsk, EmbedAsk, Encoder, LoadAsk, RerankAsk, Stamp
+from canonical.errors import BackendError, BackendUnavailable, GatewayError
+from canonical.events import Event, Finished, fold
+from canonical.requests import Embed, Generate
+from gateway.web.caller import in_body
+from gateway.web.exchange import Exchange
+
+REPLY_LIMIT = 64 * 1024 * 1024
+"""Characters of one whole answer."""
+
+
+async def answer(exchange: Exchange, ask: Ask, path: str = "") -> None:
+    """Generate, and send what comes: frame by frame, or folded into one body.
+
+    ``path`` is the one of the dialect, where a model's own server may answer it in its own bytes.
+    """
+    exchange.model = ask.requests[0].model
+    stamp = Stamp(exchange.id, time.time_ns)
+    await exchange.while_connected(
+        stream(exchange, ask.requests, ask.encoder(stamp), path=path)
+        if ask.stream
+        else _whole(exchange, ask, stamp, path)
+    )
+
+
+async def embed(exchange: Exchange, ask: EmbedAsk, path: str = "") -> None:
+    """Make vectors, and send them whole. ``path`` as in ``answer``."""
+    exchange.model = ask.request.model
+
+    async def work() -> None:
+        if await _relayed(exchange, ask.request, path, streamed=False):
+            return
+        vectors = await exchange.engine.embed(ask.request, strict=exchange.caller.strict, tell=exchange.learn)
+        await exchange.json(ask.whole(vectors))
+
+    await exchange.while_connected(work())
+
+
+async def rerank(exchange: Exchange, ask: RerankAsk) -> None:
+    """Rank documents, and send the ranking whole."""
+    exchange.model = ask.request.model
+
+    async def work() -> None:
+        ranking = await exchange.engine.rerank(ask.request, strict=exchange.caller.strict, tell=exchange.learn)
+        await exchange.json(ask.whole(ranking, Stamp(exchange.id, time.time_ns)))
+
+    await exchange.while_connected(work())
+
+
+async def count(exchange: Exchange, ask: CountAsk) -> None:
+    """Count the tokens of a prompt."""
+    exchange.model = ask.request.model
+
+    async def work() -> None:
+        await exchange.json(ask.whole(await exchange.engine.count(ask.request)))
+
+    await exchange.while_connected(work())
+
+
+async def load(exchange: Exchange, ask: LoadAsk) -> None:
+    """Load a model, or unload it when its keep-alive is 0."""
+    exchange.model = ask.request.model
+
+    async def work() -> None:
+        if ask.request.keep_alive == 0:
+            await exchange.engine.unload(ask.request.model)
+        else:
+            await exchange.engine.load(ask.request.model, ask.request.keep_alive)
+        await exchange.json(ask.whole(Stamp(exchange.id, time.time_ns)))
+
+    await exchange.while_connected(work())
+
+
+async def _relayed(exchange: Exchange, request: Generate | Embed, path: str, *, streamed: bool) -> bool:
+    """Send the bytes of the model's own server, where the configuration wants it so; whether it does."""
+    if not path or not exchange.engine.relays:
+        return False
+    pieces = exchange.engine.relay(request, path, tell=exchange.learn if exchange.caller.report else None)
+    begun = False
+    try:
+        async for media_type, piece in pieces:
+            if not streamed:
+                await exchange.reply(200, media_type.encode(), piece, exchange.told())
+                return True
+            if not begun:
+                await exchange.begin(media_type)
+                begun = True
+            if piece:
+                await exchange.piece(piece)
+    finally:
+        await pieces.aclose()
+    if begun:
+        await exchange.end()
+    return begun
+
+
+async def _whole(exchange: Exchange, ask: Ask, stamp: Stamp, path: str) -> None:
+    if await _relayed(exchange, ask.requests[0], path, streamed=False):
+        return
+    completions = []
+    for request in ask.requests:
+        events: list[Event] = []
+        size = 0
+        batches = exchange.events(request)
+        try:
+            async for batch in batches:
+                events.extend(batch)
+                size += sum(len(getattr(event, "text", "") or getattr(event, "arguments", "")) for event in batch)
+                if size > REPLY_LIMIT:
+                    raise BackendError(f"the answer has more than {REPLY_LIMIT} characters")
+        finally:
+            await batches.aclose()
+        completion = fold(events)
+        if completion.usage is not None:
+            exchange.tokens += completion.usage.completion
+        completions.append(completion)
+    await exchange.json(ask.whole(completions, stamp))
+
+
+async def pour(exchange: Exchange, media_type: str, frames: AsyncIterator[bytes]) -> None:
+    """Send a stream that is made elsewhere, and that words its own failures."""
+    try:
+        async for piece in frames:
+            if not exchange.status:
+                await exchange.begin(media_type)
+            await exchange.piece(piece)
+    except GatewayError:
+        if not exchange.status:
+            raise
+    if not exchange.status:
+        await exchange.begin(media_type)
+    await exchange.end()
+
+
+async def stream(
+    exchange: Exchange,
+    requests: Sequence[Generate],
+    encoder: Encoder,
+    closing: Callable[[], Awaitable[None]] | None = None,
+    *,
+    path: str = "",
+) -> None:
+    """Generate, a choice a request, and send each frame as it comes. ``closing`` is done before the last ones go."""
+    try:
+        if await _relayed(exchange, requests[0], path, streamed=True):
+            return
+        last = b""
+        for choice, request in enumerate(requests):
+            if last:
+                await exchange.piece(last)
+            last = await _choice(exchange, encoder, choice, request)
+        if closing is not None:
+            await closing()
+        last += encoder.finish()
+        if exchange.report is not None and exchange.caller.report == "body":
+            last = in_body(exchange.report, last, encoder.media_type.encode())
+        await exchange.end(last)
+    except GatewayError as error:
+        if not exchange.status:
+            raise
+        await exchange.end(encoder.fail(error))
+    except asyncio.CancelledError:
+        if exchange.gone or not exchange.status:
+            raise
+        # The grace period of a shutdown is over.
+        await exchange.end(encoder.fail(BackendUnavailable("the gateway is shutting down")))
+    except Exception as error:
+        if not exchange.status:
+            raise
+        exchange.gateway.access_log.crash(error)
+        await exchange.end(encoder.fail(GatewayError("internal error")))
+
+
+async def _choice(exchange: Exchange, encoder: Encoder, choice: int, request: Generate) -> bytes:
+    """Send one choice; returns its last frames, which are not sent yet."""
+    feed, send = encoder.feed, exchange.send  # what is done for each piece is written out: it is the hot path
+    frames = b""
+    batches = exchange.events(request)
+    try:
+        async for batch in batches:
+            frames = feed(batch[0], choice) if len(batch) == 1 else b"".join([feed(event, choice) for event in batch])
+            if not exchange.status:
+                await exchange.begin(encoder.media_type)
+            last = batch[-1]
+            if type(last) is Finished:
+                if last.usage is not None:
+                    exchange.tokens += last.usage.completion
+            elif frames:
+                await send({"type": "http.response.body", "body": frames, "more_body": True})
+    finally:
+        await batches.aclose()
+    return frames
