@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Coroutine
+from itertools import islice
 from typing import Any, TypeVar
 
 from adapters.responses.replay import frames_of
-from adapters.responses.stream import ResponseStream
+from adapters.responses.stream import ResponseStream, error_frame
 from canonical.errors import BackendUnavailable, Busy, GatewayError, InvalidRequest, StorageFailed
+from canonical.media import Blob
+from canonical.messages import Image
 from canonical.report import Report
 from canonical.requests import Generate
 from gateway.accesslog import AccessLog
@@ -20,14 +23,20 @@ T = TypeVar("T")
 
 LOG = 8 * 1024 * 1024
 """Bytes of frames of one answer that can be followed; of a longer one the first are forgotten."""
+PIECE = 64 * 1024
+"""Bytes of frames that a follower gets at once: one that stops reading holds no more."""
+ROOM = 256 * 1024 * 1024
+"""Bytes of all requests that are being answered in the background: nobody waits for them, so many cost their sender nothing."""
 
 
 class Job:
     """One answer in the making."""
 
-    def __init__(self, answer: ResponseStream, owner: str) -> None:
+    def __init__(self, answer: ResponseStream, owner: str, size: int) -> None:
         self.answer = answer
         self.owner = owner
+        self.size = size
+        """Bytes of its request, with all that it goes on from."""
         self.report: Report | None = None
         self.task: asyncio.Task[None] | None = None
         self.cancelled = False
@@ -62,19 +71,31 @@ class Job:
     async def follow(self, after: int) -> AsyncGenerator[bytes, None]:
         """The frames behind number ``after``, those that are still to come included.
 
+        A follower who reads so slowly that some are forgotten before they went out is told so, and that is its end.
+
         Raises:
             InvalidRequest: the first of them are forgotten.
         """
         news = asyncio.Event()
         self._followers.add(news)
         try:
-            place = after + 1
+            place = first = after + 1
             while True:
                 if place < self._forgotten:
-                    raise InvalidRequest(f"events before {self._forgotten} are no longer kept", param="starting_after")
+                    lost = InvalidRequest(f"events before {self._forgotten} are no longer kept", param="starting_after")
+                    if place == first:
+                        raise lost
+                    yield error_frame(lost, place)
+                    return
                 news.clear()
                 ended = self._ended
-                found = self._frames[place - self._forgotten :]
+                found: list[bytes] = []
+                size = 0
+                for frame in islice(self._frames, place - self._forgotten, None):
+                    found.append(frame)
+                    size += len(frame)
+                    if size >= PIECE:
+                        break
                 if found:
                     place += len(found)
                     yield b"".join(found)
@@ -102,12 +123,13 @@ class Jobs:
         self._limit = limit
         self._log = log
         self._jobs: dict[str, Job] = {}
-        self._beginning = 0
-        """Those that are being stored."""
+        """Those that are being stored included."""
+        self._size = 0
+        """Bytes of their requests."""
 
-    def check_room(self) -> None:
-        """Raises Busy when as many run as may."""
-        if len(self._jobs) + self._beginning >= self._limit:
+    def check_room(self, size: int = 0) -> None:
+        """Raises Busy when as many run as may, or when ``size`` more bytes of requests were too many."""
+        if len(self._jobs) >= self._limit or (self._jobs and self._size + size > ROOM):
             raise Busy("too many responses are being made in the background", retry_after=5)
 
     async def start(
@@ -119,25 +141,30 @@ class Jobs:
             Busy: see ``check_room``.
             StorageFailed: then nothing is begun.
         """
-        self.check_room()
-        self._beginning += 1
+        job = Job(answer, row.owner, _weight(request))
+        self.check_room(job.size)
+        self._jobs[answer.id] = job
+        self._size += job.size
         try:
             await self.store.put(row)
-        finally:
-            self._beginning -= 1
-        job = Job(answer, row.owner)
+        except BaseException:
+            self._end(job)
+            raise
         job.add(answer.queue())
-        self._jobs[answer.id] = job
         job.task = task = asyncio.ensure_future(self._make(job, request, strict=strict))
         running.add(task)
 
         def ended(_: object) -> None:
             running.discard(task)
-            self._jobs.pop(answer.id, None)
+            self._end(job)
 
         task.add_done_callback(ended)
         await asyncio.sleep(0)  # a task that is called off before its first step would tell nobody
         return job
+
+    def _end(self, job: Job) -> None:
+        del self._jobs[job.answer.id]
+        self._size -= job.size
 
     def get(self, id: str, *, owner: str) -> Job | None:
         """A job that runs."""
@@ -168,6 +195,14 @@ class Jobs:
             last = answer.fail(error)
         job.add(last, last=True)
         self._log.line(f"background {answer.id} {request.model[:100]} {answer.status} {answer.tokens} tokens")
+
+
+def _weight(request: Generate) -> int:
+    """Bytes of a request, about: its body, and its conversation, most of which may have been kept before."""
+    parts = [part for message in request.messages for part in message.parts]
+    texts = sum(len(getattr(part, "text", "")) for part in parts)
+    blobs = sum(len(part.source.data) for part in parts if isinstance(part, Image) and isinstance(part.source, Blob))
+    return len(request.origin.body) + texts + blobs
 
 
 async def _surely(work: Coroutine[Any, Any, T]) -> T:

@@ -103,12 +103,12 @@ class Store:
 
     async def put(self, row: Row) -> None:
         """Keep ``row``, durably; its whole tree counts as used. Raises StorageFailed."""
-        log = _packed(row.log)
-        size = len(row.input) + len(row.object) + len(log)
-        if size > self._size:
-            raise StorageFailed(f"a response of {size} bytes is more than is kept of all: `responses.size`")
 
         def work(db: sqlite3.Connection) -> None:
+            log = _packed(row.log)
+            size = len(row.input) + len(row.object) + len(log)
+            if size > self._size:
+                raise StorageFailed(f"a response of {size} bytes is more than is kept of all: `responses.size`")
             runner = ""
             if row.status in UNFINISHED:
                 self._alive.show()
@@ -127,9 +127,9 @@ class Store:
 
     async def settle(self, id: str, *, status: str, object: bytes, log: bytes = b"") -> bool:
         """Note how an unfinished response ended. False: it is gone, or has ended otherwise. Raises StorageFailed."""
-        packed = _packed(log)
 
         def work(db: sqlite3.Connection) -> bool:
+            packed = _packed(log)
             done = db.execute(
                 "UPDATE responses SET status = ?, object = ?, log = ?, size = length(input) + ? "
                 "WHERE id = ? AND status IN (?, ?)",

@@ -420,3 +420,9 @@ class ResponseStream:
         self._number += 1
         told = encode_line({"type": event, "sequence_number": self._number, **fields})
         return b"event: %b\ndata: %b\n\n" % (event.encode(), told)
+
+
+def error_frame(error: GatewayError, number: int) -> bytes:
+    """The last frame of a stream of which no more can be told."""
+    fields = {"type": "error", "code": error.code, "message": error.message, "param": error.param}
+    return b"event: error\ndata: %b\n\n" % encode_line({**fields, "sequence_number": number})

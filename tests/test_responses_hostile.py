@@ -1,0 +1,103 @@
+"""``/v1/responses`` against clients that mean harm: what runs in the background, and who follows it, is bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from canonical.events import Finished, Started, TextDelta, Usage
+from canonical.requests import Generate
+from gateway import background
+from gateway.config import Config, Limits
+from gateway.store import Row
+from tests.asgi import House
+from tests.calling import until
+from tests.houses import Home, waits
+from tests.test_responses_web import ASK, PATH, ask, lived, records, types
+
+
+def test_the_background_is_bounded_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(background, "ROOM", 50_000)
+
+    async def story(house: House) -> None:
+        big = {**ASK, "background": True, "input": "x" * 20_000}
+        first = await house.ask("POST", PATH, big)
+        assert (first.status, (await house.ask("POST", PATH, big)).status) == (200, 503)
+        assert (
+            await house.ask("POST", PATH, {**ASK, "background": True, "metadata": {"a": "x" * 20_000}})
+        ).status == 503
+        small = await ask(house, background=True)
+        for id in (first.json()["id"], small["id"]):
+            await house.ask("POST", f"{PATH}/{id}/cancel")
+        again = await house.ask("POST", PATH, big)
+        assert again.status == 200
+        await house.ask("DELETE", f"{PATH}/{again.json()['id']}")
+
+    lived(tmp_path, story, Home(waits([Started("m")])))
+
+
+def test_what_cannot_be_stored_takes_no_room(tmp_path: Path) -> None:
+    async def story(house: House) -> None:
+        assert house.jobs is not None
+        put, fails = house.jobs.store.put, [True]
+
+        async def failing(row: Row) -> None:
+            if fails:
+                fails.clear()
+                raise RuntimeError
+            await put(row)
+
+        house.jobs.store.put = failing  # type: ignore[method-assign]
+        assert (await house.ask("POST", PATH, {**ASK, "background": True})).status == 500
+        told = await ask(house, background=True)
+        await house.ask("POST", f"{PATH}/{told['id']}/cancel")
+
+    lived(tmp_path, story, Home(waits([Started("m")])), config=Config(limits=Limits(waiting=1)))
+
+
+def test_a_follower_that_stops_reading_holds_little_and_is_told_what_it_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(background, "LOG", 40_000)
+    monkeypatch.setattr(background, "PIECE", 2_000)
+    read, gate = asyncio.Event(), asyncio.Event()
+
+    async def long(_: Generate) -> Any:
+        yield [Started("m")]
+        for number in range(100):
+            yield [TextDelta(f"{number} ")]
+        await read.wait()
+        for number in range(1_000):
+            yield [TextDelta(f"{number} ")]
+        await gate.wait()
+        yield [Finished("stop", Usage(3, 1_100))]
+
+    async def story(house: House) -> None:
+        told = await ask(house, background=True)
+        job = house.jobs.get(told["id"], owner="")  # type: ignore[union-attr]
+        assert job is not None
+        await until(lambda: len(job._frames) > 90)
+        slow = job.follow(-1)
+        piece = await anext(slow)
+        assert 2_000 <= len(piece) < 3_000
+        read.set()
+        await until(lambda: job._forgotten > 200)
+        last = [frame async for frame in slow]
+        assert len(last) == 1
+        event, data = last[0].decode().removesuffix("\n\n").split("\n")
+        error = json.loads(data.removeprefix("data: "))
+        assert (event, error["type"], error["param"]) == ("event: error", "error", "starting_after")
+        assert error["sequence_number"] == piece.count(b"\n\n")
+        fast = house.call("GET", f"{PATH}/{told['id']}?stream=true&starting_after={job._forgotten + 1}")
+        await fast.until(2)
+        gate.set()
+        await fast.end()
+        assert types(fast)[-1] == "response.completed"
+        numbers = [record["sequence_number"] for record in records(fast)]
+        assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+
+    lived(tmp_path, story, Home(long))
