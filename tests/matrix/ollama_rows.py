@@ -7,10 +7,10 @@ import json
 import time
 from typing import Any
 
+from tests.matrix.checks import check_chance, check_object, check_unknown_model, differs, joined, tokens_of_france
 from tests.matrix.questions import (
     ADA,
     ADD,
-    ALIKE,
     ANNA,
     ANSWER,
     BLUE,
@@ -23,10 +23,10 @@ from tests.matrix.questions import (
     NEXT_SUM,
     NICE,
     PARIS,
+    PARIS_CALL,
     PERSON,
     PIP,
     RAMBLE,
-    RAW,
     RED,
     REPEAT,
     RESULT,
@@ -40,9 +40,8 @@ from tests.matrix.questions import (
     UNICODE,
     WEATHER,
     WHO,
-    check_vectors,
 )
-from tests.matrix.rows import Body, Near, Refused, Rows, Way, right
+from tests.matrix.rows import Body, Near, Rows, Way, right
 
 row = Rows("ollama")
 
@@ -84,14 +83,6 @@ def called(reply: Body) -> tuple[str, Body]:
     return calls[0]["function"]["name"], calls[0]["function"]["arguments"]
 
 
-def generated(way: Way, prompt: str, *, options: Body | None = None, **more: Any) -> Body:
-    body = {"prompt": prompt, "options": {"temperature": 0, "num_predict": 200, **(options or {})}, **more}
-    return way.call("generate", model=way.model(), **body)
-
-
-PARIS_CALL = ("get_weather", {"city": "Paris"})
-
-
 @row("chat")
 def _(way: Way) -> Any:
     reply = ask(way, FRANCE)
@@ -103,8 +94,7 @@ def _(way: Way) -> Any:
 def _(way: Way) -> Any:
     parts = streamed(way, FRANCE)
     texts = [part["message"]["content"] for part in parts if part["message"]["content"]]
-    right("".join(texts), way.says(PARIS, FRANCE))
-    assert len(texts) > 3, f"the text came in {len(texts)} pieces"
+    right(joined(texts), way.says(PARIS, FRANCE))
     right(parts[-1]["done_reason"], "stop", "done_reason")
 
 
@@ -185,9 +175,7 @@ def _(way: Way) -> Any:
 @row("format json", "format", words=("form",))
 def _(way: Way) -> Any:
     right(json.loads(said(way, PERSON, format="json")), ANNA)
-    text = said(way, ITALY, format="json")
-    assert isinstance(json.loads(text), dict), f"no JSON object: {text!r}"
-    return text
+    return check_object(said(way, ITALY, format="json"))
 
 
 @row("format of a schema", "format", words=("form",))
@@ -198,8 +186,7 @@ def _(way: Way) -> Any:
 @row("format of a schema, streamed", "format", words=("form",))
 def _(way: Way) -> Any:
     texts = [part["message"]["content"] for part in streamed(way, ITALY, format=ANSWER)]
-    right(json.loads("".join(texts)), {"answer": ROME})
-    assert len(texts) > 3, f"the text came in {len(texts)} pieces"
+    right(json.loads(joined(texts)), {"answer": ROME})
 
 
 def thoughts(way: Way, think: Any) -> tuple[str, str]:
@@ -273,10 +260,10 @@ def _(way: Way) -> Any:
 
 @row("temperature", "options.temperature", chance=True)
 def _(way: Way) -> Any:
-    cold = said(way, FLAT, options={"num_predict": 30})
-    hot = {said(way, FLAT, options={"num_predict": 30, "temperature": 1}) for _ in range(6)}
-    assert hot != {cold}, f"six answers at temperature 1 and one at 0 are all {cold!r}"
-    return cold
+    return check_chance(
+        said(way, FLAT, options={"num_predict": 30}),
+        lambda: said(way, FLAT, options={"num_predict": 30, "temperature": 1}),
+    )
 
 
 @row("seed", "options.seed")
@@ -307,11 +294,9 @@ def _(way: Way) -> Any:
     narrow(way, min_p=1)
 
 
-def penalty(way: Way, **options: Any) -> str:
-    plain = said(way, RAMBLE, options={"num_predict": 40})
+def penalty(way: Way, **options: Any) -> Any:
     changed = said(way, RAMBLE, options={"num_predict": 40, **options})
-    assert changed != plain, f"the answer is the same: {plain!r}"
-    return changed
+    return differs(changed, said(way, RAMBLE, options={"num_predict": 40}))
 
 
 @row("frequency_penalty", "options.frequency_penalty")
@@ -356,8 +341,7 @@ def _(way: Way) -> Any:
 def _(way: Way) -> Any:
     reply = ask(way, FRANCE)
     counts = reply["prompt_eval_count"], reply["eval_count"]
-    words = len(FRANCE.split())
-    right(counts, (words, words) if way.echoes else (17, 12), "tokens in and out")
+    right(counts, tokens_of_france(way), "tokens in and out")
     last = streamed(way, FRANCE)[-1]
     right((last["prompt_eval_count"], last["eval_count"]), counts, "streamed")
     return counts
@@ -390,108 +374,13 @@ def _(way: Way) -> Any:
     raise AssertionError("no eval_duration")
 
 
-@row("generate")
-def _(way: Way) -> Any:
-    reply = generated(way, FRANCE)
-    right(reply["response"], way.says(PARIS, FRANCE))
-    right((reply["done"], reply["done_reason"]), (True, "stop"))
-
-
-@row("generate, streamed")
-def _(way: Way) -> Any:
-    parts = way.stream("generate", model=way.model(), prompt=FRANCE, options={"temperature": 0})
-    texts = [part["response"] for part in parts if part["response"]]
-    right("".join(texts), way.says(PARIS, FRANCE))
-    assert len(texts) > 3, f"the text came in {len(texts)} pieces"
-
-
-@row("generate: system", "system")
-def _(way: Way) -> Any:
-    right(generated(way, WHO, system=I_AM_ADA)["response"], ADA)
-
-
-@row("generate: image", "images", words=("image",))
-def _(way: Way) -> Any:
-    right(generated(way, COLOUR, images=[RED])["response"], "The image is red.")
-
-
-@row("generate: format", "format", words=("form",))
-def _(way: Way) -> Any:
-    right(json.loads(generated(way, ITALY, format=ANSWER)["response"]), {"answer": ROME})
-
-
-@row("generate: think", "think")
-def _(way: Way) -> Any:
-    reply = generated(way, SUM, think=True)
-    right(((reply["thinking"] or "").strip(), reply["response"]), (THOUGHT, FIFTEEN))
-
-
-@row("generate: raw", "raw", "prompt")
-def _(way: Way) -> Any:
-    right(generated(way, RAW, raw=True)["response"].strip(), way.says(FIFTEEN, RAW.strip()))
-
-
-@row("generate: suffix", "suffix", words=("insert", "prompt"))
-def _(way: Way) -> Any:
-    body = {"prompt": "Once upon", "options": {"temperature": 0, "num_predict": 30}}
-    suffixes = " the end.", " 7 + 8"
-    filled = [way.call("generate", model=way.model("fill"), suffix=it, **body)["response"] for it in suffixes]
-    assert filled[0], "no text"
-    assert filled[0] != filled[1], f"with another suffix it is the same: {filled[0]!r}"
-    return filled
-
-
-@row("embed", words=("embed",))
-def _(way: Way) -> Any:
-    replies = [way.call("embed", model=way.model("embed"), input=text) for text in ALIKE]
-    return check_vectors([vector for reply in replies for vector in reply["embeddings"]])
-
-
-@row("embed: several texts", words=("embed",))
-def _(way: Way) -> Any:
-    reply = way.call("embed", model=way.model("embed"), input=ALIKE)
-    assert reply["prompt_eval_count"] >= sum(len(text.split()) for text in ALIKE), f"only {reply['prompt_eval_count']}"
-    return check_vectors(reply["embeddings"]), reply["prompt_eval_count"]
-
-
-@row("embed: dimensions", "dimensions", words=("embed",))
-def _(way: Way) -> Any:
-    vectors = way.call("embed", model=way.model("embed"), input=ALIKE, dimensions=16)["embeddings"]
-    right({len(vector) for vector in vectors}, {16}, "numbers")
-    return check_vectors(vectors)
-
-
-@row("embed: truncate off", "truncate", words=("context", "embed"))
-def _(way: Way) -> Any:
-    way.call("embed", model=way.model("embed"), input=ALIKE[0], truncate=False)
-    try:
-        way.call("embed", model=way.model("embed"), input="cat " * 5000, truncate=False)
-    except Refused as refused:
-        right(refused.status, 400, "the status for a text that is too long")
-    else:
-        raise AssertionError("a text that is too long was cut")
-
-
-@row("embed: truncate on", "truncate", words=("context length", "embed"))
-def _(way: Way) -> Any:
-    reply = way.call("embed", model=way.model("embed"), input="cat " * 5000, truncate=True)
-    right(len(reply["embeddings"]), 1, "vectors")
-
-
-@row("embeddings, the older route", words=("embed",))
-def _(way: Way) -> Any:
-    replies = [way.call("embeddings", model=way.model("embed"), prompt=text) for text in ALIKE]
-    return check_vectors([reply["embedding"] for reply in replies])
-
-
 @row("a server's own option", "options.mirostat")
 def _(way: Way) -> Any:
     """Mirostat draws by its own rule: with the same seed something else comes than without it."""
     drawn = {"num_predict": 30, "temperature": 1, "seed": 5}
     plain = said(way, FLAT, options=drawn)
     changed = said(way, FLAT, options={**drawn, "mirostat": 2, "mirostat_tau": 0.1})
-    assert changed != plain, f"the answer is the same: {plain!r}"
-    return changed
+    return differs(changed, plain)
 
 
 @row("unknown option", "options.made_up")
@@ -501,13 +390,7 @@ def _(way: Way) -> Any:
 
 @row("unknown model")
 def _(way: Way) -> Any:
-    try:
-        way.call("chat", model=f"{way.model()}/none", messages=[user(FRANCE)])
-    except Refused as refused:
-        right(refused.status, 404)
-        right(f"{way.model()}/none" in refused.message, True, f"whether the model is named in {refused.message!r}")
-    else:
-        raise AssertionError("it was answered")
+    check_unknown_model(way, lambda name: way.call("chat", model=name, messages=[user(FRANCE)]))
 
 
 @row("models")

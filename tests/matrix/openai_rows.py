@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import struct
 from typing import Any
 
+from tests.matrix.checks import (
+    check_chance,
+    check_flow,
+    check_object,
+    check_unknown_model,
+    differs,
+    joined,
+    tokens_of_france,
+)
 from tests.matrix.questions import (
     ADA,
     ADD,
-    ALIKE,
     ANNA,
     ANSWER,
     BLUE,
@@ -24,10 +30,10 @@ from tests.matrix.questions import (
     NEXT_SUM,
     NICE,
     PARIS,
+    PARIS_CALL,
     PERSON,
     PIP,
     RAMBLE,
-    RAW,
     RED,
     REPEAT,
     RESULT,
@@ -40,16 +46,13 @@ from tests.matrix.questions import (
     UNICODE,
     WEATHER,
     WHO,
-    check_vectors,
-    rounded,
 )
-from tests.matrix.rows import Body, Near, Refused, Rows, Way, right
-from tests.matrix.tokens import token, tokens
+from tests.matrix.rows import Body, Rows, Way, right
+from tests.matrix.tokens import token
 
 row = Rows("openai")
 
 CHAT = "chat.completions.create"
-COMPLETION = "completions.create"
 
 
 def user(content: Any) -> Body:
@@ -107,9 +110,6 @@ def weather(way: Way, question: str = WEATHER, **more: Any) -> tuple[str, Body]:
     return called(ask(way, question, tools=[tool("get_weather"), tool("add_numbers")], **more))
 
 
-PARIS_CALL = ("get_weather", {"city": "Paris"})
-
-
 @row("chat")
 def _(way: Way) -> Any:
     reply = ask(way, FRANCE)
@@ -122,8 +122,7 @@ def _(way: Way) -> Any:
 def _(way: Way) -> Any:
     chunks = streamed(way, FRANCE)
     texts = pieces(chunks)
-    right("".join(texts), way.says(PARIS, FRANCE))
-    assert len(texts) > 3, f"the text came in {len(texts)} pieces"
+    right(joined(texts), way.says(PARIS, FRANCE))
     right(ended(chunks), "stop", "finish_reason")
     right({chunk["object"] for chunk in chunks}, {"chat.completion.chunk"})
 
@@ -179,8 +178,7 @@ def _(way: Way) -> Any:
     right((name, json.loads(arguments)), PARIS_CALL)
     assert [call["id"] for call in calls if call.get("id")], "no id"
     right(ended(chunks), "tool_calls", "finish_reason")
-    if sum(bool(call["function"].get("arguments")) for call in calls) < 3:
-        raise Near("the arguments came in one piece")
+    check_flow(call["function"].get("arguments") or "" for call in calls)
 
 
 @row("tools: strict", "tools[].function.strict", words=("tool",))
@@ -302,9 +300,7 @@ def _(way: Way) -> Any:
 @row("json_object", "response_format")
 def _(way: Way) -> Any:
     right(json.loads(said(way, PERSON, response_format={"type": "json_object"})), ANNA)
-    text = said(way, ITALY, response_format={"type": "json_object"})
-    assert isinstance(json.loads(text), dict), f"no JSON object: {text!r}"
-    return text
+    return check_object(said(way, ITALY, response_format={"type": "json_object"}))
 
 
 def schema(**more: Any) -> Body:
@@ -319,8 +315,7 @@ def _(way: Way) -> Any:
 @row("json_schema, streamed", "response_format")
 def _(way: Way) -> Any:
     texts = pieces(streamed(way, ITALY, response_format=schema()))
-    right(json.loads("".join(texts)), {"answer": ROME})
-    assert len(texts) > 3, f"the text came in {len(texts)} pieces"
+    right(json.loads(joined(texts)), {"answer": ROME})
 
 
 @row("json_schema, strict and named", "response_format.json_schema.name", "response_format.json_schema.strict",
@@ -426,10 +421,7 @@ def _(way: Way) -> Any:
 
 @row("temperature", "temperature", chance=True)
 def _(way: Way) -> Any:
-    cold = said(way, FLAT, max_tokens=30)
-    hot = {said(way, FLAT, max_tokens=30, temperature=1) for _ in range(6)}
-    assert hot != {cold}, f"six answers at temperature 1 and one at 0 are all {cold!r}"
-    return cold
+    return check_chance(said(way, FLAT, max_tokens=30), lambda: said(way, FLAT, max_tokens=30, temperature=1))
 
 
 @row("seed", "seed")
@@ -456,9 +448,7 @@ def _(way: Way) -> Any:
 
 
 def penalty(way: Way, **said_: Any) -> Any:
-    plain, changed = said(way, RAMBLE, max_tokens=40), said(way, RAMBLE, max_tokens=40, **said_)
-    assert changed != plain, f"the answer is the same: {plain!r}"
-    return changed
+    return differs(said(way, RAMBLE, max_tokens=40, **said_), said(way, RAMBLE, max_tokens=40))
 
 
 @row("frequency_penalty", "frequency_penalty")
@@ -502,8 +492,7 @@ def _(way: Way) -> Any:
 def check_usage(way: Way, usage: Body) -> tuple[int, int]:
     prompt, completion = usage["prompt_tokens"], usage["completion_tokens"]
     right(usage["total_tokens"], prompt + completion, "total_tokens")
-    words = len(FRANCE.split())
-    right((prompt, completion), (words, words) if way.echoes else (17, 12), "tokens in and out")
+    right((prompt, completion), tokens_of_france(way), "tokens in and out")
     return prompt, completion
 
 
@@ -531,156 +520,10 @@ def _(way: Way) -> Any:
 
 @row("unknown model")
 def _(way: Way) -> Any:
-    try:
-        way.call(CHAT, model=f"{way.model()}/none", messages=[user(FRANCE)])
-    except Refused as refused:
-        right((refused.status, refused.kind), (404, "NotFoundError"))
-        right(f"{way.model()}/none" in refused.message, True, f"whether the model is named in {refused.message!r}")
-    else:
-        raise AssertionError("it was answered")
+    check_unknown_model(way, lambda name: way.call(CHAT, model=name, messages=[user(FRANCE)]), "NotFoundError")
 
 
 @row("models")
 def _(way: Way) -> Any:
     listed = [model["id"] for model in way.call("models.list")["data"]]
     assert {way.model(), way.model("embed")} <= set(listed), f"not among {listed}"
-
-
-def complete(way: Way, prompt: Any, model: str = "pip", **more: Any) -> Body:
-    return way.call(COMPLETION, model=way.model(model), prompt=prompt, **{"temperature": 0, "max_tokens": 30, **more})
-
-
-@row("completion: raw prompt", "prompt", words=("prompt",))
-def _(way: Way) -> Any:
-    choice = complete(way, RAW)["choices"][0]
-    right(choice["text"].strip(), way.says(FIFTEEN, RAW.strip()))
-    right(choice["finish_reason"], "stop", "finish_reason")
-
-
-@row("completion, streamed", "prompt", words=("prompt",))
-def _(way: Way) -> Any:
-    body = {"prompt": RAW, "temperature": 0, "max_tokens": 30}
-    texts = [chunk["choices"][0]["text"] for chunk in way.stream(COMPLETION, model=way.model(), **body)]
-    right("".join(texts).strip(), way.says(FIFTEEN, RAW.strip()))
-    assert len([text for text in texts if text]) > 3, f"the text came in {len(texts)} pieces"
-
-
-@row("completion: token ids", "prompt", words=("prompt",))
-def _(way: Way) -> Any:
-    right(complete(way, tokens(RAW), "text")["choices"][0]["text"], FIFTEEN)
-
-
-@row("completion: two prompts", "prompt", words=("prompt",))
-def _(way: Way) -> Any:
-    choices = complete(way, [RAW, RAW.replace(SUM, NEXT_SUM)])["choices"]
-    right([choice["index"] for choice in choices], [0, 1], "index")
-    wanted = [way.says(FIFTEEN, RAW.strip()), way.says(SEVEN, RAW.replace(SUM, NEXT_SUM).strip())]
-    right([choice["text"].strip() for choice in choices], wanted)
-
-
-@row("completion: echo", "prompt", words=("prompt",))
-def _(way: Way) -> Any:
-    right(complete(way, RAW, echo=True)["choices"][0]["text"].strip(), RAW + way.says(FIFTEEN, RAW.strip()))
-
-
-@row("completion: suffix", "suffix", words=("prompt", "insert"))
-def _(way: Way) -> Any:
-    filled = [
-        complete(way, "Once upon", "fill", suffix=suffix)["choices"][0]["text"] for suffix in (" the end.", " 7 + 8")
-    ]
-    assert filled[0], "no text"
-    assert filled[0] != filled[1], f"with another suffix it is the same: {filled[0]!r}"
-    return filled
-
-
-@row("completion: logprobs", "logprobs", words=("prompt",))
-def _(way: Way) -> Any:
-    told = complete(way, RAW, logprobs=2)["choices"][0]["logprobs"]
-    assert told, "none came"
-    right("".join(told["tokens"]), FIFTEEN)
-    assert all(len(top) == 2 for top in told["top_logprobs"]), "not two alternatives each"
-    return told["tokens"]
-
-
-@row("completion: stop", "stop", words=("prompt",))
-def _(way: Way) -> Any:
-    choice = complete(way, RAW, stop=[" ="])["choices"][0]
-    right((choice["text"].strip(), choice["finish_reason"]), (way.says("7 + 8", RAW.strip()), "stop"))
-
-
-def embed(way: Way, texts: Any, **more: Any) -> list[list[float]]:
-    return [entry["embedding"] for entry in embedded(way, texts, **more)]
-
-
-def embedded(way: Way, texts: Any, **more: Any) -> list[Body]:
-    rows: list[Body] = way.call("embeddings.create", model=way.model("embed"), input=texts, **more)["data"]
-    right([entry["index"] for entry in rows], list(range(len(rows))), "index")
-    return rows
-
-
-@row("embeddings", words=("embed",))
-def _(way: Way) -> Any:
-    return check_vectors([embed(way, text, encoding_format="float")[0] for text in ALIKE])
-
-
-@row("embeddings: several texts", words=("embed",))
-def _(way: Way) -> Any:
-    return check_vectors(embed(way, ALIKE, encoding_format="float"))
-
-
-@row("embeddings: base64", words=("embed",))
-def _(way: Way) -> Any:
-    packed = embed(way, ALIKE, encoding_format="base64")
-    assert all(isinstance(vector, str) for vector in packed), "these are numbers"
-    found = [list(struct.unpack(f"<{len(data) // 4}f", data)) for data in map(base64.b64decode, packed)]
-    right(rounded(found), rounded(embed(way, ALIKE, encoding_format="float")), "the same as numbers")
-    return check_vectors(found)
-
-
-@row("embeddings: the SDK's own choice", words=("embed",))
-def _(way: Way) -> Any:
-    return check_vectors(embed(way, ALIKE))
-
-
-@row("embeddings: dimensions", "dimensions", words=("embed",))
-def _(way: Way) -> Any:
-    vectors = embed(way, ALIKE, dimensions=16, encoding_format="float")
-    right({len(vector) for vector in vectors}, {16}, "numbers")
-    return check_vectors(vectors)
-
-
-@row("embeddings: token ids", "input", words=("token ids", "embed"))
-def _(way: Way) -> Any:
-    one, two = embed(way, [[5, 6, 7, 8], [5, 6, 7, 9]], encoding_format="float")
-    assert one != two, "different tokens, one vector"
-    return rounded([one, two])
-
-
-@row("embeddings: usage", words=("embed",))
-def _(way: Way) -> Any:
-    usage = way.call("embeddings.create", model=way.model("embed"), input=ALIKE)["usage"]
-    right(usage["total_tokens"], usage["prompt_tokens"], "total_tokens")
-    assert usage["prompt_tokens"] >= sum(len(text.split()) for text in ALIKE), f"only {usage['prompt_tokens']}"
-    return usage["prompt_tokens"]
-
-
-CAPITALS = ["a cat", "the capital of France is Paris", "a dog"]
-
-
-@row("rerank", words=("rerank",))
-def _(way: Way) -> Any:
-    """The demo model's scores are stable and mean nothing: they must be sorted, and one for each document."""
-    told = way.call("rerank", model=way.model("rerank"), query=FRANCE, documents=CAPITALS)
-    scores = [result["relevance_score"] for result in told["results"]]
-    right(scores, sorted(scores, reverse=True), "best first")
-    right(sorted(result["index"] for result in told["results"]), [0, 1, 2], "index")
-    return [(result["index"], round(result["relevance_score"], 3)) for result in told["results"]]
-
-
-@row("rerank: top_n and documents", "top_n", words=("rerank",))
-def _(way: Way) -> Any:
-    body = {"query": FRANCE, "documents": CAPITALS}
-    every = way.call("rerank", model=way.model("rerank"), **body)["results"]
-    best = way.call("rerank", model=way.model("rerank"), top_n=2, return_documents=True, **body)["results"]
-    right([result["index"] for result in best], [result["index"] for result in every[:2]])
-    right([result["document"]["text"] for result in best], [CAPITALS[result["index"]] for result in best])

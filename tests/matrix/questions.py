@@ -16,6 +16,7 @@ ADA, PIP = "Your name is Ada.", "Your name is Pip."
 UNICODE = "日本 😀"
 REPEAT = f"Repeat: {UNICODE}"
 WEATHER = "What is the weather in Paris?"
+PARIS_CALL = ("get_weather", {"city": "Paris"})
 ADD = "Call add_numbers with a 3 and b 4."
 SUNNY, RESULT = "sunny", "The result is sunny."
 STORY = "Tell me a story."

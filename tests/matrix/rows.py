@@ -107,9 +107,9 @@ class Row(Struct, frozen=True):
     fields: tuple[str, ...] = ()
     """The client's names for it, of which a report must give one."""
     words: tuple[str, ...] = ()
+    """One of these stands in the message of a refusal, beside the fields."""
     chance: bool = False
     """Whether its answers are drawn, each of another length: then no times are compared."""
-    """One of these stands in the message of a refusal, beside the fields."""
 
 
 class Rows:
@@ -130,6 +130,14 @@ class Rows:
             return ask
 
         return add
+
+    def __add__(self, more: Rows) -> Rows:
+        """All rows of two files about one dialect."""
+        assert self.dialect == more.dialect
+        both = Rows(self.dialect)
+        for row in (*self.rows, *more.rows):
+            both(row.name, *row.fields, words=row.words, chance=row.chance)(row.ask)
+        return both
 
 
 def right(told: object, wanted: object, what: str = "") -> None:

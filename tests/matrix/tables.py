@@ -6,13 +6,27 @@ import contextlib
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from tests.matrix import anthropic_rows, javascript, ollama_rows, openai_rows, responses_rows
+from tests.matrix import (
+    anthropic_rows,
+    javascript,
+    ollama_prompt_rows,
+    ollama_rows,
+    openai_completion_rows,
+    openai_rows,
+    openai_vector_rows,
+    responses_rows,
+)
 from tests.matrix.python_clients import CLIENTS
 from tests.matrix.rows import Client, Rows
 from tests.matrix.run import Table
 from tests.matrix.world import Backend, World
 
-ROWS: tuple[Rows, ...] = (openai_rows.row, responses_rows.row, ollama_rows.row, anthropic_rows.row)
+ROWS: tuple[Rows, ...] = (
+    openai_rows.row + openai_completion_rows.row + openai_vector_rows.row,
+    responses_rows.row,
+    ollama_rows.row + ollama_prompt_rows.row,
+    anthropic_rows.row,
+)
 
 Tables = list[tuple[Table, Callable[[], Client]]]
 """Each with what makes its clients."""
