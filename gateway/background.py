@@ -80,6 +80,7 @@ class Job:
         self._followers.add(news)
         try:
             place = first = after + 1
+            last = False
             while True:
                 if place < self._forgotten:
                     lost = InvalidRequest(f"events before {self._forgotten} are no longer kept", param="starting_after")
@@ -102,9 +103,24 @@ class Job:
                 elif ended:
                     return
                 else:
-                    await news.wait()
+                    last = await self._wait(news, last=last)
         finally:
             self._followers.discard(news)
+
+    async def _wait(self, news: asyncio.Event, *, last: bool) -> bool:
+        """Wait for more frames. True: the follower has been called off, and waits on for the ``last`` ones alone.
+
+        The end of the gateway calls off followers and answer alike, and the answer's own end is a moment away.
+        """
+        try:
+            await news.wait()
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if last or task is None or self.task is None or not self.task.cancelling():
+                raise
+            task.uncancel()
+            return True
+        return last
 
     async def cancel(self) -> None:
         """Call it off, and wait until that is stored."""

@@ -527,6 +527,7 @@ def test_a_shutdown_ends_what_runs_in_the_background(tmp_path: Path) -> None:
             task.cancel()
         await follower.end()
         await until(lambda: not house.gateway.running)
+        assert (follower.complete, types(follower)[-1]) == (True, "response.failed")
         assert house.jobs is not None
         row = await house.jobs.store.get(told["id"], owner="")
         assert row is not None
