@@ -63,8 +63,9 @@ def test_m4_a_message_whole_and_streamed(path: str) -> None:
     whole = ask("POST", path, ASK)
     assert whole.status == 200
     assert whole.json()["content"] == [{"type": "text", "text": "Hello"}]
-    assert len(whole.headers[b"request-id"]) == 24
-    assert whole.json()["id"] == f"msg_{whole.headers[b'request-id'].decode()}"
+    id = whole.headers[b"request-id"].decode()
+    assert len(id) == 28
+    assert whole.json()["id"] == id.replace("req_", "msg_")
     streamed = ask("POST", path, {**ASK, "stream": True})
     assert streamed.headers[b"content-type"] == b"text/event-stream; charset=utf-8"
     assert b"request-id" in streamed.headers
@@ -79,11 +80,11 @@ def test_m4_a_message_whole_and_streamed(path: str) -> None:
 def test_m4_a_failure_before_the_first_word_keeps_its_status_and_one_after_it_is_a_frame() -> None:
     early = ask("POST", MESSAGES, {**ASK, "stream": True}, home=Home(tells(BackendError("the GPU has gone"))))
     assert (early.status, early.headers[b"x-should-retry"]) == (502, b"false")
-    assert early.json() == {"type": "error", "error": {"type": "api_error", "message": "the GPU has gone"}}
+    assert early.json()["error"] == {"type": "api_error", "message": "the GPU has gone"}
     story = tells([Started("m")], [TextDelta("Hel")], BackendError("the GPU has gone"))
     late = ask("POST", MESSAGES, {**ASK, "stream": True}, home=Home(story))
     assert late.status == 200
-    assert records(late)[-1] == ("error", early.json())
+    assert records(late)[-1] == ("error", {"type": "error", "error": early.json()["error"]})
     assert "message_stop" not in late.body.decode()
 
 
@@ -108,6 +109,22 @@ def test_a_count_is_held_to_the_limits_of_requests() -> None:
     call = ask("POST", COUNT, {**ASK, "tools": [tool]}, home=counting())
     assert call.status == 400
     assert "nodes" in call.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "keys", "status"),
+    [
+        ("POST", MESSAGES, (), 400),
+        ("GET", MESSAGES, (), 405),
+        ("POST", "/v1/messages/batches", (), 404),
+        ("POST", MESSAGES, ("k",), 401),
+    ],
+)
+def test_m4_an_error_bears_its_requests_id_twice(method: str, path: str, keys: tuple[str, ...], status: int) -> None:
+    call = ask(method, path, {}, config=Config(keys=keys))
+    assert call.status == status
+    assert call.json()["request_id"] == call.headers[b"request-id"].decode()
+    assert call.json()["request_id"].startswith("req_")
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/models/a", "/v1/models/none"])

@@ -15,7 +15,7 @@ from canonical.errors import GatewayError, InvalidRequest, MethodNotAllowed, Not
 from gateway.config import Config, ConfigError, Listener
 from gateway.web import anthropic, health, ollama, openai
 from gateway.web.crossroads import CROSSROADS, Choose, Headers, by_version
-from gateway.web.exchange import Exchange, Gateway, Handler, Voice
+from gateway.web.exchange import Exchange, Gateway, Handler, Voice, new_id
 from gateway.web.guard import VoiceOf, guarded
 
 if TYPE_CHECKING:
@@ -69,14 +69,16 @@ def listener_app(listener: Listener, config: Config, gateway: Gateway) -> ASGIAp
         voice = voice_of(path, request.scope["headers"])
         error = _error(exception, path)
         status = voice.error_status(error)
-        headers: dict[str, str] = {}
+        id = new_id()
+        name, told = voice.named(id)
+        headers = {name.decode(): told.decode()}
         if not isinstance(exception, HTTPException):
             gateway.access_log.crash(exception)
         elif exception.status_code == 405:
             headers["allow"] = (exception.headers or {}).get("allow", "")
         gateway.access_log.line(f"{voice.name} {request.method} {path[:100]} refused {status}")
         return Response(
-            voice.error_body(error), status_code=status, media_type=voice.json_type.decode(), headers=headers
+            voice.refusal(error, id), status_code=status, media_type=voice.json_type.decode(), headers=headers
         )
 
     app = Litestar(

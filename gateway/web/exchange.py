@@ -36,6 +36,22 @@ class Voice(Struct, frozen=True):
     error_status: Callable[[GatewayError], int]
     error_body: Callable[[GatewayError], bytes]
     id_header: bytes = b"x-request-id"
+    id_prefix: bytes = b""
+    """Before a request's id; where there is one, the body of an error has the id too, as ``request_id``."""
+
+    def named(self, id: str) -> tuple[bytes, bytes]:
+        """The header that tells a request's id, which people ask about it by."""
+        return self.id_header, self.id_prefix + id.encode()
+
+    def refusal(self, error: GatewayError, id: str) -> bytes:
+        """The body of an error."""
+        body = self.error_body(error)
+        return body[:-1] + b',"request_id":"%b"}' % self.named(id)[1] if self.id_prefix else body
+
+
+def new_id() -> str:
+    """A name for a request, no secret: ``os.urandom`` is a system call."""
+    return f"{random.getrandbits(96):024x}"
 
 
 class Gateway:
@@ -80,7 +96,7 @@ class Exchange:
         self.scope = scope
         self.gateway = gateway
         self.voice = voice
-        self.id = f"{random.getrandbits(96):024x}"  # a name, no secret: os.urandom is a system call
+        self.id = new_id()
         self.model = ""
         self.tokens = 0
         self.caller = caller_of(scope)
@@ -194,7 +210,7 @@ class Exchange:
         head = [
             (b"content-type", media_type),
             (b"content-length", b"%d" % len(body)),
-            (self.voice.id_header, self.id.encode()),
+            self.voice.named(self.id),
             *headers,
         ]
         await self.send({"type": "http.response.start", "status": status, "headers": head})
@@ -210,7 +226,7 @@ class Exchange:
         if error.status >= 500 and not error.retry:
             # OpenAI's SDKs repeat every 5xx twice: a generation that failed would run three times.
             headers.append((b"x-should-retry", b"false"))
-        await self.json(self.voice.error_body(error), self.voice.error_status(error), headers)
+        await self.json(self.voice.refusal(error, self.id), self.voice.error_status(error), headers)
 
     async def while_connected(self, work: Awaitable[None]) -> None:
         """Await ``work`` and cancel it as soon as the client leaves. The body must have been read."""
@@ -246,7 +262,7 @@ class Exchange:
             (b"content-type", media_type.encode()),
             (b"cache-control", b"no-cache, no-transform"),
             (b"x-accel-buffering", b"no"),
-            (self.voice.id_header, self.id.encode()),
+            self.voice.named(self.id),
             *self.told(),
         ]
         await self.send({"type": "http.response.start", "status": 200, "headers": head})

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from canonical.errors import Busy, Forbidden, GatewayError, Unauthorized
 from gateway.config import Key, Listener
 from gateway.web.caller import ANYBODY, CALLER, Caller, with_wish
-from gateway.web.exchange import Gateway, Voice
+from gateway.web.exchange import Gateway, Voice, new_id
 
 if TYPE_CHECKING:
     from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
@@ -106,9 +106,10 @@ def guarded(app: ASGIApp, listener: Listener, keys: Iterable[Key], gateway: Gate
 
 async def refuse(scope: HTTPScope, send: Send, error: GatewayError, voice: Voice, gateway: Gateway) -> None:
     """Word an error for a request that reached no route."""
-    body = voice.error_body(error)
+    id = new_id()
+    body = voice.refusal(error, id)
     status = voice.error_status(error)
-    headers = [(b"content-type", voice.json_type), (b"content-length", b"%d" % len(body))]
+    headers = [(b"content-type", voice.json_type), (b"content-length", b"%d" % len(body)), voice.named(id)]
     if error.retry_after is not None:
         headers.append((b"retry-after", b"%d" % error.retry_after))
     if status == 401:
