@@ -176,10 +176,10 @@ class Engine:
             if request.inputs:
                 answer = await lease.model.embed(request)
             else:
-                answer = Embeddings(model=request.model, vectors=())
+                answer = Embeddings(model=name, vectors=())
         finally:
             lease.release()
-        return structs.replace(answer, model=request.model, total=self._clock() - arrived, load=leased - arrived)
+        return structs.replace(answer, model=name, total=self._clock() - arrived, load=leased - arrived)
 
     async def rerank(self, request: Rerank, *, strict: bool = False, tell: Tell = _nobody) -> Ranking:
         """The documents by their scores, the best first. ``strict`` and ``tell`` as in ``generate``."""
@@ -195,7 +195,7 @@ class Engine:
         finally:
             lease.release()
         ranked = sorted(answer.ranked, key=lambda one: (-one.score, one.index))[: request.top_n]
-        return structs.replace(answer, model=request.model, ranked=tuple(ranked))
+        return structs.replace(answer, model=name, ranked=tuple(ranked))
 
     async def count(self, request: Generate) -> int:
         """The exact number of tokens of a prompt.

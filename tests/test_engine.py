@@ -18,7 +18,7 @@ from canonical.media import Blob
 from canonical.messages import Image, Message, Text
 from canonical.models import Capability
 from canonical.requests import Embed, Generate, Origin, Prompt, Tool
-from gateway.config import Config, Limits, ModelEntry, Settled
+from gateway.config import Config, Defaults, Limits, ModelEntry, Settled
 from gateway.engine import Engine
 from tests.houses import HELLO, Home, settled, tells
 from tests.virtual_time import run
@@ -337,12 +337,14 @@ def test_limits_are_checked_before_any_model_is_asked():
 def test_embeddings_bear_the_requested_name_and_without_inputs_only_load():
     async def whole() -> None:
         home = Home()
-        house = engine(v=home)
+        house = engine(Config(defaults=Defaults(embed="v")), v=home)
         answer = await house.embed(Embed(model="V:latest", inputs=("x", "y")))
         assert (answer.model, len(answer.vectors), answer.prompt_tokens) == ("V:latest", 2, 1)
         assert answer.total > 0
         empty = await house.embed(Embed(model="v", inputs=()))
         assert empty.vectors == ()
+        unnamed = await house.embed(Embed(model="", inputs=()))
+        assert unnamed.model == "v"
         assert len(home.model.asked) == 1
         assert home.opened == 1
         assert await leases(house) == 0

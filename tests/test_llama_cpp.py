@@ -587,6 +587,7 @@ HELD = [
     b'{"oneOf":[{"type":"string"},{"type":"integer"}]}',
     b'{"type":"object","properties":{"a":{"$ref":"#/$defs/A"}},"$defs":{"A":{"type":"string","maxLength":3}}}',
     b'{"type":"string","format":"date"}',
+    b'{"type":"string","x-order":1,"contentMediaType":"text/html","externalDocs":{"url":"u"}}',
     b"{}",
 ]
 NOT_HELD = [

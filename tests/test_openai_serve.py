@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from adapters.dialect import Ask, EmbedAsk, Stamp
 from adapters.openai import serve
+from adapters.openai.messages import arguments_text
 from canonical.errors import (
     BackendError,
     Busy,
@@ -30,7 +31,7 @@ from canonical.errors import (
 from canonical.events import Completion, Event, Finished, Started, TextDelta, TokenLogprob, ToolCallDelta, Usage, fold
 from canonical.limits import CHOICES
 from canonical.models import Capability, ModelInfo
-from canonical.requests import Embeddings, ToolChoice
+from canonical.requests import Embeddings, Output, ToolChoice
 
 STAMP = Stamp("1", lambda: 1_700_000_000_999_999_999)
 USER = {"role": "user", "content": "Hello"}
@@ -156,7 +157,7 @@ WRONG_CHAT: list[tuple[dict[str, Any], str, str | None]] = [
     ({"tool_choice": {"type": "custom", "custom": {"name": "f"}}}, "unsupported_value", "tool_choice.type"),
     ({"functions": [{"name": "f"}], "function_call": {"name": "g"}}, "invalid_value", "function_call"),
     ({"response_format": {"type": "xml"}}, "unsupported_value", "response_format.type"),
-    ({"response_format": {"type": "json_schema"}}, "missing_required_parameter", "response_format.json_schema.schema"),
+    ({"response_format": {"type": "json_schema"}}, "missing_required_parameter", "response_format.json_schema"),
     ({"response_format": {"type": "json_object", "schema": [1]}}, "invalid_type", "response_format.schema"),
     ({"response_format": "json"}, "invalid_type", "response_format"),
     ({"grammar": "root ::= " + "(" * 300 + '"a"' + ")" * 300}, "invalid_value", "grammar"),
@@ -285,6 +286,27 @@ def test_m1_errors_have_all_four_keys(
     words = "why: the model does not exist" if isinstance(error, ModelNotFound) else "why"
     told = {"message": words, "type": kind, "param": param, "code": code}
     assert json.loads(serve.error_body(error)) == {"error": told}
+
+
+def test_m4_a_form_without_its_schema_is_any_object() -> None:
+    # The vendor's reference calls ``schema`` optional.
+    for named in ({"name": "a"}, {"name": "a", "schema": None}):
+        form = {"type": "json_schema", "json_schema": named}
+        assert chat(response_format=form).requests[0].output == Output("json")
+
+
+def test_m4_an_empty_suffix_is_none() -> None:
+    for prompt in ("a", ["a", "b"], [1, 2]):
+        asked = {"model": "m", "prompt": prompt, "suffix": ""}
+        for request in serve.read_completion(json.dumps(asked).encode()).requests:
+            assert request.prompt is not None
+            assert request.prompt.suffix is None
+
+
+@pytest.mark.parametrize("text", ["\x85", "\u2003", "\xa0null"])
+def test_m5_only_the_white_space_of_json_is_nothing(text: str) -> None:
+    assert arguments_text(text) == text
+    assert arguments_text(" \t\r\n") == "{}"
 
 
 def test_a_failing_stream_ends_in_its_error_frame() -> None:

@@ -130,9 +130,9 @@ def _output(form: wire.ResponseFormat | None) -> Output | None:
         form.schema, "response_format.schema"
     )
     match form.type:
-        case "json_schema" if schema is None:
-            raise missing("response_format.json_schema.schema")
-        case "json_object" if schema is None:
+        case "json_schema" if form.json_schema is None and schema is None:
+            raise missing("response_format.json_schema")
+        case "json_schema" | "json_object" if schema is None:
             return Output("json")
         case "json_schema" | "json_object":
             return Output("schema", schema, described.name, described.strict)

@@ -162,18 +162,19 @@ def completion_reply(
 
 def _prompts(request: wire.CompletionRequest) -> list[Prompt]:
     given = request.prompt
+    suffix = request.suffix or None  # clients with nothing behind the gap send an empty one, to any model
     if given is None or isinstance(given, str):
-        return [Prompt(text=given or "", suffix=request.suffix)]
+        return [Prompt(text=given or "", suffix=suffix)]
     if not given:
         raise InvalidRequest("'prompt' must not be an empty list", param="prompt")
     if all(isinstance(item, int) for item in given):
-        return [Prompt(tokens=tuple(item for item in given if isinstance(item, int)), suffix=request.suffix)]
+        return [Prompt(tokens=tuple(item for item in given if isinstance(item, int)), suffix=suffix)]
     prompts: list[Prompt] = []
     for item in given:
         if isinstance(item, str):
-            prompts.append(Prompt(text=item, suffix=request.suffix))
+            prompts.append(Prompt(text=item, suffix=suffix))
         elif isinstance(item, list) and item:
-            prompts.append(Prompt(tokens=tuple(item), suffix=request.suffix))
+            prompts.append(Prompt(tokens=tuple(item), suffix=suffix))
         else:
             raise InvalidRequest("'prompt' must be a text, texts, token ids, or lists of token ids", param="prompt")
     return prompts

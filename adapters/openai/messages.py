@@ -29,6 +29,8 @@ _PLAIN = frozenset({"system", "user", "assistant", "tool"})
 _LINKS = ("data:", "http://", "https://")
 _PARTS = frozenset({"text", "image_url", "input_audio", "refusal"})
 _NO_ARGUMENTS = "{}"
+_BLANKS = " \t\r\n"
+"""White space as JSON knows it."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -129,7 +131,7 @@ def write_messages(messages: Sequence[Message]) -> list[wire.Message]:
 def arguments_text(arguments: Any) -> str:
     """A call's arguments as JSON text, whatever form they came in."""
     if isinstance(arguments, str):
-        return _NO_ARGUMENTS if arguments.strip() in {"", "null"} else arguments
+        return _NO_ARGUMENTS if arguments.strip(_BLANKS) in {"", "null"} else arguments
     return _NO_ARGUMENTS if arguments is None else _encode(arguments).decode()
 
 
@@ -151,7 +153,7 @@ def _sound_call(call: wire.Called) -> bool:
 
 
 def _full(arguments: Any) -> bool:
-    return isinstance(arguments, str) and arguments.strip() not in {"", "null"}
+    return isinstance(arguments, str) and arguments.strip(_BLANKS) not in {"", "null"}
 
 
 def _write_content(parts: list[wire.Part]) -> str | list[wire.Part]:

@@ -16,7 +16,8 @@ from canonical.errors import InvalidRequest, Unsupported
 
 _NOTES = frozenset(
     {"title", "description", "default", "examples", "example", "$schema", "$id", "$comment", "deprecated"}
-    | {"readOnly", "writeOnly", "$defs", "definitions", "discriminator", "strict"}
+    | {"readOnly", "writeOnly", "$defs", "definitions", "discriminator", "strict", "externalDocs", "$anchor"}
+    | {"contentEncoding", "contentMediaType"}
 )
 """Say nothing about the value itself."""
 _RANGES = frozenset({"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"})
@@ -89,7 +90,7 @@ def _check_shape(node: dict[str, Any], param: str) -> None:
 
 def _ignored(node: dict[str, Any], engine: str) -> str:
     """The first keyword without effect, or empty."""
-    keys = node.keys() - _NOTES
+    keys = {key for key in node.keys() - _NOTES if not key.startswith("x-")}  # a vendor's own notes
     kind = node.get("type")
     if "$ref" in keys:
         return _rest(keys, {"$ref"})
