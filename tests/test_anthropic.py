@@ -202,6 +202,23 @@ def test_m4_thinking(thinking: Any, config: Any, think: Think | None) -> None:
     assert read(**more).think == think
 
 
+def test_m5_what_means_nothing_is_lost_by_name() -> None:
+    assert read(output_config={"effort": "gigantic"}).origin.lost == ("output_config.effort",)
+    picture = {"type": "image", "source": {}}
+    assert read(system=[{"type": "text", "text": "be brief"}, picture]).origin.lost == ("system[].image",)
+
+
+def test_m5_ids_of_other_vendors_are_written_as_this_one_takes_them() -> None:
+    id = "functions.f:0"
+    turns = (
+        Message("user", (Text("x"),)),
+        Message("assistant", (ToolCall(id, "f", "{}"),)),
+        Message("tool", (ToolResult(id, "f", "y"),)),
+    )
+    (_, called, answered) = write(ask(messages=turns))["messages"]
+    assert called["content"][0]["id"] == answered["content"][0]["tool_use_id"] == "functions-2e-f-3a-0"
+
+
 @pytest.mark.parametrize("style", ["adaptive", "enabled"])
 @pytest.mark.parametrize("think", ["off", "low", "medium", "high", "max"])
 def test_m5_both_styles_of_asking_to_think_mean_the_same(style: call.Style, think: Think) -> None:

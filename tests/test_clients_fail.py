@@ -161,6 +161,7 @@ def test_m1_statuses_of_the_gateways_own(gateway: Served, sdk: openai.OpenAI) ->
         ("POST", "/v1/chat/completions", {"json": {"model": "s400"}}, 400, "missing_required_parameter"),
         ("POST", "/v1/chat/completions", {"json": {"model": "none", "messages": HELLO}}, 404, "model_not_found"),
         ("DELETE", "/v1/models/s400", {}, 501, "not_implemented"),
+        ("POST", "/v1/moderations", {}, 501, "not_implemented"),
     ]
     for method, path, fields, status, code in calls:
         answer = httpx.request(method, gateway.url + path, **fields)

@@ -148,6 +148,13 @@ def test_m2_every_listed_model_can_be_shown(http: httpx.Client) -> None:
         assert "error" not in told
 
 
+def test_m2_copilot_is_shown_the_name_that_it_asked_for(http: httpx.Client) -> None:
+    asked = {"model": "pip:latest"}
+    shown = http.post("/api/show", json=asked, headers={"User-Agent": "GitHubCopilotChat/0.31"}).json()
+    assert shown["model_info"]["general.basename"] == "pip:latest"
+    assert http.post("/api/show", json=asked).json()["model_info"].get("general.basename") != "pip:latest"
+
+
 def test_m2_show_by_name_model_and_verbose(http: httpx.Client) -> None:
     """Ollama 2, 4.4: Continue sends ``name``; arrays are null unless verbose."""
     plain = http.post("/api/show", json={"name": "PIP"}).json()

@@ -41,7 +41,7 @@ def read_think(
             found = level or "on", None
         case kind:
             raise InvalidRequest(f"thinking.type: unknown type {kind[:40]!r}", param="thinking")
-    if effort and found[0] != level:
+    if effort and (level is None or found[0] != level):
         lost.append("output_config.effort")
     return found
 

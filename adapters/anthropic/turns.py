@@ -7,6 +7,7 @@ left out, and their neighbours stay.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -28,6 +29,9 @@ BILLING = "x-anthropic-billing-header:"
 _ROLES: dict[str, Role] = {"user": "user", "assistant": "assistant", "system": "system", "developer": "system"}
 _NO_INPUT = Raw(b"{}")
 
+_ODD = re.compile(r"[^a-zA-Z0-9_-]")
+"""What no id may have before the vendor's servers; others write ``functions.name:0``."""
+
 _blocks = msgspec.json.Decoder(list[wire.Block])
 _source = msgspec.json.Decoder(wire.Source)
 _object = msgspec.json.Decoder(dict[str, Raw])
@@ -45,7 +49,11 @@ def read_turns(
     if not turns:
         raise InvalidRequest("messages: at least one message is required", param="messages")
     read: list[Message] = []
-    told = [system] if isinstance(system, str) else [block.text or "" for block in system or ()]
+    if isinstance(system, str):
+        told = [system]
+    else:
+        told = [block.text or "" for block in system or ()]
+        lost.extend(f"system[].{block.type[:64]}" for block in system or () if block.type != "text")
     text = "\n\n".join(text for text in told if text and not text.startswith(BILLING))
     if text:
         read.append(Message("system", (Text(text),)))
@@ -278,12 +286,16 @@ def _write_parts(parts: Iterable[Part], *, unsigned: bool) -> Iterable[dict[str,
                 given = input_object(arguments.encode())
                 if given is None:
                     raise InvalidRequest(f"the arguments of tool call {name!r} are not a JSON object", param="messages")
-                yield {"type": "tool_use", "id": id, "name": name, "input": given}
+                yield {"type": "tool_use", "id": _plain_id(id), "name": name, "input": given}
             case ToolResult(id, _, text, error):
-                result: dict[str, Any] = {"type": "tool_result", "tool_use_id": id, "content": text}
+                result: dict[str, Any] = {"type": "tool_result", "tool_use_id": _plain_id(id), "content": text}
                 yield {**result, "is_error": True} if error else result
             case Audio():
                 raise Unsupported("an Anthropic backend takes no sounds", param="messages")
+
+
+def _plain_id(id: str) -> str:
+    return _ODD.sub(lambda found: f"-{ord(found[0]):x}-", id)
 
 
 def _missing(path: str) -> InvalidRequest:

@@ -95,8 +95,11 @@ def ps_reply(models: Sequence[LoadedModel]) -> bytes:
     return _encode(wire.Running(rows))
 
 
-def show_reply(details: ModelDetails, verbose: bool = False) -> bytes:
-    """``POST /api/show``. Lists inside the metadata (a vocabulary) are ``null`` unless ``verbose``."""
+def show_reply(details: ModelDetails, verbose: bool = False, label: str = "") -> bytes:
+    """``POST /api/show``. Lists inside the metadata (a vocabulary) are ``null`` unless ``verbose``.
+
+    ``label``: the base name to tell instead of the model's own.
+    """
     info = details.info
     return _encode(
         wire.Shown(
@@ -105,7 +108,7 @@ def show_reply(details: ModelDetails, verbose: bool = False) -> bytes:
             template=details.template or None,
             system=details.system or None,
             details=_details(info),
-            model_info=_model_info(details, verbose),
+            model_info=_model_info(details, verbose, label),
             capabilities=_capabilities(info),
             modified_at=rfc3339(info.modified),
         )
@@ -191,7 +194,7 @@ def _details(info: ModelInfo, *, lengths: bool = False) -> wire.Details:
     )
 
 
-def _model_info(details: ModelDetails, verbose: bool) -> dict[str, Raw]:
+def _model_info(details: ModelDetails, verbose: bool, label: str) -> dict[str, Raw]:
     info = details.info
     found = {name: value for name, value in details.metadata.items() if name not in _HIDDEN}
     if not verbose:
@@ -199,6 +202,8 @@ def _model_info(details: ModelDetails, verbose: bool) -> dict[str, Raw]:
     architecture = _text(found.get(_ARCHITECTURE)) or info.family or "unknown"
     known = ((f"{architecture}.context_length", info.context_length), (_COUNT, info.parameter_count))
     found[_ARCHITECTURE] = Raw(_encode(architecture))
+    if label:
+        found["general.basename"] = Raw(_encode(label))
     for name, value in (*known, (f"{architecture}.embedding_length", info.embedding_length)):
         if value:
             found.setdefault(name, Raw(_encode(value)))

@@ -15,6 +15,8 @@ VERSION = "0.33.0"
 """The Ollama release whose API this is: clients parse it as dotted integers and demand recent ones."""
 
 VOICE = Voice("ollama", b"application/json; charset=utf-8", serve.error_status, serve.error_body)
+_COPILOT = b"GitHubCopilotChat/"
+"""Shows a model under its base name, and with Ollama that is the one it asked for."""
 _EMBED_VOICE = structs.replace(VOICE, error_body=serve.embed_error_body)
 PREFIXES = ("/api/",)
 
@@ -72,7 +74,8 @@ async def _show(exchange: Exchange) -> None:
         details = await exchange.engine.details(ask.name)
     except ModelNotFound as error:
         raise ModelNotFound(f"model '{short(ask.name)}' not found", param="model") from error
-    await exchange.json(serve.show_reply(details, ask.verbose))
+    agent = next((value for name, value in exchange.scope["headers"] if name == b"user-agent"), b"")
+    await exchange.json(serve.show_reply(details, ask.verbose, ask.name if agent.startswith(_COPILOT) else ""))
 
 
 async def _not_here(exchange: Exchange) -> None:

@@ -49,6 +49,7 @@ _PATHS: dict[str, dict[str, Handler]] = {
     "/reranking": {"POST": _rerank},
     "/models": {"GET": _models, "HEAD": _models},
     "/models/{model:path}": {"GET": _model, "HEAD": _model, "DELETE": _not_here},
+    "/moderations": {"POST": _not_here},
     **responses.PATHS,
 }
 
