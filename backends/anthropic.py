@@ -13,8 +13,9 @@ from msgspec import Meta
 from adapters.anthropic import call
 from backends.abilities import known_models
 from backends.honours import TABLE
-from backends.remote import Exchange, Handle, RemoteBackend, RemoteSettings, Upstream
+from backends.remote import Handle, RemoteBackend
 from backends.transport import Head
+from backends.upstream import Exchange, RemoteSettings, Upstream
 from canonical.events import Event
 from canonical.features import Feature
 from canonical.models import ModelInfo
@@ -51,7 +52,9 @@ class AnthropicBackend(RemoteBackend):
         """``base`` is the folder from which relative paths in settings count. Raises ValueError."""
         upstream = Upstream(name, settings, base, prefix=base_path, read_error=call.read_error, headers=request_headers)
         probed = known_models(settings.abilities, base, honours_of(settings))
-        super().__init__(upstream, settings.models, listing="/models?limit=1000", read_list=call.read_models, probed=probed)
+        super().__init__(
+            upstream, settings.models, listing="/models?limit=1000", read_list=call.read_models, probed=probed
+        )
         self._settings = settings
         self._messages = upstream.head("POST", "/messages")
         self._count = upstream.head("POST", "/messages/count_tokens")

@@ -18,8 +18,9 @@ from backends.abilities import known_models
 from backends.honours import TABLE
 from backends.openai import new_id
 from backends.reading import Reads, reading
-from backends.remote import Exchange, Handle, RemoteBackend, RemoteSettings, Upstream
+from backends.remote import Handle, RemoteBackend
 from backends.transport import Head
+from backends.upstream import Exchange, RemoteSettings, Upstream
 from canonical.events import Event
 from canonical.forced import force
 from canonical.models import ModelDetails, ModelInfo

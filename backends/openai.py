@@ -11,8 +11,9 @@ from pathlib import Path
 from adapters.openai import call
 from backends.abilities import known_models
 from backends.honours import TABLE
-from backends.remote import Exchange, Handle, RemoteBackend, RemoteSettings, Upstream
+from backends.remote import Handle, RemoteBackend
 from backends.transport import Head
+from backends.upstream import Exchange, RemoteSettings, Upstream
 from canonical.events import Event
 from canonical.models import ModelInfo
 from canonical.report import Honours

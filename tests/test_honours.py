@@ -18,8 +18,8 @@ from backends.echo import EchoBackend, EchoSettings
 from backends.honours import BACKENDS, TABLE
 from backends.ollama import OllamaBackend, OllamaSettings
 from backends.openai import OpenAIBackend, OpenAISettings
-from backends.remote import Exchange
 from backends.transport import Head
+from backends.upstream import Exchange
 from canonical.errors import InvalidRequest, Unsupported
 from canonical.events import Event, Finished, fold
 from canonical.features import Feature, said

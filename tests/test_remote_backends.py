@@ -12,7 +12,7 @@ import pytest
 
 from backends.ollama import base_path as ollama_path
 from backends.openai import base_path as openai_path
-from backends.remote import read_url
+from backends.upstream import read_url
 from canonical.errors import ModelNotFound
 from canonical.events import Finished, Started, Usage
 from canonical.requests import Embed, Generate, Prompt

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TextIO
 
 from backends.abilities import DIALECTS, Abilities, write_abilities
-from backends.remote import read_url
+from backends.upstream import read_url
 from gateway.probe.answers import Patience
 from gateway.probe.safe import shown, without
 from gateway.probe.server import Failed, Wish, check_found, probe

@@ -15,7 +15,7 @@ from backends.abilities import DIALECTS, Dialect, filled
 from backends.anthropic import AnthropicBackend, AnthropicSettings
 from backends.ollama import OllamaBackend, OllamaSettings
 from backends.openai import OpenAIBackend, OpenAISettings
-from backends.remote import RemoteSettings, Timeouts, Upstream
+from backends.upstream import RemoteSettings, Timeouts, Upstream
 from canonical.errors import BackendError, BackendUnavailable, GatewayError
 from canonical.models import ModelInfo
 
