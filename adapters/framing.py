@@ -89,7 +89,7 @@ class SseReader:
         self._size = 0
 
     def feed(self, data: bytes) -> list[tuple[bytes, bytes]]:
-        """The events that ``data`` completes; comments and unknown fields are skipped.
+        """The events that ``data`` completes; comments, unknown fields and events without data are skipped.
 
         Raises:
             BackendError: an event exceeds ``RECORD_LIMIT``.
@@ -103,18 +103,20 @@ class SseReader:
         ):
             ends = data.count(b"\n")
             if ends == 2:
-                return [(b"", data[6:-2])]
+                return [(b"", data[6:-2])] if len(data) > 8 else []
             whole = data[6:-2].split(b"\n\ndata: ")
             # The usual case: nothing but one-line events, as the count of line ends proves.
             if ends == 2 * len(whole):
-                return [(b"", event) for event in whole]
+                return [(b"", event) for event in whole if event]
         events: list[tuple[bytes, bytes]] = []
         for line in self._lines.feed(data):
             if line.endswith(b"\r"):
                 line = line[:-1]
             if not line:
                 if self._data:
-                    events.append((self._event, self._data[0] if len(self._data) == 1 else b"\n".join(self._data)))
+                    event = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
+                    if event or self._event == b"error":
+                        events.append((self._event, event))
                     self._data = []
                     self._size = 0
                 self._event = b""
