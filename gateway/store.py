@@ -60,8 +60,9 @@ _ROWS = f"""{_CHAIN} SELECT r.id, r.previous, r.status, r.runner, r.input, r.obj
 FROM chain JOIN responses r USING (id) ORDER BY depth DESC"""  # noqa: S608
 _UNUSED = "SELECT r.id, r.tree FROM trees t JOIN responses r ON r.tree = t.id WHERE t.used < ?"
 _HELD = "SELECT owner, count(*), sum(size) FROM responses GROUP BY owner"
-_OLDEST = """SELECT r.id, r.tree, r.size FROM trees t JOIN responses r ON r.tree = t.id
-WHERE r.owner = ? AND r.status NOT IN (?, ?) ORDER BY t.used, r.number"""
+# By the trees in their order, where SQLite would rather sort all that the owner has: a full store evicts with every answer.
+_OLDEST = """SELECT r.id, r.tree, r.size FROM trees t CROSS JOIN responses r INDEXED BY responses_by_tree ON r.tree = t.id
+WHERE +r.owner = ? AND r.status NOT IN (?, ?) ORDER BY t.used, r.number"""
 
 
 class Row(Struct, frozen=True, kw_only=True):

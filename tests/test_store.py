@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 import subprocess
 import sys
@@ -187,6 +188,14 @@ def test_nobody_drives_out_what_others_keep(tmp_path: Path, bound: dict[str, int
         assert [n for n in range(40) if await store.get(f"r{n}", owner=ANN)] == list(range(33, 40))
 
     kept(tmp_path, story, clock=clock, **bound)
+
+
+def test_a_full_store_does_not_sort_all_that_it_has_with_every_answer(tmp_path: Path) -> None:
+    kept(tmp_path, lambda store: store.put(row("a")))
+    with contextlib.closing(sqlite3.connect(tmp_path / FILE)) as db:
+        plan = [step[3] for step in db.execute(f"EXPLAIN QUERY PLAN {storing._OLDEST}", ("", *storing.UNFINISHED))]
+    assert plan[0] == "SCAN t USING INDEX trees_by_use"
+    assert not any("FOR ORDER BY" in step for step in plan)
 
 
 def test_a_conversation_in_use_keeps_its_beginning_and_leaves_nothing(tmp_path: Path) -> None:
