@@ -143,7 +143,7 @@ def test_a_finish_reason_that_tells_of_a_failure(word: str) -> None:
         (b'event: error\ndata: "boom"\n\n', 502, "backend_error", "boom"),
         (b'error: {"code":500,"message":"boom","type":"server_error"}\n\n', 500, "backend_error", "boom"),
         (b"data: <html>\n\n", 502, "backend_error", "not in OpenAI's format"),
-        (b"data:\n\n", 502, "backend_error", "not in OpenAI's format"),
+        (b"data: {\n\n", 502, "backend_error", "not in OpenAI's format"),
         (b"data: [1]\n\n", 502, "backend_error", "not in OpenAI's format"),
         (b'data: {"choices":[{"delta":{"content":5}}]}\n\n', 502, "backend_error", "not in OpenAI's format"),
         (b'data: {"choices":"x"}\n\n', 502, "backend_error", "not in OpenAI's format"),
