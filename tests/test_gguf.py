@@ -121,7 +121,7 @@ def test_a_hostile_head_is_refused_without_a_large_allocation(data: bytes, folde
         tracemalloc.stop()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(cut=st.integers(0, 40_000))
 def test_a_truncated_file_is_refused(cut: int, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("cut")
@@ -132,7 +132,7 @@ def test_a_truncated_file_is_refused(cut: int, tmp_path_factory: pytest.TempPath
     assert found.size == cut
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(at=st.integers(0, 30_000), damage=st.binary(min_size=1, max_size=16))
 def test_a_damaged_file_is_read_or_refused_and_nothing_else(
     at: int, damage: bytes, tmp_path_factory: pytest.TempPathFactory

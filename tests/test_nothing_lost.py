@@ -47,7 +47,7 @@ def changed(request: Request, told: Report) -> set[Feature]:
     return {feature for feature in said(request) if words.name(feature, spelled) in named}
 
 
-tries = settings(deadline=None, max_examples=25)  # of each pair
+tries = settings(max_examples=25)  # of each pair
 routes = pytest.mark.parametrize("route", ROUTES)
 pairs = pytest.mark.parametrize(("route", "column"), PAIRS)
 

@@ -129,8 +129,9 @@ def test_m3_ids_of_the_client_are_kept() -> None:
 
 def test_m3_a_tool_may_answer_with_a_picture() -> None:
     picture = base64.b64encode(PNG).decode()
-    (message,) = chat([{"role": "tool", "tool_name": "see", "content": "here", "images": [picture]}]).messages
-    assert message.parts == (ToolResult("call_0", "see", "here"), Image(Blob(PNG, "image/png")))
+    told, shown = chat([{"role": "tool", "tool_name": "see", "content": "here", "images": [picture]}]).messages
+    assert told.parts == (ToolResult("call_0", "see", "here"),)
+    assert (shown.role, shown.parts) == ("user", (Image(Blob(PNG, "image/png")),))
 
 
 @pytest.mark.parametrize(

@@ -435,7 +435,7 @@ def check_step(residents: Pool, slots: int, waiting: int) -> None:
 
 
 @given(seed=st.integers(0, 2**32))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_schedule_keeps_the_promises(seed: int):
     """Requests come, leave, time out, wish keep-alives, models fail to load and are unloaded: at random times."""
     chance = random.Random(seed)

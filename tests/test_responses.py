@@ -10,7 +10,7 @@ from typing import Any
 import hypothesis.strategies as st
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from openai._models import construct_type
 from openai.lib.streaming.responses._responses import ResponseStreamState
 from openai.types.responses import Response, ResponseStreamEvent
@@ -80,7 +80,6 @@ def read_back(response: dict[str, Any]) -> list[Any]:
 # Streams.
 
 
-@settings(deadline=None)  # the SDK builds its types at the first use
 @given(streams(), st.booleans(), st.booleans())
 def test_m5_the_sdk_accumulates_what_the_events_say(events: list[Event], summary: bool, sealed: bool) -> None:
     fields: dict[str, Any] = {"include": ["reasoning.encrypted_content"]} if sealed else {}
@@ -141,7 +140,6 @@ def test_m5_an_answer_sent_back_means_what_was_said(events: list[Event]) -> None
         assert "".join(part.text for part in parts if isinstance(part, Reasoning)) == told.reasoning
 
 
-@settings(deadline=None)
 @given(streams(), st.booleans())
 def test_m5_a_replayed_response_adds_up_to_the_stored_one(events: list[Event], summary: bool) -> None:
     fields: dict[str, Any] = {"reasoning": {"summary": "auto"}} if summary else {}

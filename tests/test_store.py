@@ -113,7 +113,7 @@ def test_a_chain_is_linked_and_bounded(tmp_path: Path) -> None:
     kept(tmp_path, story)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(parents=st.lists(st.integers(0, 8), max_size=8))
 def test_a_chain_is_its_ancestors_whatever_the_tree(
     tmp_path_factory: pytest.TempPathFactory, parents: list[int]
