@@ -6,6 +6,7 @@ is which of these protocols it has; nobody writes ``raise NotImplementedError``.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import AsyncGenerator, Collection, Sequence
 from typing import Protocol, runtime_checkable
 
@@ -116,3 +117,8 @@ class Isolates(Protocol):
 
     def expose(self) -> None:
         """Say that other machines can reach the gateway; called before any model opens."""
+
+
+def new_call_id() -> str:
+    """An id for a call of a tool that came without one."""
+    return f"call_{secrets.token_hex(12)}"

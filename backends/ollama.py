@@ -15,8 +15,8 @@ from msgspec import structs
 
 from adapters.ollama import call
 from backends.abilities import known_models
+from backends.base import new_call_id
 from backends.honours import TABLE
-from backends.openai import new_id
 from backends.reading import Reads, reading
 from backends.remote import Handle, RemoteBackend
 from backends.transport import Head
@@ -94,12 +94,12 @@ class OllamaModel(Handle):
         if request.prompt is None:
             request, reader = _asked(request)
             body = call.write_chat(request, name)
-            whole = partial(call.read_chat, new_id=new_id)
-            exchange = Exchange(self._chat, body, partial(call.ChatReader, new_id), whole, STREAMS)
+            whole = partial(call.read_chat, new_id=new_call_id)
+            exchange = Exchange(self._chat, body, partial(call.ChatReader, new_call_id), whole, STREAMS)
         else:
             body = call.write_generate(request, name)
-            whole = partial(call.read_generate, new_id=new_id)
-            exchange = Exchange(self._generate, body, partial(call.GenerateReader, new_id), whole, STREAMS)
+            whole = partial(call.read_generate, new_id=new_call_id)
+            exchange = Exchange(self._generate, body, partial(call.GenerateReader, new_call_id), whole, STREAMS)
         stream = self._upstream.generate(exchange, stream=request.stream)
         return stream if reader is None else reading(stream, reader)
 
@@ -118,7 +118,7 @@ def _asked(request: Generate) -> tuple[Generate, Reads | None]:
     single = request.parallel_tool_calls is False
     forced = force(request)
     if forced is not None:
-        return shown(request, forced), CallReader(callable_names(request), new_id, single=single, forced=True)
+        return shown(request, forced), CallReader(callable_names(request), new_call_id, single=single, forced=True)
     return request, FirstCall() if single and request.tools else None
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import secrets
 from collections.abc import AsyncGenerator, Sequence
 from functools import partial
 from pathlib import Path
 
 from adapters.openai import call
 from backends.abilities import known_models
+from backends.base import new_call_id
 from backends.honours import TABLE
 from backends.remote import Handle, RemoteBackend
 from backends.transport import Head
@@ -90,8 +90,8 @@ class OpenAIModel(Handle):
         name = self.info.id
         if request.prompt is None:
             body = call.write_chat(request, name, limit=self._limit)
-            whole = partial(call.read_chat, new_id=new_id)
-            exchange = Exchange(self._chat, body, partial(call.ChatReader, new_id), whole, STREAMS)
+            whole = partial(call.read_chat, new_id=new_call_id)
+            exchange = Exchange(self._chat, body, partial(call.ChatReader, new_call_id), whole, STREAMS)
         else:
             body = call.write_completion(request, name)
             exchange = Exchange(self._completion, body, call.CompletionReader, call.read_completion, STREAMS)
@@ -114,8 +114,3 @@ def base_path(path: str) -> str:
     Gemini's is ``/v1beta/openai``.
     """
     return path if re.search(r"/v\d+[a-z0-9]*(/|$)", path) else path + "/v1"
-
-
-def new_id() -> str:
-    """An id for a tool call that came without one."""
-    return f"call_{secrets.token_hex(12)}"

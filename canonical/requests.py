@@ -6,7 +6,7 @@ from typing import Literal
 
 from msgspec import Raw, Struct, field
 
-from canonical.messages import Image, Message
+from canonical.messages import Image, Message, ToolCall, ToolResult
 from canonical.models import Capability
 from canonical.origin import Origin, Vocabulary
 
@@ -164,6 +164,11 @@ class Load(Struct, frozen=True, kw_only=True):
 
     model: str
     keep_alive: float | None = None
+
+
+def has_calls(request: Generate) -> bool:
+    """Whether earlier turns hold calls of tools, or their results."""
+    return any(isinstance(part, ToolCall | ToolResult) for message in request.messages for part in message.parts)
 
 
 def needs(request: Generate) -> frozenset[Capability]:

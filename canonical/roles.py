@@ -13,14 +13,18 @@ from canonical.messages import Message, Part, Text
 from canonical.requests import Generate
 
 
+def begin(messages: Sequence[Message]) -> int:
+    """How many messages stand before the conversation, as its instructions."""
+    return next((index for index, message in enumerate(messages) if message.role != "system"), len(messages))
+
+
 def told_first(messages: Sequence[Message], text: str) -> tuple[Message, ...]:
     """``messages`` with ``text`` at the end of the instructions before them."""
-    for index, message in enumerate(messages):
-        if message.role != "system":
-            break
-        if index + 1 == len(messages) or messages[index + 1].role != "system":
-            return (*messages[:index], joined(message, Message("system", (Text(text),))), *messages[index + 1 :])
-    return (Message("system", (Text(text),)), *messages)
+    told = Message("system", (Text(text),))
+    begun = begin(messages)
+    if not begun:
+        return (told, *messages)
+    return (*messages[: begun - 1], joined(messages[begun - 1], told), *messages[begun:])
 
 
 def without_system(request: Generate) -> Generate:
@@ -31,7 +35,7 @@ def without_system(request: Generate) -> Generate:
     if not any(message.role == "system" for message in request.messages):
         return request
     messages = request.messages
-    begun = next((index for index, message in enumerate(messages) if message.role != "system"), len(messages))
+    begun = begin(messages)
     first = _one(messages[:begun])
     found: list[Message] = []
     moved = False

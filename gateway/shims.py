@@ -6,23 +6,21 @@ that the configuration names; and every report tells.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from functools import lru_cache
 
 from msgspec import Struct, structs
 
-from backends.base import Model
+from backends.base import Model, new_call_id
 from backends.reading import Reads, reading
 from canonical.events import Event
 from canonical.features import Feature
 from canonical.inline import InlineThoughts, reinlined
-from canonical.messages import ToolCall, ToolResult
 from canonical.models import Capability, ModelInfo
 from canonical.prompted_calls import CallReader
 from canonical.prompted_tools import Prompted, prompted
 from canonical.report import DROPPED, HONOURED, Honours, Report, Verdict, approximated
-from canonical.requests import Generate, Vocabulary
+from canonical.requests import Generate, Vocabulary, has_calls
 from canonical.roles import without_system
 from canonical.think import CLOSE, OPEN
 from gateway.config import ModelEntry
@@ -87,21 +85,21 @@ def shimmed(request: Generate, entry: ModelEntry | None, model: Model) -> Shimme
             request = structs.replace(request, think=None, think_budget=None)
             verdicts |= {Feature.THINK_ON: HONOURED, **dict.fromkeys(_THINKS, DROPPED)}
     turns = ""
-    if "tools" in entry.shims and (request.tools or _called(request)):
+    if "tools" in entry.shims and (request.tools or has_calls(request)):
         holds = honours.verdicts.get(Feature.SCHEMA, DROPPED) == HONOURED
         asked = prompted(request, holds=holds, stops=honours.verdicts.get(Feature.STOP, DROPPED) == HONOURED)
         if asked.names:
             readers.append(
                 CallReader(
                     asked.names,
-                    _new_id,
+                    new_call_id,
                     single=request.parallel_tool_calls is False,
                     forced=asked.held,
                     stops=asked.stops,
                 )
             )
         verdicts |= {Feature.TOOL_ERROR: ERROR, **_told(asked)}
-        if _called(request):
+        if has_calls(request):
             turns = "input" if "input" in request.origin.vocabulary.known else "messages"
         request = asked.request
     if "system" in entry.shims:
@@ -146,10 +144,6 @@ def _changed(honours: Honours, verdicts: frozenset[tuple[Feature, Verdict]]) -> 
     return structs.replace(honours, verdicts={**honours.verdicts, **changed}, refuses=refuses)
 
 
-def _called(request: Generate) -> bool:
-    return any(isinstance(part, ToolCall | ToolResult) for message in request.messages for part in message.parts)
-
-
 def _told(asked: Prompted) -> Mapping[Feature, Verdict]:
     """What becomes of the fields about tools."""
     if not asked.names:
@@ -176,7 +170,3 @@ def _tags(entry: ModelEntry) -> tuple[bool, tuple[str, str]]:
         before, after = entry.inline_thinking
         return not before, (before, after)
     return entry.inline_thinking == "opened", (OPEN, CLOSE)
-
-
-def _new_id() -> str:
-    return f"call_{secrets.token_hex(12)}"

@@ -9,7 +9,7 @@ from msgspec import structs
 from adapters.openai.call import read_embeddings, write_embeddings
 from backends.llama_cpp.body import TOKEN_LENGTH
 from backends.llama_cpp.engine import is_error
-from backends.llama_cpp.loaded import SHRINK, TRIES, Loaded, counted, input_error, too_long
+from backends.llama_cpp.loaded import Loaded, cut_to_fit, input_error, too_long
 from canonical.errors import BackendError, InvalidRequest
 from canonical.requests import Embed, Embeddings, Origin
 
@@ -74,19 +74,10 @@ class EmbeddingModel(Loaded):
         return Embeddings(model="", vectors=tuple(vectors), prompt_tokens=tokens)
 
     async def _shortened(self, request: Embed, text: str | tuple[int, ...]) -> Embeddings:
-        """One input, cut until it fits: only the engine can count, and it counts in its refusal."""
-        error: InvalidRequest | None = None
-        for _ in range(TRIES):
-            try:
-                return await self._ask(structs.replace(request, inputs=(text,)))
-            except InvalidRequest as refused:
-                if refused.code != "context_length_exceeded":
-                    raise
-                error = refused
-                tokens = counted(refused)
-                share = self._limits.context / tokens * SHRINK if tokens > self._limits.context else SHRINK
-                text = text[: max(1, int(len(text) * share))]
-        raise error or BackendError("the input could not be shortened")
+        async def ask(length: int) -> Embeddings:
+            return await self._ask(structs.replace(request, inputs=(text[:length],)))
+
+        return await cut_to_fit(ask, len(text), self._limits.context, least=1)
 
 
 def _unit(vector: list[float]) -> list[float]:

@@ -10,16 +10,16 @@ import contextlib
 import ctypes
 import json
 import math
-import secrets
 import time
 from typing import Any
 
 import llama_cpp.llama_cpp as native
 import msgspec
 import numpy as np
-from llama_cpp.llama_grammar import json_schema_to_gbnf
+from llama_cpp.llama_grammar import SchemaConverter
 from msgspec import Raw, Struct
 
+from backends.base import new_call_id
 from backends.llama_cpp import answer
 from backends.llama_cpp.engine import Counted, Emit, Kind, Start, write_error
 from backends.llama_cpp.sampling import BadSampling, Chain, Draw
@@ -200,7 +200,7 @@ class LlamaCppPython:
         grammar = self._grammar(body, calls=calls)
         if thinks and grammar:
             thinks = False  # what the grammar makes is the answer, though the prompt has opened a thought
-        writer = answer.Writer(kind, thinks=thinks, calls=calls, new_id=lambda: f"call_{secrets.token_hex(12)}")
+        writer = answer.Writer(kind, thinks=thinks, calls=calls, new_id=new_call_id)
         chain = Chain(body, self._vocab, grammar=grammar)
         try:
             self._run(tokens, body, chain, writer, emit)
@@ -438,9 +438,20 @@ def _called(call: dict[str, Any]) -> dict[str, Any]:
     return {**call, "function": function}
 
 
+class _Converter(SchemaConverter):  # type: ignore[misc]
+    """The package's own, which takes the backslashes of JSON for those of a grammar."""
+
+    def _format_literal(self, literal: str) -> str:
+        text = json.dumps(json.loads(literal), ensure_ascii=False)
+        return str(super()._format_literal(text.replace("\\", "\\\\")))
+
+
 def _gbnf(schema: Any) -> str:
     try:
-        grammar: str = json_schema_to_gbnf(json.dumps(schema))
+        converter: Any = _Converter(prop_order={}, allow_fetch=False, dotall=False, raw_pattern=False)
+        converter.visit(converter.resolve_refs(json.loads(json.dumps(schema)), "stdin"), "")
+        grammar: str = converter.format_grammar()
+        grammar.encode()
     except (KeyError, AssertionError, ValueError, TypeError, AttributeError, IndexError, RecursionError) as error:
         raise _Refused(501, f"this schema is not supported by this engine: {error!r}") from error
     # A string of JSON has no control characters, which this generator forgets.

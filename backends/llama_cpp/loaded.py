@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
 import msgspec
 
 from backends.honours import TABLE
@@ -11,6 +14,8 @@ from backends.llama_cpp.inprocess import Runner
 from canonical.errors import BackendError, GatewayError, InvalidRequest
 from canonical.models import LoadedModel, ModelInfo
 from canonical.report import Honours
+
+A = TypeVar("A")
 
 SHRINK = 0.9
 """By what a text is cut further than its count asks for: characters are not tokens."""
@@ -46,6 +51,23 @@ def counted(error: GatewayError) -> int:
         if word.isdigit():
             return int(word)
     return 0
+
+
+async def cut_to_fit(ask: Callable[[int], Awaitable[A]], length: int, context: int, *, least: int) -> A:
+    """What ``ask`` answers for as much of a text of ``length`` as fits, and no less than ``least``.
+
+    Only the engine can count, and it counts in its refusal. Raises InvalidRequest where nothing fits.
+    """
+    for _ in range(TRIES - 1):
+        try:
+            return await ask(length)
+        except InvalidRequest as refused:
+            if refused.code != "context_length_exceeded" or length <= least:
+                raise
+            tokens = counted(refused)
+            share = context / tokens * SHRINK if tokens > context else SHRINK
+            length = max(least, int(length * share))
+    return await ask(length)
 
 
 class _Told(msgspec.Struct):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from functools import reduce
@@ -10,6 +9,7 @@ from functools import reduce
 from msgspec import structs
 
 from adapters.openai.call import ChatReader, CompletionReader
+from backends.base import new_call_id
 from backends.llama_cpp.body import chat_body, completion_body, switched_on
 from backends.llama_cpp.engine import Kind, is_error, read_counted, read_error
 from backends.llama_cpp.facts import Facts
@@ -20,10 +20,9 @@ from canonical.either import EitherCall, allow_calls
 from canonical.errors import BackendError, InvalidRequest, Unsupported
 from canonical.events import Event, ReasoningDelta, Started, TextDelta, ToolCallDelta
 from canonical.forced import ForcedCall, force
-from canonical.messages import ToolCall, ToolResult
 from canonical.models import Capability
-from canonical.requests import Generate, ToolChoice
-from canonical.roles import joined, without_system
+from canonical.requests import Generate, ToolChoice, has_calls
+from canonical.roles import begin, joined, without_system
 from canonical.think import OPEN
 
 _CALLED = b'{"choices":[{"index":0,"delta":{},"finish_reason":"tool_calls"}]}'
@@ -50,11 +49,11 @@ class TextModel(Loaded):
         either = allow_calls(request)
         call: ForcedCall | EitherCall | None = None
         if either is not None:
-            call = EitherCall(request, _new_id)
+            call = EitherCall(request, new_call_id)
         elif forced is not None:
-            call = ForcedCall(_new_id)
+            call = ForcedCall(new_call_id)
         kind, body = self._asked(request, either or forced)
-        reader = ChatReader(_new_id) if kind == "chat" else CompletionReader()
+        reader = ChatReader(new_call_id) if kind == "chat" else CompletionReader()
         thinking = self._thinks(request)[0] if kind == "chat" else None
         # A model that has been told not to think may do so all the same, and nobody wants to hear it.
         hidden = thinking is False and not switched_on(request, self._limits)
@@ -118,7 +117,7 @@ class TextModel(Loaded):
             raise InvalidRequest(f"there is no tool named {choice.name[:64]!r}", param="tool_choice")
         if request.tools and request.top_logprobs is not None and self.engine == "xllamacpp" and not _none(choice):
             raise Unsupported("this model's engine gives no log probabilities beside tools", param="logprobs")
-        if Capability.TOOLS not in able and _speaks_of_tools(request):
+        if Capability.TOOLS not in able and has_calls(request):
             # Its template would leave them out without a word.
             raise Unsupported(f"{self.info.id!r} does not support tools", param="messages")
         asked = self._placed(forced or request)
@@ -150,7 +149,7 @@ class TextModel(Loaded):
         if not facts.system:
             return without_system(request)
         messages = request.messages
-        begun = next((index for index, message in enumerate(messages) if message.role != "system"), len(messages))
+        begun = begin(messages)
         first = (reduce(joined, messages[:begun]),) if begun else ()  # a template that knows one place has room for one
         rest = without_system(structs.replace(request, messages=messages[begun:]))
         return structs.replace(rest, messages=(*first, *rest.messages))
@@ -173,10 +172,6 @@ class TextModel(Loaded):
 
 def _none(choice: ToolChoice | None) -> bool:
     return choice is not None and choice.mode == "none"
-
-
-def _speaks_of_tools(request: Generate) -> bool:
-    return any(isinstance(part, ToolCall | ToolResult) for message in request.messages for part in message.parts)
 
 
 class _Trim:
@@ -207,7 +202,3 @@ class _Trim:
         self._begun = self._begun or bool(kept)
         self._held = text[len(kept) :]
         return kept
-
-
-def _new_id() -> str:
-    return f"call_{secrets.token_hex(12)}"

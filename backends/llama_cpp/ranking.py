@@ -11,7 +11,7 @@ from msgspec import structs
 from adapters.openai.call import read_ranking, write_rerank
 from backends.llama_cpp.body import TOKEN_LENGTH
 from backends.llama_cpp.engine import is_error
-from backends.llama_cpp.loaded import SHRINK, TRIES, Loaded, counted, input_error, too_long
+from backends.llama_cpp.loaded import Loaded, cut_to_fit, input_error, too_long
 from canonical.errors import BackendError, InvalidRequest
 from canonical.requests import Origin, Ranked, Ranking, Rerank
 
@@ -70,16 +70,7 @@ class RerankModel(Loaded):
         return answer
 
     async def _shortened(self, request: Rerank, document: str) -> Ranking:
-        """One document, cut until it fits beside the query, as an embedding's text is."""
-        error: InvalidRequest | None = None
-        for _ in range(TRIES):
-            try:
-                return await self._ask(structs.replace(request, documents=(document,)))
-            except InvalidRequest as refused:
-                if refused.code != "context_length_exceeded" or not document:
-                    raise
-                error = refused
-                tokens = counted(refused)
-                share = self._limits.context / tokens * SHRINK if tokens > self._limits.context else SHRINK
-                document = document[: int(len(document) * share)]
-        raise error or BackendError("the document could not be shortened")
+        async def ask(length: int) -> Ranking:
+            return await self._ask(structs.replace(request, documents=(document[:length],)))
+
+        return await cut_to_fit(ask, len(document), self._limits.context, least=0)
