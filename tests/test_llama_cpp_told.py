@@ -238,6 +238,17 @@ def test_m3_a_form_beside_tools_is_held_on_every_engine(engine: dict[str, Any]) 
     assert set(json.loads(found.text)) == {"name", "age", "city"}
 
 
+@every_engine
+def test_m3_constants_of_any_characters_are_written_as_json(engine: dict[str, Any]) -> None:
+    texts = ['a "b" c', "a\\nb", "a\nb\tc\x01", "café ☃ 😀", "\\", "\x7f"]
+    schemas = [{"properties": {text: {"const": text}}, "required": [text]} for text in texts]
+    schemas.append({"properties": {"a": {"enum": [texts[2]]}}, "required": ["a"]})
+    outputs = [Output("schema", Raw(json.dumps({"type": "object", **schema}).encode())) for schema in schemas]
+    found = told(engine, *(ask("Hello!", output=output) for output in outputs))
+    expected = [*({text: text} for text in texts), {"a": texts[2]}]
+    assert [json.loads(one.text) for one in found] == expected
+
+
 SCHEMA = Output("schema", Raw(PERSON))
 FREE = Output("json")
 TEXTS = [

@@ -438,17 +438,18 @@ def _called(call: dict[str, Any]) -> dict[str, Any]:
     return {**call, "function": function}
 
 
-class _Converter(SchemaConverter):  # type: ignore[misc]
+class _Converter(SchemaConverter):
     """The package's own, which takes the backslashes of JSON for those of a grammar."""
 
     def _format_literal(self, literal: str) -> str:
-        text = json.dumps(json.loads(literal), ensure_ascii=False)
-        return str(super()._format_literal(text.replace("\\", "\\\\")))
+        text = json.dumps(json.loads(literal), ensure_ascii=False).replace("\\", "\\\\")
+        return str(super()._format_literal(text))  # type: ignore[no-untyped-call]
 
 
 def _gbnf(schema: Any) -> str:
     try:
-        converter: Any = _Converter(prop_order={}, allow_fetch=False, dotall=False, raw_pattern=False)
+        made: Any = _Converter
+        converter = made(prop_order={}, allow_fetch=False, dotall=False, raw_pattern=False)
         converter.visit(converter.resolve_refs(json.loads(json.dumps(schema)), "stdin"), "")
         grammar: str = converter.format_grammar()
         grammar.encode()
