@@ -32,11 +32,6 @@ def escape_lines(data: bytes) -> bytes:
     )
 
 
-def sse(data: bytes) -> bytes:
-    """One server-sent event, for data without a line break (JSON has none)."""
-    return b"data: " + data + b"\n\n"
-
-
 class LineReader:
     r"""Bytes in any slices -> whole lines without their end. A last line without ``\n`` is never passed on."""
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.framing import RECORD_LIMIT, LineReader, SseReader, encode_line, sse
+from adapters.framing import RECORD_LIMIT, LineReader, SseReader, encode_line
 from canonical.errors import BackendError
 
 EVENTS = [
@@ -80,4 +80,4 @@ def test_no_reader_of_lines_can_cut_a_text(text: str) -> None:
     data = encode_line(text)
     assert json.loads(data) == text
     assert len(data.decode().splitlines()) == 1
-    assert SseReader().feed(sse(data)) == [(b"", data)]
+    assert SseReader().feed(b"data: " + data + b"\n\n") == [(b"", data)]

@@ -11,7 +11,6 @@ from canonical.errors import InvalidRequest
 from canonical.grammars import PATTERN_SIZE, pattern_size
 from canonical.limits import check_grammar, check_schema
 
-TEN_CHOICES = " | ".join(f'"{letter}"' for letter in "abcdefghij")
 COSTLY = {
     "many parts that may be left out": "root ::= " + '"a"? ' * 8000,
     "many stars": "root ::= " + '"a"* ' * 1900,
