@@ -12,12 +12,12 @@ import pytest
 from canonical.events import Finished, Started, TextDelta, Usage
 from canonical.requests import Generate
 from gateway import background
-from gateway.config import Config, Limits
+from gateway.settings import Config, Limits
 from gateway.store import Row
 from tests.asgi import House
 from tests.calling import until
 from tests.houses import Home, waits
-from tests.test_responses_web import ASK, PATH, ask, lived, records, types
+from tests.responding import ASK, PATH, ask, lived, records, types
 
 
 def test_the_background_is_bounded_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,3 +101,13 @@ def test_a_follower_that_stops_reading_holds_little_and_is_told_what_it_missed(
         assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
 
     lived(tmp_path, story, Home(long))
+
+
+def test_a_query_of_very_many_parameters_is_refused(tmp_path: Path) -> None:
+    async def story(house: House) -> None:
+        id = (await ask(house))["id"]
+        for path in (f"{PATH}/{id}", f"{PATH}/{id}/input_items"):
+            call = await house.ask("GET", f"{path}?{'&'.join(['a=1'] * 51)}")
+            assert (call.status, "at most 50" in call.json()["error"]["message"]) == (400, True)
+
+    lived(tmp_path, story)

@@ -5,6 +5,7 @@ What was streamed while it was made has other numbers: who wants to go on from o
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -37,8 +38,8 @@ _CALLS = {
 _object = msgspec.json.Decoder(dict[str, Any])
 
 
-def replay(response: bytes) -> list[bytes]:
-    """The frames of a response that has ended; a frame's place is its number."""
+def replay(response: bytes) -> Iterator[bytes]:
+    """The frames of a response that has ended; a frame's place is its number. Three of them hold most of it again."""
     whole = _object.decode(response)
     begun = {**whole, **_UNDECIDED, "status": "in_progress"}
     told: list[tuple[str, dict[str, Any]]] = [
@@ -48,10 +49,9 @@ def replay(response: bytes) -> list[bytes]:
     for index, item in enumerate(whole["output"]):
         told.extend(_item(index, item))
     told.append((_LAST[whole["status"]], {"response": whole}))
-    return [
-        b"event: %b\ndata: %b\n\n" % (event.encode(), encode_line({"type": event, "sequence_number": number, **fields}))
-        for number, (event, fields) in enumerate(told)
-    ]
+    for number, (event, fields) in enumerate(told):
+        line = encode_line({"type": event, "sequence_number": number, **fields})
+        yield b"event: %b\ndata: %b\n\n" % (event.encode(), line)
 
 
 def frames_of(log: bytes) -> list[bytes]:

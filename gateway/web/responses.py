@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from itertools import islice
 from urllib.parse import parse_qs
 
 from msgspec import Raw
@@ -27,6 +28,8 @@ from gateway.web.exchange import Exchange, Handler
 
 REFERENCES = 1_000
 """Responses that the items of one request may refer to."""
+PARAMETERS = 50
+"""Parameters of a query."""
 _GONE = "the gateway ended before the response was complete"
 
 
@@ -187,8 +190,10 @@ async def _retrieve(exchange: Exchange) -> None:
         return
     if row.status in UNFINISHED:
         raise InvalidRequest("this response is made by another gateway: ask without 'stream' until it is complete")
-    frames = frames_of(row.log) if row.log and row.status != ABANDONED else replay(row.object)
-    await exchange.while_connected(pour(exchange, serve.ResponseStream.media_type, _pieces(frames[after + 1 :])))
+    frames = iter(frames_of(row.log)) if row.log and row.status != ABANDONED else replay(row.object)
+    del row  # a client may read slowly, and need not hold all of it
+    pieces = _pieces(islice(frames, after + 1, None))
+    await exchange.while_connected(pour(exchange, serve.ResponseStream.media_type, pieces))
 
 
 async def _delete(exchange: Exchange) -> None:
@@ -235,7 +240,7 @@ async def _compact(exchange: Exchange) -> None:
     raise NotImplementedHere(f"{exchange.scope['path']} is not served by this gateway yet")
 
 
-async def _pieces(frames: Sequence[bytes]) -> AsyncIterator[bytes]:
+async def _pieces(frames: Iterator[bytes]) -> AsyncIterator[bytes]:
     for frame in frames:
         yield frame
 
@@ -267,7 +272,10 @@ def _id(exchange: Exchange) -> str:
 
 
 def _query(exchange: Exchange) -> dict[str, str]:
-    asked = parse_qs(exchange.scope["query_string"].decode("latin-1"), max_num_fields=50)
+    try:
+        asked = parse_qs(exchange.scope["query_string"].decode("latin-1"), max_num_fields=PARAMETERS)
+    except ValueError as error:
+        raise InvalidRequest(f"a query may have at most {PARAMETERS} parameters") from error
     return {name: values[-1] for name, values in asked.items()}
 
 
