@@ -13,6 +13,7 @@ from typing import Any
 from msgspec import structs
 
 from adapters.anthropic.call import MAX_TOKENS
+from adapters.anthropic.turns import OPENING
 from canonical.features import Feature
 from canonical.messages import Image, Message, Reasoning, Text, ToolCall, ToolResult
 from canonical.requests import Embed, Generate, Origin, Output, Rerank, Tool
@@ -126,6 +127,8 @@ def turns(messages: Sequence[Message], without: Collection[Feature] = ()) -> lis
             found.append({"role": role, "name": name, "thoughts": "", "seals": [], "said": [], "calls": []})
         _add(found[-1], parts, without)
     kept = [turn for turn in found if any((turn["thoughts"], turn["seals"], turn["said"], turn["calls"]))]
+    if kept and (kept[0]["role"], kept[0]["said"]) == ("user", [("text", OPENING)]):
+        del kept[0]  # one dialect demands that the user begins
     if kept and kept[-1]["role"] == "assistant" and kept[-1]["said"]:
         end = kept[-1]["said"][-1]  # the beginning of the answer
         kept[-1]["said"][-1] = (end[0], end[1].rstrip()) if end[0] == "text" else end

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from adapters.anthropic import call, serve
+from adapters.anthropic.turns import UNSIGNED
 from canonical.budgets import BUDGETS
 from canonical.errors import (
     BackendError,
@@ -206,6 +207,22 @@ def test_m5_what_means_nothing_is_lost_by_name() -> None:
     assert read(output_config={"effort": "gigantic"}).origin.lost == ("output_config.effort",)
     picture = {"type": "image", "source": {}}
     assert read(system=[{"type": "text", "text": "be brief"}, picture]).origin.lost == ("system[].image",)
+
+
+def test_m5_a_conversation_begins_with_the_user() -> None:
+    greeting = Message("assistant", (Text("Hello, I am Pip."),))
+    for messages in ((greeting, Message("user", (Text("x"),))), (Message("system", (Text("be brief"),)),)):
+        opening = write(ask(messages=messages))["messages"][0]
+        assert (opening["role"], len(opening["content"])) == ("user", 1)
+
+
+def test_m5_a_server_that_wants_signatures_gets_no_thought_without_one_though_turns_go_as_they_came() -> None:
+    mark = {"cache_control": {"type": "ephemeral"}}
+    thoughts = [{"type": "thinking", "thinking": "hm", "signature": sign} for sign in ("", UNSIGNED, "c2ln")]
+    turns = (HELLO, assistant(*thoughts), HELLO, assistant(thoughts[1]), user({"type": "text", "text": "y", **mark}))
+    request = read(*turns)
+    assert write(request)["messages"] == list(turns)
+    assert write(request, unsigned=False)["messages"] == [HELLO, assistant(thoughts[2]), HELLO, turns[4]]
 
 
 def test_m5_ids_of_other_vendors_are_written_as_this_one_takes_them() -> None:

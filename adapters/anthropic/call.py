@@ -15,9 +15,10 @@ from adapters.anthropic import wire
 from adapters.anthropic.answers import MessageReader, read_message
 from adapters.anthropic.errors import in_band_error, read_error
 from adapters.anthropic.think import Style, write_think
-from adapters.anthropic.turns import write_turns
+from adapters.anthropic.turns import without_unsigned, write_turns
 from adapters.openai.fields import refuse_dangerous
 from canonical.errors import BackendError, Unsupported
+from canonical.messages import Reasoning
 from canonical.models import ModelInfo
 from canonical.requests import Generate, Output, Tool, ToolChoice
 
@@ -128,7 +129,12 @@ def _conversation(request: Generate, *, style: Style, unsigned: bool) -> dict[st
         said = request.origin.onward()
         refuse_dangerous(said.keys())
         if "messages" in said:
-            return said
+            bare = not unsigned and any(
+                isinstance(part, Reasoning) and part.signature is None
+                for message in request.messages
+                for part in message.parts
+            )
+            return {**said, "messages": without_unsigned(said["messages"])} if bare else said
     system, turns = write_turns(request.messages, unsigned=unsigned)
     body: dict[str, Any] = {"messages": turns}
     if system:

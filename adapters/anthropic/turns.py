@@ -29,6 +29,8 @@ BILLING = "x-anthropic-billing-header:"
 _ROLES: dict[str, Role] = {"user": "user", "assistant": "assistant", "system": "system", "developer": "system"}
 _NO_INPUT = Raw(b"{}")
 
+OPENING = "…"
+"""The user's first word where a conversation has none: here it must begin with the user."""
 _ODD = re.compile(r"[^a-zA-Z0-9_-]")
 """What no id may have before the vendor's servers; others write ``functions.name:0``."""
 
@@ -103,12 +105,31 @@ def write_turns(messages: Sequence[Message], *, unsigned: bool) -> tuple[str, li
     if turns and turns[-1][0] == "assistant" and turns[-1][1][-1]["type"] == "text":
         # A beginning of the answer, which may not end in white space.
         turns[-1][1][-1]["text"] = turns[-1][1][-1]["text"].rstrip()
+    if not turns or turns[0][0] == "assistant":
+        turns.insert(0, ("user", [{"type": "text", "text": OPENING}]))
     written = []
     for role, blocks in turns:
         # Results must stand first; sorting keeps the order otherwise.
         blocks.sort(key=lambda block: block["type"] != "tool_result" and role == "user")
         written.append({"role": role, "content": blocks})
     return "\n\n".join(text for text in system if text), written
+
+
+def without_unsigned(messages: Raw) -> Raw:
+    """Turns as they came, but without the thoughts that nobody signed, and without turns of nothing else."""
+    kept = []
+    for turn in msgspec.json.decode(messages):
+        content = turn.get("content")
+        if isinstance(content, list):
+            content = [
+                block
+                for block in content
+                if block.get("type") != "thinking" or (block.get("signature") or UNSIGNED) != UNSIGNED
+            ]
+            if not content and turn["content"]:
+                continue
+        kept.append({**turn, "content": content})
+    return Raw(msgspec.json.encode(kept))
 
 
 def input_object(arguments: bytes) -> Raw | None:
