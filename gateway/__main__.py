@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from gateway import config
+from gateway.settings import Settled
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -45,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _serve(settled: config.Settled) -> None:
+def _serve(settled: Settled) -> None:
     import uvloop
 
     from gateway.web.listeners import serve

@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from backends.base import Backend
 from canonical.errors import GatewayError
 from canonical.models import ModelInfo
-from gateway.config import ModelEntry
 from gateway.router import Directory, directory
+from gateway.settings import ModelEntry
 
 FRESH = 5.0
 """Seconds for which a backend's list is taken as it is."""

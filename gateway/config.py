@@ -1,175 +1,41 @@
-"""config.yaml -> frozen structs. Strict: a typo, a wrong type or a missing variable is one error that names its place.
+"""config.yaml, read and checked. Strict: a typo, a wrong type or a missing variable is one error that names its place.
 
-``${NAME}`` in any text stands for an environment variable. Backends check their own sections: their ``Settings`` struct
-says which keys they have. How YAML is read is ``strict_yaml``'s business.
+``${NAME}`` in any text stands for an environment variable. The keys themselves are ``settings``; backends check their own
+sections: their ``Settings`` struct says which keys they have. How YAML is read is ``strict_yaml``'s business.
 """
 
 from __future__ import annotations
 
 import importlib
-import ipaddress
 import math
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, cast
+from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
 import msgspec
-from msgspec import Meta, Struct, field
 
-from backends.base import TYPES, Backend, Isolates, Relays, Section
+from backends.base import TYPES, Backend, Isolates, Relays
 from backends.strict_yaml import YamlError, read_yaml
 from canonical.durations import seconds
 from gateway.links import check_entry
+from gateway.settings import ANY_ADDRESS, Config, Defaults, Images, ModelEntry, Settled, is_loopback
 
 KEY_LENGTH = 8
 """Characters a key has at least."""
 
 T = TypeVar("T")
-Seconds = Annotated[float, Meta(ge=0)]
-Count = Annotated[int, Meta(ge=0)]
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _BACKEND_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _KEY = re.compile(r"[!-~]+")
 _ORIGIN = re.compile(r"\*|[a-z*][a-z0-9+.*-]*://[^/\s]+")
-ANY_ADDRESS = frozenset({"", "0.0.0.0", "::"})  # noqa: S104  # recognised here, not bound
-"""Hosts of a listener that stand for every address of the machine."""
 
 
 class ConfigError(Exception):
     """The configuration cannot be used; the message names file and place and holds no secret."""
-
-
-class Cors(Section, frozen=True):
-    """Which web pages may call: exact origins, ``*`` as a wildcard inside one, or ``"*"`` for all."""
-
-    origins: tuple[str, ...] = ()
-    credentials: bool = False
-
-
-class Listener(Section, frozen=True):
-    """One port, and the dialects it speaks; the first words the errors of paths that belong to none."""
-
-    port: Annotated[int, Meta(ge=0, le=65535)]
-    host: str = "127.0.0.1"
-    dialects: tuple[Literal["anthropic", "ollama", "openai"], ...] = ("ollama", "openai", "anthropic")
-    hosts: tuple[str, ...] = ()
-    """Names besides loopback ones that ``Host`` may bear (against DNS rebinding)."""
-    cors: Cors = Cors()
-
-    @property
-    def loopback(self) -> bool:
-        """Whether only this machine can reach it."""
-        return _is_loopback(self.host)
-
-
-class ModelEntry(Struct, frozen=True, kw_only=True):
-    """One model's name and route; ``settings`` are the keys that its backend understands."""
-
-    id: str
-    backend: str
-    name: str = ""
-    """What the backend calls it; empty: the same as ``id``."""
-    aliases: tuple[str, ...] = ()
-    fallbacks: tuple[str, ...] = ()
-    """Ids of models to try, in order, when this one's backend cannot be reached."""
-    keep_alive: float | str | None = None
-    strict: bool = False
-    """Refuse a request with a field that would be dropped."""
-    relay: bool = False
-    """Between a client and a backend of one dialect, pass the bytes on as they are."""
-    shims: tuple[Literal["system", "tools"], ...] = ()
-    """What the gateway may do in the prompt for a model that has no word for it; the report tells each time."""
-    inline_thinking: bool | Literal["opened"] | tuple[str, str] = False
-    """The model writes its thoughts into the text, between ``<think>`` tags: tell them apart. ``opened``: its prompt has
-    opened the first already. Two texts: these are its tags, an empty first one is opened already."""
-    settings: dict[str, Any] = field(default_factory=dict)
-
-
-class Defaults(Section, frozen=True):
-    """Which model answers a request that names none."""
-
-    chat: str = ""
-    embed: str = ""
-    rerank: str = ""
-
-
-class Limits(Section, frozen=True):
-    """Bounds on clients; seconds and bytes."""
-
-    body: Count = 32 * 1024 * 1024
-    head_time: Seconds = 10.0
-    body_silence: Seconds = 30.0
-    waiting: Count = 512
-    """Requests that may wait for one model."""
-    waiting_time: Seconds = 60.0
-    grace: Seconds = 30.0
-    """How long running answers may go on after SIGTERM."""
-
-
-class Key(Section, frozen=True):
-    """An API key; ``strict`` as in a model's entry."""
-
-    key: str
-    strict: bool = False
-
-
-class Images(Section, frozen=True):
-    """Links to images in requests: followed by the gateway itself, and only to these hosts."""
-
-    hosts: tuple[str, ...] = ()
-    """Exact names, or ``*.example.org`` for every name below it; none: links are refused."""
-    size: Count = 20 * 1024 * 1024
-    """Bytes of one image."""
-    time: Seconds = 10.0
-    """Seconds for all of one image, redirects included."""
-
-
-class Responses(Section, frozen=True):
-    """What ``/v1/responses`` keeps: answers that a later request may go on from."""
-
-    keep: float | str = "720h"
-    """How long, from the last use; negative: for ever."""
-    limit: Count = 10_000
-    """How many; beyond that those used longest ago go, of the key that has most."""
-    size: Count = 4 * 1024 * 1024 * 1024
-    """Bytes of all of them; likewise."""
-
-
-class Config(Section, frozen=True):
-    """The whole file."""
-
-    listeners: tuple[Listener, ...] = (Listener(port=11434),)
-    backends: dict[str, dict[str, Any]] = field(default_factory=dict)
-    models: tuple[dict[str, Any], ...] = ()
-    defaults: Defaults = Defaults()
-    limits: Limits = Limits()
-    keep_alive: float | str = "5m"
-    keys: tuple[str | Key, ...] = ()
-    serve_the_whole_network_without_keys: bool = False
-    access_log: bool = True
-    images: Images = Images()
-    responses: Responses = Responses()
-    data_dir: str = "data"
-    """Where what must outlive the process is kept; counts from the configuration."""
-
-    @property
-    def secrets(self) -> tuple[Key, ...]:
-        """The keys, each with what goes with it."""
-        return tuple(Key(key=key) if isinstance(key, str) else key for key in self.keys)
-
-
-class Settled(Struct, frozen=True, kw_only=True):
-    """A configuration whose every part is checked, with its backends made (and nothing loaded or connected yet)."""
-
-    config: Config
-    models: tuple[ModelEntry, ...]
-    backends: dict[str, Backend]
-    data_dir: Path = Path("data")
-    """The configuration's, found."""
 
 
 def load(path: Path, environ: Mapping[str, str] = os.environ) -> Settled:
@@ -400,15 +266,5 @@ def _reaches(host: str, listening: str) -> bool:
     """Whether calling ``host`` on a port of ours can end at a socket on ``listening``, as far as names tell."""
     if host == listening.casefold():
         return True
-    local = _is_loopback(host) or host in ANY_ADDRESS
-    return local and (_is_loopback(listening) or listening in ANY_ADDRESS)
-
-
-def _is_loopback(host: str) -> bool:
-    name = host.casefold()
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
+    local = is_loopback(host) or host in ANY_ADDRESS
+    return local and (is_loopback(listening) or listening in ANY_ADDRESS)

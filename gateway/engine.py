@@ -20,12 +20,12 @@ from canonical.models import Capability, LoadedModel, ModelDetails, ModelInfo
 from canonical.report import Report
 from canonical.requests import Embed, Embeddings, Generate, Ranking, Rerank, needs
 from gateway.catalog import Catalog
-from gateway.config import ModelEntry, Settled
 from gateway.fetch import Fetcher
 from gateway.judge import judge
 from gateway.pool import Lease, Pool
 from gateway.relay import passed_on, relayer
 from gateway.router import Directory, Route, candidates, check_needs, resolve
+from gateway.settings import ModelEntry, Settled
 from gateway.shims import Shimmed, gains, shimmed, with_shims
 
 _EMBED = frozenset({Capability.EMBED})

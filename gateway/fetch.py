@@ -19,8 +19,8 @@ from canonical.features import Feature
 from canonical.media import IMAGE_LIMIT, Blob, image_from_bytes, image_type
 from canonical.messages import Image, Message, Part
 from canonical.requests import Generate
-from gateway.config import Images
 from gateway.links import Entry, Link, entry_for, is_public, read_entry, read_link, read_redirect
+from gateway.settings import Images
 
 REDIRECTS = 3
 TOTAL = 20 * 1024 * 1024

@@ -12,7 +12,7 @@ from msgspec import Struct, structs
 
 from canonical.errors import ModelNotFound, NoModelLoaded, Unsupported
 from canonical.models import Capability, ModelInfo, spelling
-from gateway.config import Defaults, ModelEntry
+from gateway.settings import Defaults, ModelEntry
 from gateway.shims import with_shims
 
 

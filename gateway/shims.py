@@ -23,7 +23,7 @@ from canonical.report import DROPPED, HONOURED, Honours, Report, Verdict, approx
 from canonical.requests import Generate, Vocabulary, has_calls
 from canonical.roles import without_system
 from canonical.think import CLOSE, OPEN
-from gateway.config import ModelEntry
+from gateway.settings import ModelEntry
 
 TOLD = approximated("told to the model in the prompt; calls are read from its text")
 HELD = approximated("the tools are told in the prompt, and the answer is held to the form of a call")

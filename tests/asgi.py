@@ -13,8 +13,8 @@ from typing import Any
 from canonical.durations import seconds
 from gateway.accesslog import AccessLog
 from gateway.background import Jobs
-from gateway.config import Config, Listener, ModelEntry
 from gateway.engine import Engine
+from gateway.settings import Config, Listener, ModelEntry
 from gateway.store import Store
 from gateway.web.app import listener_app
 from gateway.web.cycle import DEPARTURE, Departure

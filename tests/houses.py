@@ -11,7 +11,7 @@ from canonical.events import Event, Finished, Started, TextDelta, Usage
 from canonical.models import Capability, LoadedModel, ModelDetails, ModelInfo
 from canonical.report import Honours
 from canonical.requests import Embed, Embeddings, Generate
-from gateway.config import Config, ModelEntry, Settled
+from gateway.settings import Config, ModelEntry, Settled
 
 Story = Callable[[Generate], AsyncGenerator[Sequence[Event], None]]
 

@@ -15,9 +15,9 @@ from canonical.messages import Message, Text
 from canonical.models import Capability
 from canonical.report import HONOURED, Honours, Report
 from canonical.requests import Generate, Origin, Output, Prompt, Tool, Vocabulary
-from gateway.config import Config, ModelEntry, Settled
 from gateway.engine import Engine
 from gateway.router import candidates, directory
+from gateway.settings import Config, ModelEntry, Settled
 from tests.houses import HELLO, Home, settled, tells
 from tests.test_engine import collect, leases
 from tests.virtual_time import run

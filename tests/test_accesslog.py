@@ -6,7 +6,7 @@ import asyncio
 import logging
 
 from canonical.events import Finished, Usage
-from gateway.config import Config
+from gateway.settings import Config
 from tests.asgi import House
 from tests.houses import HELLO, Home, tells
 from tests.virtual_time import run

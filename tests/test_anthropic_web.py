@@ -12,7 +12,7 @@ from canonical.errors import BackendError, InvalidRequest
 from canonical.events import Started, TextDelta
 from canonical.models import Capability
 from canonical.requests import Generate
-from gateway.config import Config, Cors, Listener
+from gateway.settings import Config, Cors, Listener
 from tests.asgi import Call, Headers, House
 from tests.houses import HELLO, Home, Talks, tells
 from tests.virtual_time import run

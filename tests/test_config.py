@@ -14,8 +14,9 @@ import yaml
 from msgspec import Struct
 
 from backends.strict_yaml import YamlError, read_yaml
-from gateway import __main__, config
-from gateway.config import ConfigError, Cors, Defaults, Limits, Listener, ModelEntry, load
+from gateway import __main__
+from gateway.config import ConfigError, load
+from gateway.settings import Config, Cors, Defaults, Images, Limits, Listener, ModelEntry, Responses
 
 ROOT = Path(__file__).resolve().parent.parent
 SHOWN = (ROOT / "config.yaml").read_text()
@@ -63,7 +64,7 @@ def test_every_commented_key_is_accepted(tmp_path):
     text = uncommented(SHOWN)
     assert text.count("#") < SHOWN.count("#") - 15
     shown = yaml.safe_load(text)
-    assert set(shown) == set(config.Config.__struct_fields__)
+    assert set(shown) == set(Config.__struct_fields__)
     assert set(shown["limits"]) == set(Limits.__struct_fields__)
     assert set(shown["listeners"][0]) == set(Listener.__struct_fields__)
     assert set(shown["listeners"][0]["cors"]) == set(Cors.__struct_fields__)
@@ -79,7 +80,7 @@ def test_every_commented_key_is_accepted(tmp_path):
 
 @pytest.mark.parametrize(
     "section",
-    [config.Config, config.Images, config.Responses, Listener, Cors, Limits, Defaults, ModelEntry],
+    [Config, Images, Responses, Listener, Cors, Limits, Defaults, ModelEntry],
 )
 def test_every_key_is_shown(section: type[Struct]):
     for name in section.__struct_fields__:
@@ -90,7 +91,7 @@ def test_every_key_is_shown(section: type[Struct]):
 def test_shown_defaults_are_the_defaults():
     shown = yaml.safe_load(uncommented(SHOWN))
     assert shown["limits"] == {name: getattr(Limits(), name) for name in Limits.__struct_fields__}
-    standard = config.Config()
+    standard = Config()
     for name in ("keep_alive", "access_log", "serve_the_whole_network_without_keys"):
         assert shown[name] == getattr(standard, name)
 
@@ -179,7 +180,7 @@ def test_files_that_cannot_be_read(tmp_path):
 
 
 def test_an_empty_file_is_all_defaults(tmp_path):
-    assert load(write(tmp_path, "# nothing\n")).config == config.Config()
+    assert load(write(tmp_path, "# nothing\n")).config == Config()
 
 
 def bomb(levels: int, merge: bool) -> str:

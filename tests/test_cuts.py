@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from canonical.events import TextDelta
-from gateway.config import ModelEntry
+from gateway.settings import ModelEntry
 from tests.asgi import House
 from tests.faulty import Faulty, Peer, chunk, chunked_head, faulty
 from tests.telling import Story, stories

@@ -18,8 +18,8 @@ from canonical.media import Blob
 from canonical.messages import Image, Message, Text
 from canonical.models import Capability
 from canonical.requests import Embed, Generate, Origin, Prompt, Tool
-from gateway.config import Config, Defaults, Limits, ModelEntry, Settled
 from gateway.engine import Engine
+from gateway.settings import Config, Defaults, Limits, ModelEntry, Settled
 from tests.houses import HELLO, Home, settled, tells
 from tests.virtual_time import run
 

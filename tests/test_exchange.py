@@ -12,7 +12,7 @@ import pytest
 from canonical.errors import BackendError, BackendUnavailable, Busy, GatewayError
 from canonical.events import Event, Finished, Started, TextDelta, ToolCallDelta
 from canonical.requests import Embed, Embeddings, Generate
-from gateway.config import Config, Limits, ModelEntry
+from gateway.settings import Config, Limits, ModelEntry
 from gateway.web import answering
 from tests.asgi import Call, House, frames, message_of
 from tests.houses import HELLO, Home, tells, waits

@@ -6,7 +6,7 @@ import hmac
 
 import pytest
 
-from gateway.config import Config, Cors, Listener
+from gateway.settings import Config, Cors, Listener
 from gateway.web import anthropic, guard, health, ollama, openai
 from tests.asgi import Call, House
 from tests.houses import HELLO, Home, tells

@@ -13,7 +13,7 @@ from canonical.errors import BackendError
 from canonical.events import Finished, Started, TextDelta, Usage
 from canonical.requests import Generate
 from gateway import background
-from gateway.config import Config, Limits
+from gateway.settings import Config, Limits
 from tests.asgi import House
 from tests.calling import until
 from tests.houses import HELLO, Home, tells, waits

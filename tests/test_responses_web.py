@@ -10,7 +10,7 @@ from canonical.errors import BackendError, StorageFailed
 from canonical.events import Started, TextDelta
 from canonical.report import Honours
 from canonical.requests import Generate
-from gateway.config import Config, Responses
+from gateway.settings import Config, Responses
 from gateway.store import Row
 from tests.asgi import House
 from tests.calling import until

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from canonical.errors import BackendUnavailable, ModelNotFound, NoModelLoaded, Unsupported
 from canonical.models import Capability, ModelInfo
 from gateway.catalog import FRESH, PATIENCE, Catalog
-from gateway.config import Defaults, ModelEntry
 from gateway.router import Directory, Route, directory, resolve
+from gateway.settings import Defaults, ModelEntry
 from tests.virtual_time import run
 
 NOTHING: frozenset[Capability] = frozenset()

@@ -17,8 +17,9 @@ from canonical.messages import Message, Reasoning, Text, ToolCall, ToolResult
 from canonical.models import Capability
 from canonical.report import Honours, Report
 from canonical.requests import Generate, Origin, Output, Prompt, Tool, ToolChoice, Vocabulary
-from gateway.config import ConfigError, ModelEntry, settle
+from gateway.config import ConfigError, settle
 from gateway.engine import Engine
+from gateway.settings import ModelEntry
 from gateway.shims import FIRST, HELD, HIDDEN, INLINE, TOLD, TURNS, WORDS
 from tests.houses import Home, settled, tells
 from tests.virtual_time import run

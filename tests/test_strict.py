@@ -13,7 +13,7 @@ import openai
 import pytest
 
 from backends.echo import EchoBackend, EchoSettings
-from gateway.config import Config, Cors, Key, Listener, ModelEntry
+from gateway.settings import Config, Cors, Key, Listener, ModelEntry
 from gateway.web.caller import HEADER_LIMIT
 from tests.asgi import Call, Headers, House
 from tests.serving import serving

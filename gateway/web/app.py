@@ -12,7 +12,8 @@ from litestar.types import ASGIApp
 from msgspec import Struct
 
 from canonical.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotFound
-from gateway.config import Config, ConfigError, Listener
+from gateway.config import ConfigError
+from gateway.settings import Config, Listener
 from gateway.web import anthropic, health, ollama, openai
 from gateway.web.crossroads import CROSSROADS, Choose, Headers, by_version
 from gateway.web.exchange import Exchange, Gateway, Handler, Voice, new_id

@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from canonical.errors import Busy, Forbidden, GatewayError, Unauthorized
-from gateway.config import Key, Listener
+from gateway.settings import Key, Listener
 from gateway.web.caller import ANYBODY, CALLER, Caller, with_wish
 from gateway.web.exchange import Gateway, Voice, new_id
 

@@ -21,8 +21,9 @@ from canonical.durations import seconds
 from canonical.errors import GatewayError, InvalidRequest, RequestTimeout, TooLarge, UnsupportedMedia
 from gateway.accesslog import AccessLog
 from gateway.background import Jobs
-from gateway.config import ANY_ADDRESS, Config, ConfigError, Listener, Settled
+from gateway.config import ConfigError
 from gateway.engine import Engine
+from gateway.settings import ANY_ADDRESS, Config, Listener, Settled
 from gateway.store import Store
 from gateway.web.app import listener_app, voices
 from gateway.web.exchange import Gateway

@@ -1,0 +1,157 @@
+"""What config.yaml can say, as frozen structs: every key, its default, and what it means. How it is read is ``config``'s business."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct, field
+
+from backends.base import Backend, Section
+
+Seconds = Annotated[float, Meta(ge=0)]
+Count = Annotated[int, Meta(ge=0)]
+
+ANY_ADDRESS = frozenset({"", "0.0.0.0", "::"})  # noqa: S104  # recognised here, not bound
+"""Hosts of a listener that stand for every address of the machine."""
+
+
+class Cors(Section, frozen=True):
+    """Which web pages may call: exact origins, ``*`` as a wildcard inside one, or ``"*"`` for all."""
+
+    origins: tuple[str, ...] = ()
+    credentials: bool = False
+
+
+class Listener(Section, frozen=True):
+    """One port, and the dialects it speaks; the first words the errors of paths that belong to none."""
+
+    port: Annotated[int, Meta(ge=0, le=65535)]
+    host: str = "127.0.0.1"
+    dialects: tuple[Literal["anthropic", "ollama", "openai"], ...] = ("ollama", "openai", "anthropic")
+    hosts: tuple[str, ...] = ()
+    """Names besides loopback ones that ``Host`` may bear (against DNS rebinding)."""
+    cors: Cors = Cors()
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can reach it."""
+        return is_loopback(self.host)
+
+
+class ModelEntry(Struct, frozen=True, kw_only=True):
+    """One model's name and route; ``settings`` are the keys that its backend understands."""
+
+    id: str
+    backend: str
+    name: str = ""
+    """What the backend calls it; empty: the same as ``id``."""
+    aliases: tuple[str, ...] = ()
+    fallbacks: tuple[str, ...] = ()
+    """Ids of models to try, in order, when this one's backend cannot be reached."""
+    keep_alive: float | str | None = None
+    strict: bool = False
+    """Refuse a request with a field that would be dropped."""
+    relay: bool = False
+    """Between a client and a backend of one dialect, pass the bytes on as they are."""
+    shims: tuple[Literal["system", "tools"], ...] = ()
+    """What the gateway may do in the prompt for a model that has no word for it; the report tells each time."""
+    inline_thinking: bool | Literal["opened"] | tuple[str, str] = False
+    """The model writes its thoughts into the text, between ``<think>`` tags: tell them apart. ``opened``: its prompt has
+    opened the first already. Two texts: these are its tags, an empty first one is opened already."""
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+class Defaults(Section, frozen=True):
+    """Which model answers a request that names none."""
+
+    chat: str = ""
+    embed: str = ""
+    rerank: str = ""
+
+
+class Limits(Section, frozen=True):
+    """Bounds on clients; seconds and bytes."""
+
+    body: Count = 32 * 1024 * 1024
+    head_time: Seconds = 10.0
+    body_silence: Seconds = 30.0
+    waiting: Count = 512
+    """Requests that may wait for one model."""
+    waiting_time: Seconds = 60.0
+    grace: Seconds = 30.0
+    """How long running answers may go on after SIGTERM."""
+
+
+class Key(Section, frozen=True):
+    """An API key; ``strict`` as in a model's entry."""
+
+    key: str
+    strict: bool = False
+
+
+class Images(Section, frozen=True):
+    """Links to images in requests: followed by the gateway itself, and only to these hosts."""
+
+    hosts: tuple[str, ...] = ()
+    """Exact names, or ``*.example.org`` for every name below it; none: links are refused."""
+    size: Count = 20 * 1024 * 1024
+    """Bytes of one image."""
+    time: Seconds = 10.0
+    """Seconds for all of one image, redirects included."""
+
+
+class Responses(Section, frozen=True):
+    """What ``/v1/responses`` keeps: answers that a later request may go on from."""
+
+    keep: float | str = "720h"
+    """How long, from the last use; negative: for ever."""
+    limit: Count = 10_000
+    """How many; beyond that those used longest ago go, of the key that has most."""
+    size: Count = 4 * 1024 * 1024 * 1024
+    """Bytes of all of them; likewise."""
+
+
+class Config(Section, frozen=True):
+    """The whole file."""
+
+    listeners: tuple[Listener, ...] = (Listener(port=11434),)
+    backends: dict[str, dict[str, Any]] = field(default_factory=dict)
+    models: tuple[dict[str, Any], ...] = ()
+    defaults: Defaults = Defaults()
+    limits: Limits = Limits()
+    keep_alive: float | str = "5m"
+    keys: tuple[str | Key, ...] = ()
+    serve_the_whole_network_without_keys: bool = False
+    access_log: bool = True
+    images: Images = Images()
+    responses: Responses = Responses()
+    data_dir: str = "data"
+    """Where what must outlive the process is kept; counts from the configuration."""
+
+    @property
+    def secrets(self) -> tuple[Key, ...]:
+        """The keys, each with what goes with it."""
+        return tuple(Key(key=key) if isinstance(key, str) else key for key in self.keys)
+
+
+class Settled(Struct, frozen=True, kw_only=True):
+    """A configuration whose every part is checked, with its backends made (and nothing loaded or connected yet)."""
+
+    config: Config
+    models: tuple[ModelEntry, ...]
+    backends: dict[str, Backend]
+    data_dir: Path = Path("data")
+    """The configuration's, found."""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a name or an address is this machine and no other can reach it."""
+    name = host.casefold()
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
