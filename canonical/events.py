@@ -88,6 +88,10 @@ class Finished(Struct, frozen=True, tag=True, omit_defaults=True):
 Event = Started | TextDelta | ReasoningDelta | ToolCallDelta | Finished
 
 
+CALLS = 1_000
+"""Tool calls of one answer: who reads and who words them look at each more than once."""
+
+
 class Check:
     """The grammar, enforced once between backend and encoder, so that no encoder is defensive."""
 
@@ -110,6 +114,8 @@ class Check:
             first = event.index == self._calls
             if first:
                 self._calls += 1
+                if self._calls > CALLS:
+                    raise too_many_calls()
             if event.index < 0 or event.index >= self._calls or bool(event.id and event.name) is not first:
                 raise BackendError(f"the backend sent a wrong piece of tool call {event.index}")
 
@@ -117,6 +123,11 @@ class Check:
         """Raises BackendError when the stream ended before its finish reason."""
         if not self._finished:
             raise BackendError("the backend closed the stream before it finished", code="incomplete_stream")
+
+
+def too_many_calls() -> BackendError:
+    """An answer has more than ``CALLS``."""
+    return BackendError(f"the backend made more than {CALLS} tool calls in one answer")
 
 
 class Completion(Struct, frozen=True, kw_only=True):

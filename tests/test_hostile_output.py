@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any, cast
+
 import pytest
 
+from adapters.ollama import call as ollama
+from adapters.openai import call as openai
 from canonical import written_calls
-from canonical.events import ReasoningDelta, TextDelta
+from canonical.errors import BackendError
+from canonical.events import CALLS, Check, ReasoningDelta, Started, TextDelta, ToolCallDelta
 from canonical.think import BLANKS, ThinkSplitter
 from canonical.written_calls import PATIENCE, SLICE, Arguments, CallSplitter, Opened
 
@@ -93,3 +99,29 @@ def test_blanks_without_end_in_a_thought_are_not_held() -> None:
     assert events[0] == ReasoningDelta("a")
     assert events[1] == ReasoningDelta(" " * (BLANKS + 1))
     assert events[-1] == TextDelta("b")
+
+
+@pytest.mark.parametrize("count", [CALLS, CALLS + 1])
+@pytest.mark.parametrize("dialect", ["openai", "ollama"])
+def test_calls_are_counted_even_within_one_frame(dialect: str, count: int) -> None:
+    """Each piece is compared with every call before it: a frame of 90,000 held the gateway for minutes."""
+    calls = [{"index": at, "id": f"c{at}", "function": {"name": "f", "arguments": "{}"}} for at in range(count)]
+    frame: dict[str, Any] = {"id": "x", "choices": [{"index": 0, "delta": {"tool_calls": calls}}]}
+    data, reader = b"data: %b\n\n" % json.dumps(frame).encode(), cast("Any", openai.ChatReader(lambda: "new"))
+    if dialect == "ollama":
+        for one in calls:
+            one["function"]["arguments"] = {}  # type: ignore[index]
+        frame = {"model": "m", "message": {"role": "assistant", "content": "", "tool_calls": calls}, "done": False}
+        data, reader = json.dumps(frame).encode() + b"\n", ollama.ChatReader(lambda: "new")
+    assert sum(isinstance(event, ToolCallDelta) for event in reader.feed(data)) == CALLS
+    assert ("more than 1000 tool calls" in str(reader.failure)) is (count > CALLS)
+
+
+def test_calls_are_counted_behind_every_backend() -> None:
+    check = Check()
+    check.feed(Started("m"))
+    for number in range(CALLS):
+        check.feed(ToolCallDelta(number, f"c{number}", "f"))
+    check.feed(ToolCallDelta(0, arguments="{}"))
+    with pytest.raises(BackendError, match="more than 1000 tool calls"):
+        check.feed(ToolCallDelta(CALLS, "c", "f"))

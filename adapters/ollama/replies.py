@@ -16,6 +16,7 @@ from adapters.ollama.fields import read_reply
 from adapters.reading import EventReader
 from canonical.errors import BackendError
 from canonical.events import (
+    CALLS,
     Event,
     Finished,
     Reason,
@@ -26,6 +27,7 @@ from canonical.events import (
     TokenLogprob,
     ToolCallDelta,
     Usage,
+    too_many_calls,
 )
 from canonical.requests import Embeddings
 
@@ -109,6 +111,8 @@ class ChatReader(EventReader):
         function = call.function
         if function is None or not function.name:
             raise BackendError("the backend sent a tool call without a function name")
+        if len(self._calls) >= CALLS:
+            raise too_many_calls()  # within one line, too: each is compared with all before it
         arguments = bytes(function.arguments)
         if arguments.startswith(b'"'):
             # Servers that only resemble Ollama send OpenAI's form, JSON within a string.

@@ -18,6 +18,7 @@ from adapters.openai.messages import arguments_text, piece_text
 from adapters.reading import EventReader
 from canonical.errors import BackendError
 from canonical.events import (
+    CALLS,
     Event,
     Finished,
     Reason,
@@ -28,6 +29,7 @@ from canonical.events import (
     TokenLogprob,
     ToolCallDelta,
     Usage,
+    too_many_calls,
 )
 
 _REASONS: dict[str, Reason] = {
@@ -177,6 +179,8 @@ class ChatReader(_Reader):
             return ToolCallDelta(call.place, arguments=arguments)
         if not name:
             raise BackendError("the backend sent a tool call without a name")
+        if len(self._calls) >= CALLS:
+            raise too_many_calls()  # within one frame, too: each is compared with all before it
         if not id or any(other.id == id for other in self._calls):
             id = self._new_id()
         call = _Call(piece.index, piece.id or "", name, len(self._calls))
