@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Raw, structs
 
 from adapters.openai.call import write_chat, write_completion
-from backends.llama_cpp.schema import check_held
+from backends.llama_cpp.schema import check_held, with_patterns
 from canonical.errors import InvalidRequest, Unsupported
 from canonical.limits import check_grammar, check_schema
 from canonical.messages import Audio, Image, Text, ToolResult
@@ -123,7 +123,7 @@ def completion_body(request: Generate, prompt: Prompt, limits: Limits) -> bytes:
         prompt = Prompt()
     if request.output is not None:
         if request.output.schema is not None:
-            extras["json_schema"] = request.output.schema
+            extras["json_schema"] = with_patterns(request.output.schema)
         else:
             extras["json_schema"] = {"type": "object"}
     body = write_completion(structs.replace(_settled(request, limits), prompt=prompt, output=None), "model")
@@ -168,6 +168,10 @@ def _settled(request: Generate, limits: Limits) -> Generate:
         top_k=None if given.top_k is None else max(given.top_k, 0),
     )
     settled = structs.replace(request, stream=True, think=None, think_budget=None, origin=Origin(), sampling=sampling)
+    if settled.output is not None and settled.output.schema is not None:
+        settled = structs.replace(
+            settled, output=structs.replace(settled.output, schema=with_patterns(settled.output.schema))
+        )
     if request.tool_choice is not None and request.tool_choice.mode == "none":
         # A model that is shown tools calls them nevertheless, and the engine then leaves the call in the text.
         settled = structs.replace(settled, tools=(), tool_choice=None)
@@ -239,7 +243,7 @@ def _schema(name: str, value: Any, raw: Raw, limits: Limits) -> Raw:
         raise InvalidRequest(f"{name!r} must be an object", param=name, code="invalid_type")
     check_schema(raw, param=name)
     check_held(raw, limits.engine, param=name)
-    return raw
+    return with_patterns(raw)
 
 
 def _breakers(name: str, value: Any, _raw: Raw, _limits: Limits) -> list[str]:

@@ -6,12 +6,14 @@ a word. A constraint that cannot be honoured must be refused, not ignored, so th
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from typing import Any
 
 from msgspec import Raw
 
+from backends.llama_cpp.patterns import rewrite
 from canonical.errors import InvalidRequest, Unsupported
 
 _NOTES = frozenset(
@@ -76,6 +78,22 @@ def check_held(schema: Raw | bytes, engine: str, *, param: str) -> None:
         pending.extend(_below(node))
 
 
+def with_patterns(schema: Raw) -> Raw:
+    """The schema as the engines hold it: with its patterns rewritten, those excepted that cannot be."""
+    if b'"pattern"' not in bytes(schema):
+        return schema
+    root: Any = json.loads(bytes(schema))
+    pending = [root]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, dict):
+            if isinstance(node.get("pattern"), str):
+                with contextlib.suppress(ValueError):
+                    node["pattern"] = rewrite(node["pattern"])
+            pending.extend(_below(node))
+    return Raw(json.dumps(root, ensure_ascii=False).encode())
+
+
 def _check_shape(node: dict[str, Any], param: str) -> None:
     """Refuse keywords whose values are not what JSON Schema says."""
     for word, kinds in _SHAPES.items():
@@ -134,8 +152,13 @@ def _mixed(node: dict[str, Any], kind: str) -> str:
         if "format" in node and node["format"] not in _FORMATS:
             return f"format {node['format']!r}"
         pattern = node.get("pattern")
-        if isinstance(pattern, str) and not (pattern.startswith("^") and pattern.endswith("$")):
-            return "pattern without ^ and $"
+        if isinstance(pattern, str):
+            if not (pattern.startswith("^") and pattern.endswith("$")):
+                return "pattern without ^ and $"
+            try:
+                rewrite(pattern)
+            except ValueError as error:
+                return f"pattern {pattern[:64]!r} ({error})"
     elif kind == "array" and ("prefixItems" in node or isinstance(node.get("items"), list)):
         return "minItems beside a tuple" if "minItems" in node or "maxItems" in node else ""
     elif kind == "array" and "items" not in node and ("minItems" in node or "maxItems" in node):
