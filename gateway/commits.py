@@ -163,7 +163,9 @@ class Commits:
                 self._db.close()
                 self._db = None
         else:
-            failed = StorageFailed(f"this cannot be stored: {error}")
+            # Clients read this: the text of an OSError has the path in it.
+            why = error.strerror if isinstance(error, OSError) else error
+            failed = StorageFailed(f"this cannot be stored: {why}")
         if self.trouble is None:
             logger.error("%s: %s", self._file, failed.message)
         self.trouble = failed

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from adapters.responses.serve import ITEMS
 from canonical.events import Finished, Started, TextDelta, Usage
 from canonical.requests import Generate
 from gateway import background
@@ -111,3 +112,28 @@ def test_a_query_of_very_many_parameters_is_refused(tmp_path: Path) -> None:
             assert (call.status, "at most 50" in call.json()["error"]["message"]) == (400, True)
 
     lived(tmp_path, story)
+
+
+def test_very_many_items_are_refused_before_each_is_looked_at(tmp_path: Path) -> None:
+    async def story(house: House) -> None:
+        for path in (PATH, f"{PATH}/input_tokens"):
+            call = await house.ask("POST", path, {"model": "a", "input": [5] * (ITEMS + 1)})
+            assert (call.status, f"at most {ITEMS} items" in call.json()["error"]["message"]) == (400, True)
+            assert (await house.ask("POST", path, {"model": "a", "input": [5] * ITEMS})).status == 400
+
+    lived(tmp_path, story)
+
+
+def test_no_reply_tells_where_the_store_is(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("no folder")
+
+    async def story(house: House) -> None:
+        for call in (
+            await house.ask("POST", PATH, {**ASK, "store": True}),
+            await house.ask("POST", PATH, {**ASK, "background": True}),
+            await house.ask("GET", f"{PATH}/resp_x"),
+        ):
+            assert call.status in {404, 507}
+            assert str(tmp_path).encode() not in call.body
+
+    lived(tmp_path / "data", story)

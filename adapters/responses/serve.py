@@ -30,6 +30,7 @@ from adapters.responses.stream import ResponseStream
 from adapters.responses.tools import read_tools
 from adapters.responses.vocabulary import VOCABULARY
 from canonical.errors import InvalidRequest, Unsupported
+from canonical.limits import MESSAGES
 from canonical.requests import Generate, Origin, Output, Sampling
 
 __all__ = [
@@ -51,6 +52,8 @@ __all__ = [
     "with_status",
 ]
 
+ITEMS = 4 * MESSAGES
+"""Items of one input: a message may be made of several. To look at each of a million takes seconds."""
 _SEALED = "reasoning.encrypted_content"
 _LOGPROBS = "message.output_text.logprobs"
 _INCLUDED = frozenset({_SEALED, _LOGPROBS})
@@ -176,6 +179,8 @@ def read_count(body: bytes) -> CountQuestion:
 def _check_input(request: wire.Asks) -> None:
     if request.input is None and request.previous_response_id is None:
         raise missing("input")
+    if isinstance(request.input, list) and len(request.input) > ITEMS:
+        raise InvalidRequest(f"'input' may have at most {ITEMS} items", param="input")
     if request.input in ("", []) and request.previous_response_id is None:
         raise InvalidRequest("'input' must not be empty", param="input")
 
