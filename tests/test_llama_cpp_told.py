@@ -50,6 +50,14 @@ def test_m3_a_budget_of_thoughts_is_held_to_the_token(engine: dict[str, Any]) ->
 
 
 @every_engine
+def test_a_budget_beyond_the_engines_numbers_is_none(engine: dict[str, Any]) -> None:
+    """They would begin anew: a budget of 2**63 meant no thoughts at all."""
+    whole, *found = told(engine, ask(SUM, think="on"), *(ask(SUM, think_budget=size) for size in (2**31, 2**63)))
+    assert whole.reasoning
+    assert [(one.reasoning, one.text) for one in found] == [(whole.reasoning, whole.text)] * 2
+
+
+@every_engine
 def test_m3_no_budget_at_all_means_no_thoughts(engine: dict[str, Any]) -> None:
     (found,) = told(engine, ask(SUM, think="low", think_budget=0))
     assert (found.reasoning, found.text) == ("", "7 + 8 = 15")

@@ -320,9 +320,9 @@ def test_what_a_server_says_does_not_steer_the_terminal(capsys: pytest.CaptureFi
             rows = [{"index": n, "embedding": [n, 1.0]} for n, _ in enumerate(json.loads(request.body)["input"])]
             await peer.send(reply(body=json.dumps({"data": rows}).encode()))
         else:
-            await peer.send(reply(400, b'{"error":{"message":"no\\u001b]0;title\\u0007"}}'))
+            await peer.send(reply(400, b'{"error":{"message":"no\\u001b]0;title\\u0007\\n  tools  honoured"}}'))
 
-    models = reply(body=b'{"object":"list","data":[{"id":"m\\u001b[31m"}]}')
+    models = reply(body=b'{"object":"list","data":[{"id":"m\\u001b[31m\\nopenai m: tools: honoured"}]}')
     ready, over = threading.Event(), threading.Event()
     ports: list[int] = []
 
@@ -343,6 +343,7 @@ def test_what_a_server_says_does_not_steer_the_terminal(capsys: pytest.CaptureFi
     printed = capsys.readouterr()
     assert "m\N{REPLACEMENT CHARACTER}[31m" in printed.out
     assert not set("\x1b\x07") & set(printed.out + printed.err)
+    assert not re.search(r"^(openai m: |  )tools:? +honoured", printed.out + printed.err, re.MULTILINE)
 
 
 def test_ctrl_c_is_one_line_and_leaves_nothing_running():

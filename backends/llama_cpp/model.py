@@ -26,6 +26,8 @@ from canonical.roles import begin, joined, without_system
 from canonical.think import OPEN
 
 _CALLED = b'{"choices":[{"index":0,"delta":{},"finish_reason":"tool_calls"}]}'
+_ENDLESS = 2**31
+"""Tokens of a budget that is none: the engine's own numbers end before, and begin anew."""
 
 
 class TextModel(Loaded):
@@ -139,7 +141,7 @@ class TextModel(Loaded):
             thinking = True
         if not thinking:
             return False, None if self.switch else 0
-        return True, budget
+        return True, budget if budget is not None and budget < _ENDLESS else None
 
     def _placed(self, request: Generate) -> Generate:
         """Instructions where the model's template has a place for them."""

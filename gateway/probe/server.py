@@ -18,7 +18,7 @@ from gateway.probe.answers import Patience
 from gateway.probe.asking import Asker
 from gateway.probe.detecting import CREDENTIALS, Heard, Remote, Spoken, backend, listen
 from gateway.probe.judges import HONOURED
-from gateway.probe.safe import shown, without
+from gateway.probe.safe import line, without
 
 LISTING_TIME = 20.0
 """Seconds for each question that tells which dialects there are."""
@@ -121,7 +121,7 @@ def _chosen(spoken: Sequence[Spoken], wish: Wish, progress: TextIO) -> list[tupl
         if not names:
             raise Failed("the server lists no models: --model NAME")
         if not wish.all and len(names) > 1:
-            print(shown(f"{names[0]}, of {len(names)} models (--all, or --model NAME)"), file=progress)
+            print(line(f"{names[0]}, of {len(names)} models (--all, or --model NAME)"), file=progress)
             del names[1:]
     found = []
     for name in names:
@@ -135,7 +135,7 @@ def _chosen(spoken: Sequence[Spoken], wish: Wish, progress: TextIO) -> list[tupl
 
 async def _ask(spoken: Spoken, info: ModelInfo, wish: Wish, until: float, progress: TextIO) -> Able:
     def show(name: str, found: Found) -> None:
-        print(shown(f"{spoken.dialect} {info.id}: {name}: {found.fate}"), file=progress)
+        print(line(f"{spoken.dialect} {info.id}: {name}: {found.fate}"), file=progress)
 
     async def asker(source: Remote) -> Asker:
         model = await source.open(info.id)
@@ -164,7 +164,7 @@ async def _ask(spoken: Spoken, info: ModelInfo, wish: Wish, until: float, progre
         finally:
             await other.close()
     if asked.trouble:
-        print(shown(f"{spoken.dialect} {info.id}: ended early: {without(wish.key, asked.trouble)}"), file=progress)
+        print(line(f"{spoken.dialect} {info.id}: ended early: {without(wish.key, asked.trouble)}"), file=progress)
     return asked.able(told, setting)
 
 

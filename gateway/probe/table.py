@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from backends.abilities import DIALECTS, Abilities, Able, Dialect, Found, Word
 from canonical.features import Feature
 from canonical.models import Capability
+from gateway.probe.safe import line
 
 NO_WORD = "-"
 """The dialect cannot say it, or it was not asked."""
@@ -32,7 +33,7 @@ def _model(name: str, columns: Mapping[Dialect, Able]) -> str:
         found = [each.features.get(feature) for each in able]
         if any(each is not None for each in found):
             _row(feature.value, found, dialects, rows, notes)
-    lines = [name, *_facts(able), *_aligned([["", *dialects], *rows])]
+    lines = [line(name), *_facts(able), *_aligned([["", *dialects], *rows])]
     return "\n".join([*lines, *(["", *notes] if notes else []), ""])
 
 
@@ -68,7 +69,7 @@ def _row(
     for dialect, each in zip(dialects, found, strict=True):
         if isinstance(each, Found):
             said.setdefault(f"{each.fate}: {each.note}", []).append(dialect)
-    notes.extend(f"  {name} ({', '.join(who)}) {words}" for words, who in said.items())
+    notes.extend(f"  {name} ({', '.join(who)}) {line(words)}" for words, who in said.items())
 
 
 def _fate(found: Word | Found) -> str:
