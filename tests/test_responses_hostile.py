@@ -137,3 +137,16 @@ def test_no_reply_tells_where_the_store_is(tmp_path: Path) -> None:
             assert str(tmp_path).encode() not in call.body
 
     lived(tmp_path / "data", story)
+
+
+def test_a_stored_stream_goes_out_in_small_pieces(tmp_path: Path) -> None:
+    """Who stops reading holds what is on its way."""
+
+    async def story(house: House) -> None:
+        id = (await ask(house, instructions="x" * 300_000))["id"]
+        call = await house.ask("GET", f"{PATH}/{id}?stream=true")
+        sizes = [len(message["body"]) for message in call.sent[1:]]
+        assert max(sizes) <= background.PIECE
+        assert records(call)[-1]["response"]["instructions"] == "x" * 300_000
+
+    lived(tmp_path, story)

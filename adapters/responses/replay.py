@@ -41,6 +41,7 @@ _object = msgspec.json.Decoder(dict[str, Any])
 def replay(response: bytes) -> Iterator[bytes]:
     """The frames of a response that has ended; a frame's place is its number. Three of them hold most of it again."""
     whole = _object.decode(response)
+    del response  # who reads slowly need not hold it twice
     begun = {**whole, **_UNDECIDED, "status": "in_progress"}
     told: list[tuple[str, dict[str, Any]]] = [
         ("response.created", {"response": begun}),
@@ -50,8 +51,11 @@ def replay(response: bytes) -> Iterator[bytes]:
         told.extend(_item(index, item))
     told.append((_LAST[whole["status"]], {"response": whole}))
     for number, (event, fields) in enumerate(told):
-        line = encode_line({"type": event, "sequence_number": number, **fields})
-        yield b"event: %b\ndata: %b\n\n" % (event.encode(), line)
+        yield _frame(event, {"type": event, "sequence_number": number, **fields})
+
+
+def _frame(event: str, fields: dict[str, Any]) -> bytes:
+    return b"event: %b\ndata: %b\n\n" % (event.encode(), encode_line(fields))
 
 
 def frames_of(log: bytes) -> list[bytes]:

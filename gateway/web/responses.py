@@ -21,7 +21,7 @@ from canonical.errors import InvalidRequest, NotFound, NotImplementedHere, Stora
 from canonical.events import Finished
 from canonical.limits import BODY, MESSAGES
 from canonical.requests import Generate
-from gateway.background import Job, Jobs
+from gateway.background import PIECE, Job, Jobs
 from gateway.store import ABANDONED, UNFINISHED, Row
 from gateway.web.answering import count, pour, stream
 from gateway.web.exchange import Exchange, Handler
@@ -242,7 +242,8 @@ async def _compact(exchange: Exchange) -> None:
 
 async def _pieces(frames: Iterator[bytes]) -> AsyncIterator[bytes]:
     for frame in frames:
-        yield frame
+        for at in range(0, len(frame), PIECE):
+            yield frame[at : at + PIECE]
 
 
 def _jobs(exchange: Exchange) -> Jobs:
