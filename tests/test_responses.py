@@ -10,7 +10,7 @@ from typing import Any
 import hypothesis.strategies as st
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from openai._models import construct_type
 from openai.lib.streaming.responses._responses import ResponseStreamState
 from openai.types.responses import Response, ResponseStreamEvent
@@ -128,12 +128,14 @@ def test_m5_items_are_announced_told_and_ended_once(events: list[Event]) -> None
 
 
 @given(streams())
+@example([Started("m"), ToolCallDelta(0, "c", "f", "\x0c"), Finished("tool_calls")])
 def test_m5_an_answer_sent_back_means_what_was_said(events: list[Event]) -> None:
     _, encoder = answer(events, include=["reasoning.encrypted_content"])
     parts, told = read_back(json.loads(encoder.body())), fold(events)
     assert "".join(part.text for part in parts if isinstance(part, Text)) == told.text
-    assert [part for part in parts if isinstance(part, ToolCall) and part.arguments.strip()] == [
-        ToolCall(call.id, call.name, call.arguments if call.arguments.strip() not in {"", "null"} else "{}")
+    blanks = " \t\r\n"  # JSON's: others are broken arguments, which stay as they are
+    assert [part for part in parts if isinstance(part, ToolCall)] == [
+        ToolCall(call.id, call.name, call.arguments if call.arguments.strip(blanks) not in {"", "null"} else "{}")
         for call in told.tool_calls
     ]
     if told.text or told.tool_calls:
