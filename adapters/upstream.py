@@ -12,6 +12,9 @@ from __future__ import annotations
 
 import math
 from email.utils import parsedate_to_datetime
+from typing import Any
+
+import msgspec
 
 from canonical.errors import BackendError, BackendTimeout, Busy, GatewayError, InvalidRequest, ModelNotFound
 
@@ -19,6 +22,25 @@ RETRY_AFTER_LIMIT = 3600
 """Seconds: a longer pause is not believed."""
 MESSAGE_LIMIT = 2000
 """Characters of a backend's message that are passed on."""
+
+
+class _Body(msgspec.Struct):
+    error: Any = None
+    message: Any = None
+    detail: Any = None
+
+
+_body = msgspec.json.Decoder(_Body)
+
+
+def failure_in(body: bytes) -> Any:
+    """What stands for the failure in the body of a backend's error: servers put it in one of three places; None: nowhere.
+
+    Raises:
+        msgspec.MsgspecError, UnicodeDecodeError: it is not JSON, or no object: a proxy's page, or nothing.
+    """
+    found = _body.decode(body)
+    return next((item for item in (found.error, found.message, found.detail) if item), None)
 
 
 def upstream_error(

@@ -13,7 +13,7 @@ import msgspec
 
 from adapters.anthropic import wire
 from adapters.framing import encode_line
-from adapters.upstream import upstream_error
+from adapters.upstream import failure_in, upstream_error
 from canonical.errors import GatewayError, ModelNotFound, NotImplementedHere
 
 TOO_LONG = "prompt is too long"
@@ -44,15 +44,6 @@ _ASKED = re.compile(r"(?:request|requested) \(?(\d+) tokens")
 _LIMIT = re.compile(r"(?:maximum context length is|available context size \(?)\s*(\d+) tokens")
 
 
-class _Body(msgspec.Struct):
-    error: Any = None
-    message: Any = None
-    detail: Any = None
-
-
-_body = msgspec.json.Decoder(_Body)
-
-
 def error_status(error: GatewayError) -> int:
     """The HTTP status of ``error``: its own."""
     return error.status
@@ -69,11 +60,11 @@ def error_body(error: GatewayError) -> bytes:
 def read_error(status: int, body: bytes, retry_after: str | None) -> GatewayError:
     """The error to raise for a backend's answer outside 2xx, whatever its body is."""
     try:
-        found = _body.decode(body)
+        found = failure_in(body)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         # HTML of a proxy, or nothing: not for a client's eyes.
         return upstream_error(status, "", retry_after=retry_after)
-    _, message = _told(next((item for item in (found.error, found.message, found.detail) if item), None))
+    _, message = _told(found)
     if status == 501:
         return NotImplementedHere(message or "the backend cannot do this")
     status = 503 if status == 529 else status

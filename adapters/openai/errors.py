@@ -11,7 +11,7 @@ import msgspec
 
 from adapters.framing import encode_line
 from adapters.openai import seen, wire
-from adapters.upstream import upstream_error
+from adapters.upstream import failure_in, upstream_error
 from canonical.errors import GatewayError, ModelNotFound
 
 _TYPES = {403: "permission_error", 409: "conflict_error", 429: "rate_limit_error"}
@@ -24,15 +24,6 @@ _STATUS_BY_TYPE = {
     "insufficient_quota": 429,
     "unavailable_error": 503,
 }
-
-
-class _Body(msgspec.Struct):
-    error: Any = None
-    message: Any = None
-    detail: Any = None
-
-
-_body = msgspec.json.Decoder(_Body)
 
 
 def error_status(error: GatewayError) -> int:
@@ -58,11 +49,11 @@ def error_body(error: GatewayError) -> bytes:
 def read_error(status: int, body: bytes, retry_after: str | None, *, now: float | None = None) -> GatewayError:
     """The error to raise for a backend's answer outside 2xx. ``now`` is as in ``upstream_error``."""
     try:
-        found = _body.decode(body)
+        found = failure_in(body)
     except msgspec.MsgspecError:
         # HTML of a proxy, or nothing: not for a client's eyes.
         return upstream_error(status, "", retry_after=retry_after, now=now)
-    message, code = _words(next((item for item in (found.error, found.message, found.detail) if item), None))
+    message, code = _words(found)
     return upstream_error(status, message, code, retry_after, now=now)
 
 
