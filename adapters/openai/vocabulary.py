@@ -16,12 +16,13 @@ ENGINES = frozenset({"grammar", "json_schema"})
 REASONING = ("reasoning_effort", "reasoning", "thinking", "thinking_budget_tokens", "think")
 STAY = ("keep_alive", "ttl")
 
-_DRAW: dict[str, tuple[str, ...]] = {
+DRAW: dict[str, tuple[str, ...]] = {
     **{name: (name,) for name in Sampling.__struct_fields__},
     Feature.REPEAT_PENALTY: ("repeat_penalty", "repetition_penalty"),
     Feature.HOT: ("temperature",),
     Feature.STOP_BLANK: ("stop",),
 }
+"""How tokens are drawn, which the routes of this vendor call alike."""
 _IDLE = {
     "store": frozenset((b"false",)),
     "service_tier": frozenset((b'"auto"', b'"default"')),
@@ -37,7 +38,7 @@ _FORM = "response_format"
 
 CHAT = Vocabulary(
     names={
-        **_DRAW,
+        **DRAW,
         Feature.MAX_TOKENS: ("max_completion_tokens", "max_tokens"),
         Feature.SYSTEM: ("messages[].role",),
         Feature.SYSTEM_LATER: ("messages[].role",),
@@ -76,7 +77,7 @@ CHAT = Vocabulary(
 
 COMPLETION = Vocabulary(
     names={
-        **_DRAW,
+        **DRAW,
         Feature.PROMPT: ("prompt",),
         Feature.PROMPT_TOKENS: ("prompt",),
         Feature.SUFFIX: ("suffix",),

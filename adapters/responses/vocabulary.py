@@ -5,11 +5,12 @@ Source: OpenAI's API reference. Sampling beyond temperature and top_p is an exte
 
 from __future__ import annotations
 
+from adapters.openai.vocabulary import DRAW
 from adapters.reading import inside_of, shape_of
 from adapters.responses import wire
 from canonical.features import Feature
 from canonical.origin import Shape
-from canonical.requests import Sampling, Vocabulary
+from canonical.requests import Vocabulary
 
 _ITEM: dict[str, Shape | None] = {
     **shape_of(wire.Call),
@@ -23,10 +24,7 @@ _CONTENT = "input[].content[]"
 
 VOCABULARY = Vocabulary(
     names={
-        **{name: (name,) for name in Sampling.__struct_fields__},
-        Feature.REPEAT_PENALTY: ("repeat_penalty", "repetition_penalty"),
-        Feature.HOT: ("temperature",),
-        Feature.STOP_BLANK: ("stop",),
+        **DRAW,
         Feature.MAX_TOKENS: ("max_output_tokens",),
         Feature.SYSTEM: ("instructions", "input[].role"),
         Feature.SYSTEM_LATER: ("input[].role", "previous_response_id"),
