@@ -12,6 +12,7 @@ from msgspec import Meta
 
 from adapters.anthropic import call
 from backends.abilities import known_models
+from backends.base import Tell, tell_nobody
 from backends.honours import TABLE
 from backends.remote import Handle, RemoteBackend
 from backends.transport import Head
@@ -20,7 +21,7 @@ from canonical.events import Event
 from canonical.features import Feature
 from canonical.models import ModelInfo
 from canonical.report import HONOURED, Honours, approximated
-from canonical.requests import Generate
+from canonical.requests import AS_CONFIGURED, Generate, LoadOptions
 
 STREAMS = frozenset({"text/event-stream"})
 _BUDGET = approximated("a budget of tokens stands for it")
@@ -59,7 +60,7 @@ class AnthropicBackend(RemoteBackend):
         self._messages = upstream.head("POST", "/messages")
         self._count = upstream.head("POST", "/messages/count_tokens")
 
-    async def open(self, name: str) -> AnthropicModel:
+    async def open(self, name: str, options: LoadOptions = AS_CONFIGURED, tell: Tell = tell_nobody) -> AnthropicModel:  # noqa: ARG002
         """A handle. The server is not asked: many serve models that they do not list."""
         model = AnthropicModel(
             self._upstream, self._catalog.info(name), self._settings, messages=self._messages, count=self._count

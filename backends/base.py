@@ -7,15 +7,17 @@ is which of these protocols it has; nobody writes ``raise NotImplementedError``.
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncGenerator, Collection, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
 from typing import Protocol, runtime_checkable
 
 from msgspec import Struct
 
 from canonical.events import Event
 from canonical.models import LoadedModel, ModelDetails, ModelInfo
+from canonical.progress import Progress
+from canonical.recipe import Recipe
 from canonical.report import Honours
-from canonical.requests import Embed, Embeddings, Generate, Ranking, Rerank
+from canonical.requests import AS_CONFIGURED, Embed, Embeddings, Generate, LoadOptions, Ranking, Rerank
 
 TYPES = {
     "anthropic": "backends.anthropic:AnthropicBackend",
@@ -25,6 +27,14 @@ TYPES = {
     "openai": "backends.openai:OpenAIBackend",
 }
 """Name in config.yaml -> "module:Class"; a name with a colon in the config is taken as such itself."""
+
+
+Tell = Callable[[Progress], None]
+"""Takes how far long work is."""
+
+
+def tell_nobody(_: Progress) -> None:
+    """For work that nobody watches."""
 
 
 class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -88,11 +98,64 @@ class Backend(Protocol):
     async def details(self, name: str) -> ModelDetails:
         """More on one model. Raises ModelNotFound."""
 
-    async def open(self, name: str) -> Model:
-        """Load a model; a remote backend only makes its handle. Raises ModelNotFound, BackendError."""
+    async def open(self, name: str, options: LoadOptions = AS_CONFIGURED, tell: Tell = tell_nobody) -> Model:
+        """Load a model; a remote backend only makes its handle.
+
+        ``tell`` learns how far a load is, from the event loop. Cancelling it aborts the load and frees what it took.
+
+        Raises:
+            ModelNotFound, BackendError.
+        """
 
     async def close(self) -> None:
         """Let go of connections and workers; models are closed before."""
+
+
+class Need(Struct, frozen=True, kw_only=True):
+    """Memory that a model takes, in bytes, estimated upwards."""
+
+    ram: int = 0
+    vram: int = 0
+
+
+@runtime_checkable
+class Weighs(Protocol):
+    """A backend whose models take memory of this machine."""
+
+    async def need(self, name: str, options: LoadOptions) -> Need:
+        """What ``open`` of the same would take: weights, context of all slots, working memory. Raises ModelNotFound."""
+
+
+@runtime_checkable
+class Manages(Protocol):
+    """A backend whose models can be fetched, made, copied and removed. Names are as clients write them.
+
+    All raise ModelNotFound, InvalidRequest (a name that is none), StorageFailed (no room), BackendError (a source failed).
+    """
+
+    def pull(self, name: str, *, insecure: bool = False) -> AsyncGenerator[Progress, None]:
+        """Fetch a model, or what is new of it. Closing the generator stops; the next pull goes on from there.
+
+        ``insecure`` allows a source without TLS. The model is there, whole and checked, when the generator ends.
+        """
+
+    def push(self, name: str, *, insecure: bool = False) -> AsyncGenerator[Progress, None]:
+        """Send a model to the registry that its name begins with."""
+
+    def create(self, name: str, recipe: Recipe) -> AsyncGenerator[Progress, None]:
+        """Make a model of another one or of blobs."""
+
+    async def copy(self, source: str, destination: str) -> None:
+        """Give a model a second name; an existing one of that name is replaced."""
+
+    async def delete(self, name: str) -> None:
+        """Remove a model, and the blobs that no other one has."""
+
+    async def has_blob(self, digest: str) -> bool:
+        """Whether ``sha256:<64 hex>`` is there."""
+
+    async def put_blob(self, digest: str, pieces: AsyncIterator[bytes]) -> bool:
+        """Keep a blob under its digest; False where it was there already. Raises InvalidRequest where they differ."""
 
 
 @runtime_checkable

@@ -13,14 +13,14 @@ from collections.abc import AsyncGenerator, Sequence
 from hashlib import blake2b
 from pathlib import Path
 
-from backends.base import Section
+from backends.base import Section, Tell, tell_nobody
 from backends.honours import TABLE
 from canonical.errors import InvalidRequest, ModelNotFound, Unsupported
 from canonical.events import Event, Finished, Reason, Started, TextDelta, Usage
 from canonical.messages import Audio
 from canonical.models import Capability, LoadedModel, ModelDetails, ModelInfo
 from canonical.report import Honours
-from canonical.requests import Embed, Embeddings, Generate, Ranked, Ranking, Rerank
+from canonical.requests import AS_CONFIGURED, Embed, Embeddings, Generate, LoadOptions, Ranked, Ranking, Rerank
 
 MODEL = "echo"
 DIMENSIONS = 64
@@ -58,7 +58,7 @@ class EchoBackend:
         self._check(name)
         return ModelDetails(info=self._info)
 
-    async def open(self, name: str) -> EchoModel:
+    async def open(self, name: str, options: LoadOptions = AS_CONFIGURED, tell: Tell = tell_nobody) -> EchoModel:  # noqa: ARG002
         """The model. Raises ModelNotFound."""
         self._check(name)
         return EchoModel(self._info)

@@ -15,7 +15,7 @@ from msgspec import structs
 
 from adapters.ollama import call
 from backends.abilities import known_models
-from backends.base import new_call_id
+from backends.base import Tell, new_call_id, tell_nobody
 from backends.honours import TABLE
 from backends.reading import Reads, reading
 from backends.remote import Handle, RemoteBackend
@@ -27,7 +27,7 @@ from canonical.models import ModelDetails, ModelInfo
 from canonical.prompted_calls import CallReader, FirstCall
 from canonical.prompted_tools import callable_names, shown
 from canonical.report import Honours
-from canonical.requests import Embed, Embeddings, Generate
+from canonical.requests import AS_CONFIGURED, Embed, Embeddings, Generate, LoadOptions
 
 # Servers other than Ollama itself call the lines JSON; a failure before the first line is JSON everywhere, and one
 # JSON object is a line as well.
@@ -69,7 +69,7 @@ class OllamaBackend(RemoteBackend):
         details = call.read_show(await self._upstream.control(self._show, body), name)
         return structs.replace(details, info=self._probed.info(details.info))
 
-    async def open(self, name: str) -> OllamaModel:
+    async def open(self, name: str, options: LoadOptions = AS_CONFIGURED, tell: Tell = tell_nobody) -> OllamaModel:  # noqa: ARG002
         """A handle; the server loads the model when a request comes."""
         model = OllamaModel(
             self._upstream, self._catalog.info(name), chat=self._chat, generate=self._generate, embed=self._embed

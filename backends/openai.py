@@ -9,7 +9,7 @@ from pathlib import Path
 
 from adapters.openai import call
 from backends.abilities import known_models
-from backends.base import new_call_id
+from backends.base import Tell, new_call_id, tell_nobody
 from backends.honours import TABLE
 from backends.remote import Handle, RemoteBackend
 from backends.transport import Head
@@ -17,7 +17,7 @@ from backends.upstream import Exchange, RemoteSettings, Upstream
 from canonical.events import Event
 from canonical.models import ModelInfo
 from canonical.report import Honours
-from canonical.requests import Embed, Embeddings, Generate, Ranking, Rerank
+from canonical.requests import AS_CONFIGURED, Embed, Embeddings, Generate, LoadOptions, Ranking, Rerank
 
 STREAMS = frozenset({"text/event-stream"})
 HONOURS = Honours(TABLE["openai"], dialect="openai")
@@ -49,7 +49,7 @@ class OpenAIBackend(RemoteBackend):
         self._embeddings = upstream.head("POST", "/embeddings")
         self._rerank = upstream.head("POST", "/rerank")
 
-    async def open(self, name: str) -> OpenAIModel:
+    async def open(self, name: str, options: LoadOptions = AS_CONFIGURED, tell: Tell = tell_nobody) -> OpenAIModel:  # noqa: ARG002
         """A handle. The server is not asked: many serve models that they do not list."""
         model = OpenAIModel(
             self._upstream,

@@ -143,7 +143,7 @@ def _said_generate(request: Generate) -> list[Feature]:
         _said_prompt(request, request.prompt, found)
     if request.top_logprobs is not None:
         found.append(Feature.LOGPROBS)
-    if request.context_length is not None:
+    if request.load.context is not None:
         found.append(Feature.CONTEXT_LENGTH)
     if request.keep_alive is not None:
         found.append(Feature.KEEP_ALIVE)

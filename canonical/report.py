@@ -94,7 +94,7 @@ def report(request: Generate | Embed | Rerank, honours: Honours) -> Report:
     origin = request.origin
     words = origin.vocabulary
     travels = bool(origin.dialect) and origin.dialect == honours.dialect
-    room = isinstance(request, Generate) and (request.context_length or 0) <= honours.context
+    room = isinstance(request, Generate) and (request.load.context or 0) <= honours.context
     fates = _fates(tuple(said(request)), origin.spelled(), words, honours, travels, travels and origin.verbatim, room)
     unknown = origin.unknown()
     if not unknown and not origin.lost:

@@ -15,6 +15,7 @@ __all__ = [
     "Embeddings",
     "Generate",
     "Load",
+    "LoadOptions",
     "Origin",
     "Output",
     "Prompt",
@@ -50,6 +51,24 @@ class Sampling(Struct, frozen=True, kw_only=True):
     """None: until done."""
     stop: tuple[str, ...] = ()
     logit_bias: dict[str, float] | None = None
+
+
+class LoadOptions(Struct, frozen=True, kw_only=True):
+    """How the model is to be loaded. None: as configured; another value than the loaded model's may mean to load it anew."""
+
+    context: int | None = None
+    """Tokens one sequence may have, prompt and answer together."""
+    batch: int | None = None
+    """Prompt tokens computed at once."""
+    threads: int | None = None
+    gpu_layers: int | None = None
+    """Negative: all."""
+    main_gpu: int | None = None
+    mmap: bool | None = None
+    """Whether the weights are mapped from the file rather than read."""
+
+
+AS_CONFIGURED = LoadOptions()
 
 
 class Tool(Struct, frozen=True, kw_only=True):
@@ -103,9 +122,11 @@ class Generate(Struct, frozen=True, kw_only=True):
     sampling: Sampling = field(default_factory=Sampling)
     top_logprobs: int | None = None
     """None: no log probabilities; 0: of the chosen tokens alone; n: of n alternatives too."""
-    context_length: int | None = None
+    load: LoadOptions = LoadOptions()
     keep_alive: float | None = None
     """Seconds the model stays loaded after this; negative: for ever."""
+    tenant: str = ""
+    """Prompts may share computed prefixes inside one tenant only; stands for the key that the request came with."""
     origin: Origin = field(default_factory=Origin)
 
 
@@ -116,6 +137,7 @@ class Embed(Struct, frozen=True, kw_only=True):
     inputs: tuple[str | tuple[int, ...], ...]
     dimensions: int | None = None
     truncate: bool | None = None
+    load: LoadOptions = LoadOptions()
     keep_alive: float | None = None
     origin: Origin = field(default_factory=Origin)
 
@@ -163,6 +185,7 @@ class Load(Struct, frozen=True, kw_only=True):
     """An empty request that means "load" or, with ``keep_alive`` 0, "unload" (Ollama)."""
 
     model: str
+    load: LoadOptions = LoadOptions()
     keep_alive: float | None = None
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
-from backends.base import Section
+from backends.base import Section, Tell, tell_nobody
 from canonical.errors import ModelNotFound
 from canonical.events import Event, Finished, Started, TextDelta, Usage
 from canonical.models import Capability, LoadedModel, ModelDetails, ModelInfo
 from canonical.report import Honours
-from canonical.requests import Embed, Embeddings, Generate
+from canonical.requests import AS_CONFIGURED, Embed, Embeddings, Generate, LoadOptions
 from gateway.settings import Config, ModelEntry, Settled
 
 Story = Callable[[Generate], AsyncGenerator[Sequence[Event], None]]
@@ -122,7 +122,7 @@ class Home:
             raise ModelNotFound(f"model '{name}' not found", param="model")
         return ModelDetails(info=self.info)
 
-    async def open(self, name: str) -> Talks | Vectors:
+    async def open(self, name: str, options: LoadOptions = AS_CONFIGURED, tell: Tell = tell_nobody) -> Talks | Vectors:
         self.opened += 1
         if name != "m":
             raise ModelNotFound(f"model '{name}' not found", param="model")

@@ -62,7 +62,7 @@ def _generate(request: Generate, without: Collection[Feature]) -> Any:
         "output": _output(request.output, without),
         "think": (request.think, request.think_budget),
         "logprobs": None if request.top_logprobs is None else max(request.top_logprobs, 1),
-        "context": request.context_length,
+        "context": request.load.context,
         "stay": request.keep_alive,
         **sampling,
     }

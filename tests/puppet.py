@@ -13,12 +13,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from backends.base import Section
+from backends.base import Section, Tell, tell_nobody
 from canonical.errors import BackendError
 from canonical.events import Event, Finished, Started, TextDelta, Usage
 from canonical.models import LoadedModel, ModelDetails, ModelInfo
 from canonical.report import Honours
-from canonical.requests import Generate
+from canonical.requests import AS_CONFIGURED, Generate, LoadOptions
 
 
 class Settings(Section, frozen=True):
@@ -40,7 +40,7 @@ class PuppetBackend:
     async def details(self, name: str) -> ModelDetails:
         return ModelDetails(info=self._info)
 
-    async def open(self, name: str) -> Puppet:
+    async def open(self, name: str, options: LoadOptions = AS_CONFIGURED, tell: Tell = tell_nobody) -> Puppet:
         return Puppet(self._info, self._settings)
 
     async def close(self) -> None:

@@ -12,6 +12,7 @@ from canonical.messages import Audio, Image, Message, Part, Reasoning, Text, Too
 from canonical.requests import (
     Embed,
     Generate,
+    LoadOptions,
     Origin,
     Output,
     Prompt,
@@ -115,7 +116,7 @@ SAYINGS: dict[Feature, tuple[Asked, Asked]] = {
     Feature.THINK_LEVEL: (chat(think="high"), chat()),
     Feature.THINK_BUDGET: (chat(think="low", think_budget=1234), chat()),
     Feature.LOGPROBS: (chat(top_logprobs=2), chat()),
-    Feature.CONTEXT_LENGTH: (chat(context_length=4096), chat()),
+    Feature.CONTEXT_LENGTH: (chat(load=LoadOptions(context=4096)), chat()),
     Feature.KEEP_ALIVE: (chat(keep_alive=60.0), chat()),
     Feature.PROMPT: (Generate(model="m", prompt=Prompt(text="Once")), chat()),
     Feature.PROMPT_TOKENS: (Generate(model="m", prompt=Prompt(tokens=(1, 2))), chat()),

@@ -21,7 +21,7 @@ from canonical.errors import InvalidRequest, Unsupported
 from canonical.features import Feature
 from canonical.messages import Message, Reasoning, Text, ToolCall, ToolResult
 from canonical.report import DROPPED, HONOURED, REFUSED, report
-from canonical.requests import Generate, Prompt, Tool, ToolChoice
+from canonical.requests import Generate, LoadOptions, Prompt, Tool, ToolChoice
 from tests.test_llama_cpp import ENGINES, ROOT, answer, ask, every_engine, on
 
 PIP = ROOT / "models" / "pip.gguf"
@@ -194,7 +194,7 @@ def test_m3_who_always_thinks_is_cut_short_where_no_thoughts_are_wanted(tmp_path
 def test_m3_who_asks_for_no_more_context_than_there_is_gets_it(engine: dict[str, Any]) -> None:
     async def story(model: TextModel) -> None:
         for length, fate in ((1024, "honoured"), (2048, "honoured"), (2049, "dropped")):
-            found = report(ask("Hello!", context_length=length), model.honours)
+            found = report(ask("Hello!", load=LoadOptions(context=length)), model.honours)
             assert "context_length" in getattr(found, fate)
 
     on(engine, story, context=2048)

@@ -52,7 +52,7 @@ def test_m2_a_chat_is_read_with_ollamas_defaults() -> None:
     assert request.stream is True
     assert request.sampling == Sampling()
     assert (request.prompt, request.tools, request.output, request.think) == (None, (), None, None)
-    assert (request.top_logprobs, request.context_length, request.keep_alive) == (None, None, None)
+    assert (request.top_logprobs, request.load.context, request.keep_alive) == (None, None, None)
     assert request.origin.dialect == "ollama"
 
 
@@ -336,7 +336,7 @@ def test_m2_options_are_renamed() -> None:
         "num_ctx": 8192,
     }
     request = chat(options=options)
-    assert request.context_length == 8192
+    assert request.load.context == 8192
     assert request.sampling == Sampling(
         temperature=1.0,
         top_p=0.9,
@@ -371,7 +371,7 @@ def test_m2_options_are_renamed() -> None:
 def test_m2_options_are_lenient_where_ollama_is(options: dict[str, Any], sampling: Sampling) -> None:
     request = generate(options=options)
     assert request.sampling == sampling
-    assert request.context_length is None
+    assert request.load.context is None
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ from canonical.events import (
 )
 from canonical.media import Blob
 from canonical.messages import Audio, Image, Message, Part, Reasoning, Role, Text, ToolCall, ToolResult
-from canonical.requests import Embed, Generate, Origin, Output, Prompt, Sampling, Tool, ToolChoice
+from canonical.requests import Embed, Generate, LoadOptions, Origin, Output, Prompt, Sampling, Tool, ToolChoice
 
 PNG = Blob(b"\x89PNG\r\n\x1a\n", "image/png")
 
@@ -82,7 +82,7 @@ def test_m5_options_are_named_back() -> None:
         stop=("\n",),
         logit_bias={"5": 1.0},
     )
-    assert chat(sampling=sampling, context_length=8192)["options"] == {
+    assert chat(sampling=sampling, load=LoadOptions(context=8192))["options"] == {
         "temperature": 0.5,
         "top_p": 0.9,
         "top_k": 40,

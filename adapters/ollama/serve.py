@@ -188,7 +188,7 @@ def _request(
         raise Unsupported("_debug_render_only is not supported", param="_debug_render_only")
     if asked.top_logprobs is not None and not 0 <= asked.top_logprobs <= _TOP_LOGPROBS:
         raise InvalidRequest(f"top_logprobs must be between 0 and {_TOP_LOGPROBS}", param="top_logprobs")
-    sampling, context_length = read_options(asked.options)
+    sampling, load = read_options(asked.options)
     return Generate(
         model=asked.model or "",
         messages=messages,
@@ -199,7 +199,7 @@ def _request(
         think=read_think(asked.think),
         sampling=sampling,
         top_logprobs=(asked.top_logprobs or 0) if asked.logprobs else None,
-        context_length=context_length,
+        load=load,
         keep_alive=read_keep_alive(asked.keep_alive),
         origin=origin,
     )

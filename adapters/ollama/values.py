@@ -13,7 +13,7 @@ from msgspec import Raw
 
 from adapters.ollama.wire import NOTHING
 from canonical.errors import InvalidRequest
-from canonical.requests import Generate, Output, Sampling, Think
+from canonical.requests import Generate, LoadOptions, Output, Sampling, Think
 
 OPTIONS = {
     "temperature": "temperature",
@@ -32,6 +32,15 @@ OPTIONS = {
 """Ollama's name of an option -> that of ``Sampling``."""
 
 CONTEXT = "num_ctx"
+LOAD_OPTIONS = {
+    CONTEXT: "context",
+    "num_batch": "batch",
+    "num_thread": "threads",
+    "num_gpu": "gpu_layers",
+    "main_gpu": "main_gpu",
+    "use_mmap": "mmap",
+}
+"""Ollama's name of an option -> that of ``LoadOptions``."""
 KNOWN_OPTIONS = frozenset({*OPTIONS, CONTEXT})
 
 _INTEGERS = frozenset(("num_ctx", "num_batch", "num_gpu", "main_gpu", "num_thread", "draft_num_predict")) | frozenset(
@@ -41,14 +50,16 @@ _FLOATS = frozenset(
     ("top_p", "min_p", "typical_p", "temperature", "repeat_penalty", "presence_penalty", "frequency_penalty")
 )
 _BOOLEANS = frozenset(("use_mmap",))
+_POSITIVE = frozenset((CONTEXT, "num_batch", "num_thread"))
+"""0 is Ollama's way to leave these to the server."""
 _NEGATIVE_IS_UNSET = frozenset(("seed", "num_predict"))
 _LEVELS: dict[str, Think] = {"low": "low", "medium": "medium", "high": "high", "max": "max"}
 _THINK_WORDS: dict[Think, bool | str] = {"off": False, "on": True, "minimal": "low"}
 _SCHEMA = msgspec.json.Decoder(dict[str, Raw])
 
 
-def read_options(options: dict[str, Any] | None) -> tuple[Sampling, int | None]:
-    """The sampling that ``options`` asks for, and the context length (None: the server's own).
+def read_options(options: dict[str, Any] | None) -> tuple[Sampling, LoadOptions]:
+    """The sampling that ``options`` asks for, and how the model is to be loaded.
 
     Unknown names are passed over, ``null`` is absent. Integers may come as floats and lose their fraction.
 
@@ -56,18 +67,18 @@ def read_options(options: dict[str, Any] | None) -> tuple[Sampling, int | None]:
         InvalidRequest: a known option has the wrong type.
     """
     if not options:
-        return Sampling(), None
+        return Sampling(), LoadOptions()
     found: dict[str, Any] = {}
-    context: int | None = None
+    load: dict[str, Any] = {}
     for name, value in options.items():
         if value is None:
             continue
         value = _option(name, value)
         if name in OPTIONS and not (name in _NEGATIVE_IS_UNSET and value < 0):
             found[OPTIONS[name]] = value
-        elif name == CONTEXT and value > 0:
-            context = value
-    return Sampling(**found), context
+        elif name in LOAD_OPTIONS and not (name in _POSITIVE and value <= 0):
+            load[LOAD_OPTIONS[name]] = value
+    return Sampling(**found), LoadOptions(**load)
 
 
 def write_options(request: Generate) -> dict[str, Any]:
@@ -77,8 +88,10 @@ def write_options(request: Generate) -> dict[str, Any]:
         value = getattr(request.sampling, ours)
         if value is not None and value != ():
             options[name] = value
-    if request.context_length is not None:
-        options[CONTEXT] = request.context_length
+    for name, ours in LOAD_OPTIONS.items():
+        value = getattr(request.load, ours)
+        if value is not None:
+            options[name] = value
     origin = request.origin
     if origin.dialect == "ollama" and "options" in origin.vocabulary.merged:
         options.update(origin.extras(KNOWN_OPTIONS, inside="options"))

@@ -10,7 +10,7 @@ from typing import Literal
 from msgspec import Raw, structs
 
 from backends import threads
-from backends.base import Model, Section
+from backends.base import Model, Section, Tell, tell_nobody
 from backends.llama_cpp import gguf
 from backends.llama_cpp.body import Limits
 from backends.llama_cpp.embedding import EmbeddingModel
@@ -25,6 +25,7 @@ from backends.llama_cpp.ranking import RerankModel
 from backends.llama_cpp.supervisor import Worker
 from canonical.errors import BackendError, ModelNotFound, Unsupported
 from canonical.models import Capability, ModelDetails, ModelInfo
+from canonical.requests import AS_CONFIGURED, LoadOptions
 
 TINY = 20 * 1024 * 1024
 """Bytes of a file below which a second thread costs more at its barriers than it computes."""
@@ -137,7 +138,7 @@ class LlamaCppBackend:
 
         return await threads.call(look, name="gguf")
 
-    async def open(self, name: str) -> Model:
+    async def open(self, name: str, options: LoadOptions = AS_CONFIGURED, tell: Tell = tell_nobody) -> Model:  # noqa: ARG002
         """Load a model.
 
         Raises:
