@@ -292,7 +292,7 @@ def test_relative_paths_count_from_the_file(tmp_path, monkeypatch):
     (tmp_path / "folder" / "models").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     settled = load(write(tmp_path / "folder", "backends: {l: {type: llama_cpp, models_dir: ./models}}"))
-    assert settled.backends["l"]._folder == tmp_path / "folder" / "models"
+    assert settled.backends["l"]._files.folder == tmp_path / "folder" / "models"
 
 
 def test_two_entries_cannot_give_one_local_model_two_groups_of_settings(tmp_path):

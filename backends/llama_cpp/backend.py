@@ -1,29 +1,26 @@
-"""The backend: which GGUF files there are, how each is to run, and opening one."""
+"""The backend: how each model is to run, and opening one. Which there are stands in ``files``."""
 
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
-from typing import Literal
-
-from msgspec import Raw, structs
 
 from backends import threads
-from backends.base import Model, Section, Tell, tell_nobody
-from backends.llama_cpp import gguf
+from backends.base import Model, Tell, tell_nobody
 from backends.llama_cpp.body import Limits
 from backends.llama_cpp.embedding import EmbeddingModel
 from backends.llama_cpp.engine import Engine, Start
 from backends.llama_cpp.facts import Facts, find_facts
+from backends.llama_cpp.files import SERVED, Files, Offered
 from backends.llama_cpp.gguf import Head
 from backends.llama_cpp.honours import has_switch, honours_of
 from backends.llama_cpp.inprocess import InProcess, Runner
 from backends.llama_cpp.loaded import Loaded
 from backends.llama_cpp.model import TextModel
 from backends.llama_cpp.ranking import RerankModel
+from backends.llama_cpp.settings import LlamaCppModelSettings, LlamaCppSettings, check_figures
 from backends.llama_cpp.supervisor import Worker
-from canonical.errors import BackendError, ModelNotFound, Unsupported
+from canonical.errors import BackendError, Unsupported
 from canonical.models import Capability, ModelDetails, ModelInfo
 from canonical.requests import AS_CONFIGURED, LoadOptions
 
@@ -32,52 +29,8 @@ TINY = 20 * 1024 * 1024
 _OPERATIONS = 1.2e9
 """Parameters times prompt tokens that one thread gets through in some 40 ms (measured: 150M, Q8_0, one EPYC core)."""
 _BATCHES = (512, 256, 128, 64, 32, 16, 8)
-_SERVED = frozenset({Capability.CHAT, Capability.COMPLETE, Capability.EMBED, Capability.RERANK})
-"""A model with none of these is neither listed nor opened."""
-_PART = re.compile(r"-\d{5}-of-\d{5}\Z")
 _GRAPH = 64 * 1024 * 1024
 """Working memory beside weights and cache, guessed upwards."""
-
-EngineName = Literal["xllamacpp", "llama-cpp-python"]
-Thinking = Literal["auto", "on", "off"]
-
-
-class LlamaCppModelSettings(Section, frozen=True):
-    """How one model runs; what is left out comes from the backend's section."""
-
-    file: str = ""
-    """Inside ``models_dir``; empty: the model's id with ``.gguf``."""
-    mmproj: str = ""
-    """Its vision projector, inside ``models_dir``."""
-    context: int | None = None
-    """Tokens of one request, prompt and answer together."""
-    slots: int | None = None
-    threads: int | None = None
-    gpu_layers: int | None = None
-    batch: int | None = None
-    flash_attention: bool | None = None
-    thinking: Thinking | bool = "auto"
-    """Whether a model that can think does so unasked; ``auto``: yes, as Ollama's clients expect."""
-    temperature: float | None = None
-    """For requests that say none; absent: llama.cpp's own 0.8."""
-
-
-class LlamaCppSettings(Section, frozen=True):
-    """The backend's section of the configuration."""
-
-    models_dir: str = "models"
-    engine: EngineName = "xllamacpp"
-    isolation: Literal["auto", "process", "none"] = "auto"
-    """Where xllamacpp runs: in a worker process per model, or in this one (auto: see ``LlamaCppBackend.expose``)."""
-    context: int = 4096
-    slots: int = 4
-    threads: int = 0
-    """0: one for tiny models, else the physical cores, at most 8."""
-    gpu_layers: int = -1
-    """-1: all, where there is a GPU."""
-    batch: int = 0
-    """Prompt tokens computed at once, the grain in which a request can be stopped; 0: by the model's size."""
-    flash_attention: bool | None = None
 
 
 class LlamaCppBackend:
@@ -94,11 +47,9 @@ class LlamaCppBackend:
         """
         self.name = name
         self._settings = settings
-        self._folder = (base / settings.models_dir).resolve()
-        self._configured: dict[str, LlamaCppModelSettings] = {}
-        self._heads: dict[Path, tuple[int, int, Head | None]] = {}
+        self._files = Files(name, settings, base)
         self._exposed = False
-        _check_figures(settings.context, settings.slots, settings.threads, settings.batch)
+        check_figures(settings.context, settings.slots, settings.threads, settings.batch)
 
     def configure(self, id: str, settings: LlamaCppModelSettings) -> None:
         """Name a model and say how it runs.
@@ -106,11 +57,8 @@ class LlamaCppBackend:
         Raises:
             ValueError: a figure that cannot be, or a file that is not a GGUF file's name inside the folder.
         """
-        _check_figures(settings.context or 1, settings.slots or 1, settings.threads or 1, settings.batch or 1)
-        self._inside(settings.file or f"{id}.gguf")
-        if settings.mmproj:
-            self._inside(settings.mmproj)
-        self._configured[id] = settings
+        check_figures(settings.context or 1, settings.slots or 1, settings.threads or 1, settings.batch or 1)
+        self._files.configure(id, settings)
 
     def expose(self) -> None:
         """Say that other machines can reach the gateway: with isolation ``auto``, models then load into workers."""
@@ -118,25 +66,11 @@ class LlamaCppBackend:
 
     async def models(self) -> list[ModelInfo]:
         """Every configured model whose file is there, and every other GGUF file that is a model by itself."""
-        return await threads.call(self._catalog, name="gguf")
+        return await threads.call(self._files.catalog, name="gguf")
 
     async def details(self, name: str) -> ModelDetails:
         """What the file says of itself. Raises ModelNotFound."""
-
-        def look() -> ModelDetails:
-            head, info, _ = self._found(name)
-            return ModelDetails(
-                info=info,
-                # Clients fill the length that they read here, and what is served may be less than what was trained.
-                metadata={
-                    **gguf.metadata_json(head),
-                    f"{head.family}.context_length": Raw(b"%d" % info.context_length),
-                },
-                template=head.template,
-                license=head.text("general.license"),
-            )
-
-        return await threads.call(look, name="gguf")
+        return await threads.call(lambda: self._files.details(name), name="gguf")
 
     async def open(self, name: str, options: LoadOptions = AS_CONFIGURED, tell: Tell = tell_nobody) -> Model:  # noqa: ARG002
         """Load a model.
@@ -146,11 +80,12 @@ class LlamaCppBackend:
             Unsupported: the file is of a kind that has no ability here yet.
             BackendError: the engine cannot load it.
         """
-        head, info, settings = await threads.call(lambda: self._found(name), name="gguf")
+        offered = await threads.call(lambda: self._files.find(name), name="gguf")
+        head, info, settings = offered.head, offered.info, offered.settings
         able = info.capabilities
-        if not able & _SERVED:
+        if not able & SERVED:
             raise Unsupported(f"{name!r} is neither a text model nor one of vectors or rankings", param="model")
-        start = self._start(name, settings, head, able)
+        start = self._start(offered)
         runner = await self._runner(name, start)
         memory = info.size + head.cache_bytes(start.context * start.slots) + _GRAPH
         limits = Limits(
@@ -188,13 +123,13 @@ class LlamaCppBackend:
         try:
             return InProcess(await threads.call(lambda: _load(start), name="llama-load"))
         except (ImportError, RuntimeError, ValueError, TypeError) as error:
-            reason = str(error).replace(f"{self._folder}{os.sep}", "")  # no reply tells where files are
+            reason = str(error).replace(f"{self._files.folder}{os.sep}", "")  # no reply tells where files are
             raise BackendError(f"the model {name!r} could not be loaded: {reason}") from error
 
-    def _start(self, name: str, own: LlamaCppModelSettings, head: Head, able: frozenset[Capability]) -> Start:
-        common = self._settings
+    def _start(self, offered: Offered) -> Start:
+        own, head, common = offered.settings, offered.head, self._settings
+        able, context = offered.info.capabilities, offered.info.context_length
         count = own.threads or common.threads or default_threads(head.size)
-        context = self._context(own, head)
         layers = common.gpu_layers if own.gpu_layers is None else own.gpu_layers
         gpu = layers != 0 and common.engine == "xllamacpp" and _has_gpu()
         flash = common.flash_attention if own.flash_attention is None else own.flash_attention
@@ -204,8 +139,8 @@ class LlamaCppBackend:
         ranking = Capability.RERANK in able
         embedding = ranking or Capability.EMBED in able
         return Start(
-            path=str(self._inside(own.file or f"{name}.gguf")),
-            projector=str(self._inside(own.mmproj)) if own.mmproj and not one else "",
+            path=str(offered.path),
+            projector=str(offered.projector) if offered.projector else "",
             embedding=embedding,
             ranking=ranking,
             threads=count,
@@ -216,64 +151,6 @@ class LlamaCppBackend:
             gpu_layers=layers if gpu or one else 0,
             flash_attention=flash,
         )
-
-    def _catalog(self) -> list[ModelInfo]:
-        rows: dict[str, ModelInfo] = {}
-        used = {settings.file or f"{id}.gguf" for id, settings in self._configured.items()}
-        used |= {settings.mmproj for settings in self._configured.values()}
-        found = sorted(path.name for path in self._folder.glob("*.gguf")) if self._folder.is_dir() else []
-        for id in [*self._configured, *(name.removesuffix(".gguf") for name in found if name not in used)]:
-            try:
-                info = self._found(id)[1]
-            except (ModelNotFound, BackendError):
-                continue  # a file that is gone, half downloaded or no model costs itself alone
-            if info.capabilities & _SERVED:
-                rows[id] = info
-        return list(rows.values())
-
-    def _found(self, name: str) -> tuple[Head, ModelInfo, LlamaCppModelSettings]:
-        """Raises ModelNotFound; BackendError where there is a file that cannot be served."""
-        configured = self._configured.get(name)
-        settings = configured or LlamaCppModelSettings()
-        missing = ModelNotFound(f"model {name!r} not found", param="model")
-        try:
-            path = self._inside(settings.file or f"{name}.gguf")
-            head = self._head(path)
-        except (OSError, ValueError) as error:
-            raise missing from error
-        if not head.is_model or (configured is None and _PART.search(path.stem)):
-            raise missing
-        vision = bool(settings.mmproj) and self._settings.engine == "xllamacpp"
-        info = gguf.model_info(name, head, vision=vision)
-        return head, structs.replace(info, backend=self.name, context_length=self._context(settings, head)), settings
-
-    def _context(self, own: LlamaCppModelSettings, head: Head) -> int:
-        """Tokens of one request: as configured, but never more than the model was trained on."""
-        context = own.context or self._settings.context
-        return min(context, head.context_length) if head.context_length else context
-
-    def _head(self, path: Path) -> Head:
-        status = path.stat()
-        key = (status.st_size, status.st_mtime_ns)
-        known = self._heads.get(path)
-        if known is None or known[:2] != key:
-            try:
-                head = gguf.read_head(path)
-            except gguf.BadGguf:
-                head = None
-            known = self._heads[path] = (*key, head)
-        if known[2] is None:
-            raise gguf.BadGguf(f"{path.name} is not a GGUF file that can be served")
-        return known[2]
-
-    def _inside(self, file: str) -> Path:
-        """The path of a GGUF file of the folder. Raises ValueError for any other name."""
-        if not file.endswith(".gguf") or "\0" in file or len(file) > 255:
-            raise ValueError(f"{file[:64]!r} is not the name of a .gguf file")
-        path = (self._folder / file).resolve()
-        if not path.is_relative_to(self._folder):
-            raise ValueError(f"{file[:64]!r} is not inside the models folder")
-        return path
 
 
 def default_threads(size: int) -> int:
@@ -291,17 +168,6 @@ def default_batch(parameters: int, count: int) -> int:
     """
     tokens = _OPERATIONS * count / max(parameters, 1)
     return next((batch for batch in _BATCHES if batch <= tokens), 32)
-
-
-def _check_figures(context: int, slots: int, count: int, batch: int) -> None:
-    if not 1 <= slots <= 256:
-        raise ValueError(f"slots must be 1 to 256, not {slots}")
-    if not 1 <= context <= 2**24:
-        raise ValueError(f"context must be 1 to {2**24} tokens, not {context}")
-    if not 0 <= count <= 512:
-        raise ValueError(f"threads must be 0 to 512, not {count}")
-    if not 0 <= batch <= 65_536:
-        raise ValueError(f"batch must be 0 to 65536, not {batch}")
 
 
 def _fill(head: Head) -> tuple[int, int, int] | None:
