@@ -20,20 +20,104 @@ Emit = Callable[[bytes], bool]
 """Takes one chunk; True means stop."""
 
 
+CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
+SplitMode = Literal["none", "layer", "row", "tensor"]
+Numa = Literal["", "distribute", "isolate", "numactl"]
+RopeScaling = Literal["", "none", "linear", "yarn", "longrope"]
+Pooling = Literal["", "mean", "cls", "last"]
+
+
+class Lora(Struct, frozen=True, kw_only=True):
+    """An adapter laid over the weights."""
+
+    path: str
+    scale: float = 1.0
+
+
+class Draft(Struct, frozen=True, kw_only=True):
+    """A small model that guesses ahead; the large one checks the guesses in one step."""
+
+    path: str
+    max: int = 16
+    """Tokens guessed at most before a check."""
+    min: int = 0
+    """Fewer than so many are not worth a check."""
+    p_min: float = 0.75
+    """It stops guessing where it is less sure than this."""
+    gpu_layers: int = 0
+
+
+class Rope(Struct, frozen=True, kw_only=True):
+    """How positions are encoded, where that differs from what the file says. 0 and -1: as the file says."""
+
+    scaling: RopeScaling = ""
+    freq_base: float = 0.0
+    freq_scale: float = 0.0
+    yarn_orig_ctx: int = 0
+    yarn_ext_factor: float = -1.0
+    yarn_attn_factor: float = -1.0
+    yarn_beta_slow: float = -1.0
+    yarn_beta_fast: float = -1.0
+
+
 class Start(Struct, frozen=True, kw_only=True):
-    """One model and how to run it: all that an engine is told."""
+    """One model and how to run it: all that an engine is told.
+
+    The names are llama.cpp's. An engine that cannot do what is set here refuses to start (``Unable``).
+    """
 
     path: str
     projector: str = ""
+    loras: tuple[Lora, ...] = ()
+    draft: Draft | None = None
+    template: str = ""
+    """A Jinja text instead of the file's own chat template."""
     embedding: bool = False
     ranking: bool = False
+    pooling: Pooling = ""
+    """How a text's vector is made of its tokens'; empty: as the file says."""
     threads: int = 1
+    threads_batch: int = 0
+    """For prompts; 0: as many as for answers."""
     context: int = 4096
     """Tokens per slot."""
     slots: int = 1
     batch: int = 512
+    ubatch: int = 0
+    """Tokens computed in one go of a batch; 0: all of it."""
     gpu_layers: int = 0
+    """-1: all."""
+    main_gpu: int = 0
+    split_mode: SplitMode = "layer"
+    tensor_split: tuple[float, ...] = ()
+    """Shares of the GPUs; empty: by their free memory."""
+    override_tensor: str = ""
+    """Which tensors stay where: ``pattern=buffer`` pairs, with commas between."""
+    cpu_moe: int = 0
+    """Layers whose experts stay in RAM; -1: all."""
+    kv_offload: bool = True
+    """Keys and values are on the GPU where their layers are."""
     flash_attention: bool | None = None
+    cache_type_k: CacheType = "f16"
+    cache_type_v: CacheType = "f16"
+    swa_full: bool = False
+    """Models with a sliding window keep all of the past, so that any part of it can be used again."""
+    rope: Rope = Rope()
+    mmap: bool | None = None
+    """The file is mapped into memory, and read as it is needed; None: where that is possible."""
+    mlock: bool = False
+    """The weights are never swapped out."""
+    numa: Numa = ""
+    check_tensors: bool = False
+    """Look for numbers that are none while loading."""
+    image_min_tokens: int = 0
+    """Tokens that a picture becomes, where the model leaves that open; 0: as the model says."""
+    image_max_tokens: int = 0
+    projector_gpu: bool = True
+
+
+class Unable(ValueError):
+    """An engine has no such setting."""
 
 
 class Engine(Protocol):
