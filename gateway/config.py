@@ -18,9 +18,9 @@ from urllib.parse import urlsplit
 import msgspec
 
 from backends.base import TYPES, Backend, Isolates, Relays
+from backends.links import check_entry
 from backends.strict_yaml import YamlError, read_yaml
 from canonical.durations import seconds
-from gateway.links import check_entry
 from gateway.settings import ANY_ADDRESS, Config, Defaults, Images, ModelEntry, Settled, is_loopback
 
 KEY_LENGTH = 8

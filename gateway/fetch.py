@@ -13,13 +13,13 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from msgspec import structs
 
+from backends.links import Entry, Link, entry_for, is_public, read_entry, read_link, read_redirect
 from backends.transport import Address, Client, Limits, Response, tls_context
 from canonical.errors import BackendError, BackendTimeout, BackendUnavailable, Busy, InvalidRequest, Unsupported
 from canonical.features import Feature
 from canonical.media import IMAGE_LIMIT, Blob, image_from_bytes, image_type
 from canonical.messages import Image, Message, Part
 from canonical.requests import Generate
-from gateway.links import Entry, Link, entry_for, is_public, read_entry, read_link, read_redirect
 from gateway.settings import Images
 
 REDIRECTS = 3

@@ -17,12 +17,12 @@ from typing import Any
 
 import pytest
 
+from backends.links import is_public
 from canonical.errors import Busy, GatewayError, InvalidRequest, Unsupported
 from canonical.messages import Image, Message, Text
 from canonical.requests import Generate, Origin, Vocabulary
 from gateway import fetch
 from gateway.fetch import Fetcher, look_up
-from gateway.links import is_public
 from gateway.settings import Images
 from tests.calling import SOON, Run, each_loop, until
 from tests.faulty import Faulty, Peer, Script, always, chunk, chunked_head, endless, faulty, reply, then_silent

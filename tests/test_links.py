@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backends.links import Link, entry_for, is_public, read_entry, read_link, read_redirect
 from gateway.config import ConfigError, settle
-from gateway.links import Link, entry_for, is_public, read_entry, read_link, read_redirect
 
 INNER = [
     "0.0.0.0",
