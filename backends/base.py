@@ -127,17 +127,33 @@ class Weighs(Protocol):
 
 
 @runtime_checkable
-class Manages(Protocol):
-    """A backend whose models can be fetched, made, copied and removed. Names are as clients write them.
+class Hosts(Protocol):
+    """A backend behind which a server has models in its own memory, and can say which."""
 
-    All raise ModelNotFound, InvalidRequest (a name that is none), StorageFailed (no room), BackendError (a source failed).
-    """
+    async def residents(self) -> list[LoadedModel]:
+        """What is loaded there now, whoever loaded it; asked anew each time. Raises BackendError."""
+
+
+@runtime_checkable
+class Pulls(Protocol):
+    """A backend whose models can be fetched. Names are as clients write them."""
 
     def pull(self, name: str, *, insecure: bool = False) -> AsyncGenerator[Progress, None]:
         """Fetch a model, or what is new of it. Closing the generator stops; the next pull goes on from there.
 
         ``insecure`` allows a source without TLS. The model is there, whole and checked, when the generator ends.
+
+        Raises:
+            ModelNotFound, InvalidRequest (a name that is none), StorageFailed (no room), BackendError (a source failed).
         """
+
+
+@runtime_checkable
+class Manages(Pulls, Protocol):
+    """A backend whose models can be fetched, made, copied and removed. Names are as clients write them.
+
+    All raise ModelNotFound, InvalidRequest (a name that is none), StorageFailed (no room), BackendError (a source failed).
+    """
 
     def push(self, name: str, *, insecure: bool = False) -> AsyncGenerator[Progress, None]:
         """Send a model to the registry that its name begins with."""
