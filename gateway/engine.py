@@ -9,7 +9,7 @@ from typing import TypeGuard, TypeVar
 
 from msgspec import structs
 
-from backends.base import Counts, Embeds, Generates, Model, Reranks
+from backends.base import Counts, Embeds, Generates, Model, Reranks, tell_nobody
 from backends.remote import RemoteBackend
 from canonical.durations import seconds
 from canonical.errors import BackendUnavailable, GatewayError, NotImplementedHere, Unsupported
@@ -17,8 +17,18 @@ from canonical.events import Check, Event, Finished, Timings
 from canonical.limits import check_generate
 from canonical.media import Blob
 from canonical.models import Capability, LoadedModel, ModelDetails, ModelInfo
+from canonical.progress import Progress
 from canonical.report import Report
-from canonical.requests import Embed, Embeddings, Generate, Ranking, Rerank, needs
+from canonical.requests import (
+    AS_CONFIGURED,
+    Embed,
+    Embeddings,
+    Generate,
+    LoadOptions,
+    Ranking,
+    Rerank,
+    needs,
+)
 from gateway.catalog import Catalog
 from gateway.fetch import Fetcher
 from gateway.judge import judge
@@ -27,6 +37,7 @@ from gateway.relay import passed_on, relayer
 from gateway.router import Directory, Route, candidates, check_needs, resolve
 from gateway.settings import ModelEntry, Settled
 from gateway.shims import Shimmed, gains, shimmed, with_shims
+from gateway.watched import Watched
 
 _EMBED = frozenset({Capability.EMBED})
 _RERANK = frozenset({Capability.RERANK})
@@ -90,7 +101,7 @@ class Engine:
             try:
                 if Capability.VISION in required:
                     request = await self._fetched(request, candidate, images)
-                lease = await self._lease(candidate, request.keep_alive)
+                lease = await self._lease(candidate, request.keep_alive, request.load, request.tenant)
                 leased = first = self._clock()
                 try:
                     shim = shimmed(request, candidate.entry, lease.model)
@@ -165,7 +176,7 @@ class Engine:
         """Vectors for the inputs. Without inputs the model is only loaded. ``strict`` and ``tell`` as in ``generate``."""
         arrived = self._clock()
         route = await self._route(request.model, _EMBED)
-        lease = await self._lease(route, request.keep_alive)
+        lease = await self._lease(route, request.keep_alive, request.load)
         try:
             leased = self._clock()
             name = request.model or route.id
@@ -208,7 +219,7 @@ class Engine:
         route = (await self._candidates(request.model, required))[0]
         if Capability.VISION in required:
             request = await self._fetched(request, route)
-        lease = await self._lease(route, request.keep_alive)
+        lease = await self._lease(route, request.keep_alive, request.load, request.tenant)
         try:
             name = request.model or route.id
             check_needs(name, required - gains(route.entry), lease.model.info)
@@ -219,15 +230,35 @@ class Engine:
         finally:
             lease.release()
 
-    async def load(self, name: str, keep_alive: float | None) -> None:
-        """Load the model and start its idle clock."""
-        lease = await self._lease(await self._route(name, frozenset()), keep_alive)
-        lease.release()
+    async def load(self, name: str, keep_alive: float | None = None, options: LoadOptions = AS_CONFIGURED) -> None:
+        """Load the model and start its idle clock; one that is loaded and does for ``options`` stays as it is."""
+        route = await self._route(name, frozenset())
+        (await self._lease(route, keep_alive, options)).release()
+
+    async def loading(
+        self, name: str, keep_alive: float | None = None, options: LoadOptions = AS_CONFIGURED
+    ) -> AsyncGenerator[Progress, None]:
+        """``load``, watched: how far it is, until it has ended. Closing the generator leaves the load to the others."""
+        route = await self._route(name, frozenset())
+
+        async def work(tell: Callable[[Progress], None]) -> None:
+            (await self._lease(route, keep_alive, options, tell=tell)).release()
+
+        progress = Watched(work).watch()
+        try:
+            async for step in progress:
+                yield step
+        finally:
+            await progress.aclose()
 
     async def unload(self, name: str) -> None:
-        """Free the model's memory once its running requests end."""
+        """Free the model's memory once its running requests end; back when it is free, or at once while some run."""
         route = await self._route(name, frozenset())
         await self._pool.unload((route.backend, route.name))
+
+    def retire(self, backend: str, name: str) -> None:
+        """A backend's model was removed or replaced: what runs ends with the old one, who comes now gets the new one."""
+        self._pool.retire((backend, name))
 
     async def models(self) -> tuple[ModelInfo, ...]:
         """The catalog: one row an id."""
@@ -286,7 +317,15 @@ class Engine:
                 raise
             return find(fresh)
 
-    async def _lease(self, route: Route, keep_alive: float | None) -> Lease:
+    async def _lease(
+        self,
+        route: Route,
+        keep_alive: float | None,
+        options: LoadOptions = AS_CONFIGURED,
+        tenant: str = "",
+        tell: Callable[[Progress], None] = tell_nobody,
+    ) -> Lease:
+        del options, tenant, tell  # not looked at yet
         backend = self._backends[route.backend]
         own = self._own_keep_alive(route.entry)
         return await self._pool.lease(

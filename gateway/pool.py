@@ -222,6 +222,13 @@ class Pool:
         if resident.closing is not None:
             await asyncio.wait((resident.closing,))
 
+    def retire(self, key: Key) -> None:
+        """The model's files are gone or replaced: it is closed once its running requests end."""
+        resident = self._residents.get(key)
+        if resident is not None:
+            resident.keep_alive = 0
+            self._arm(resident)
+
     async def close(self) -> None:
         """Close every model, whoever uses it, and refuse all who wait: the process ends."""
         self._closed = True
