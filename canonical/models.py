@@ -7,6 +7,8 @@ from typing import Literal
 
 from msgspec import Raw, Struct, field
 
+from canonical.messages import Message
+
 
 class Capability(StrEnum):
     """What a model can be asked for."""
@@ -52,6 +54,14 @@ def spelling(name: str) -> str:
     return name.casefold().removesuffix(":latest")
 
 
+class Tensor(Struct, frozen=True, gc=False):
+    """A row of a model file's table of weights."""
+
+    name: str
+    type: str
+    shape: tuple[int, ...]
+
+
 class ModelDetails(Struct, frozen=True, kw_only=True):
     """What ``/api/show`` tells beyond the catalog row."""
 
@@ -61,7 +71,17 @@ class ModelDetails(Struct, frozen=True, kw_only=True):
     template: str = ""
     system: str = ""
     parameters: str = ""
+    """Its own options, one a line: name, blanks, JSON value. A list has a line for each item."""
+    messages: tuple[Message, ...] = ()
+    """A conversation that stands before each of its own."""
     license: str = ""
+    source: str = ""
+    """The model that it was made from."""
+    requires: str = ""
+    """The least version of Ollama that it says it needs."""
+    projector: dict[str, Raw] = field(default_factory=dict)
+    """As ``metadata``, of the file that lets it see."""
+    tensors: tuple[Tensor, ...] = ()
 
 
 class LoadedModel(Struct, frozen=True, kw_only=True):

@@ -26,5 +26,7 @@ class Recipe(Struct, frozen=True, kw_only=True):
     parameters: dict[str, Any] = field(default_factory=dict)
     """Ollama's options, laid over those of the source."""
     messages: tuple[Message, ...] | None = None
+    requires: str = ""
+    """The least version of Ollama that it says it needs."""
     quantize: str = ""
     """A type of llama.cpp (``Q4_K_M``); empty: as it is."""

@@ -54,7 +54,7 @@ def write_chat(request: Generate, model: str) -> bytes:
     said = _said(request.origin)
     body = wire.ChatRequest(
         model=model,
-        messages=None if "messages" in said else _messages(request.messages),
+        messages=None if "messages" in said else write_messages(request.messages),
         tools=None if "tools" in said else _tools(request) or None,
         **_common(request),
     )
@@ -135,7 +135,7 @@ def _joined(body: wire.Wire, said: dict[str, Raw]) -> bytes:
     return encoded[:-1] + b"," + msgspec.json.encode(said)[1:] if said else encoded
 
 
-def _messages(messages: tuple[Message, ...]) -> list[wire.Message]:
+def write_messages(messages: tuple[Message, ...]) -> list[wire.Message]:
     found: list[wire.Message] = []
     names: dict[str, str] = {}
     for message in messages:

@@ -83,7 +83,7 @@ def read_chat(body: bytes) -> Ask | LoadAsk:
         return _load(asked.model, asked.keep_alive, chat_loaded)
     tools = tuple(map(_tool, asked.tools or ()))
     origin = Origin("ollama", body, CHAT, (), _as_it_came(asked, tools), plain)
-    request = _request(asked, origin, tuple(_messages(asked.messages)), None, tools)
+    request = _request(asked, origin, tuple(read_messages(asked.messages)), None, tools)
     return Ask(
         (request,),
         request.stream,
@@ -221,7 +221,7 @@ def _same(read: Raw | None, sent: Raw) -> bool:
     return read is not None and bytes(read) == bytes(sent)
 
 
-def _messages(turns: list[wire.Message]) -> list[Message]:
+def read_messages(turns: list[wire.Message]) -> list[Message]:
     """Ids that Ollama's clients leave out come from the call's place; answers without one go to the first open call.
 
     Pictures beside the results of tools follow them as the user's: no other dialect has a place for them there.

@@ -43,19 +43,35 @@ LOAD_OPTIONS = {
 """Ollama's name of an option -> that of ``LoadOptions``."""
 KNOWN_OPTIONS = frozenset({*OPTIONS, CONTEXT})
 
-_INTEGERS = frozenset(("num_ctx", "num_batch", "num_gpu", "main_gpu", "num_thread", "draft_num_predict")) | frozenset(
+INTEGERS = frozenset(("num_ctx", "num_batch", "num_gpu", "main_gpu", "num_thread", "draft_num_predict")) | frozenset(
     ("num_keep", "seed", "num_predict", "top_k", "repeat_last_n")
 )
-_FLOATS = frozenset(
+FLOATS = frozenset(
     ("top_p", "min_p", "typical_p", "temperature", "repeat_penalty", "presence_penalty", "frequency_penalty")
 )
-_BOOLEANS = frozenset(("use_mmap",))
+BOOLEANS = frozenset(("use_mmap",))
 _POSITIVE = frozenset((CONTEXT, "num_batch", "num_thread"))
 """0 is Ollama's way to leave these to the server."""
 _NEGATIVE_IS_UNSET = frozenset(("seed", "num_predict"))
 _LEVELS: dict[str, Think] = {"low": "low", "medium": "medium", "high": "high", "max": "max"}
 _THINK_WORDS: dict[Think, bool | str] = {"off": False, "on": True, "minimal": "low"}
 _SCHEMA = msgspec.json.Decoder(dict[str, Raw])
+
+
+RETIRED = frozenset(
+    (
+        "mirostat",
+        "mirostat_tau",
+        "mirostat_eta",
+        "tfs_z",
+        "penalize_newline",
+        "numa",
+        "low_vram",
+        "f16_kv",
+        "vocab_only",
+    )
+) | frozenset(("logits_all", "use_mlock", "embedding_only", "num_gqa", "rope_frequency_base", "rope_frequency_scale"))
+"""Options of older releases: still sent, and without effect."""
 
 
 def read_options(options: dict[str, Any] | None) -> tuple[Sampling, LoadOptions]:
@@ -73,7 +89,7 @@ def read_options(options: dict[str, Any] | None) -> tuple[Sampling, LoadOptions]
     for name, value in options.items():
         if value is None:
             continue
-        value = _option(name, value)
+        value = read_option(name, value)
         if name in OPTIONS and not (name in _NEGATIVE_IS_UNSET and value < 0):
             found[OPTIONS[name]] = value
         elif name in LOAD_OPTIONS and not (name in _POSITIVE and value <= 0):
@@ -157,17 +173,18 @@ def arguments_object(arguments: bytes) -> bytes | None:
         return None
 
 
-def _option(name: str, value: Any) -> Any:
+def read_option(name: str, value: Any) -> Any:
+    """One option's value as its type has it; of an unknown name, as it came. Raises InvalidRequest."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if name in _INTEGERS:
+    if name in INTEGERS:
         if not number or not -(2**63) <= value < 2**63:
             raise _wrong(name, "integer")
         return int(value)
-    if name in _FLOATS:
+    if name in FLOATS:
         if not number:
             raise _wrong(name, "float32")
         return float(value)
-    if name in _BOOLEANS and not isinstance(value, bool):
+    if name in BOOLEANS and not isinstance(value, bool):
         raise _wrong(name, "boolean")
     if name == "stop":
         return _stop(value)

@@ -127,6 +127,53 @@ class ShowRequest(Wire):
     verbose: bool | None = None
 
 
+class TransferRequest(Wire):
+    """``POST /api/pull``, ``POST /api/push``, ``DELETE /api/delete``; ``name`` as in ``ShowRequest``."""
+
+    model: str | None = None
+    name: str | None = None
+    insecure: bool | None = None
+    stream: bool | None = None
+
+
+class CopyRequest(Wire):
+    """``POST /api/copy``."""
+
+    source: str | None = None
+    destination: str | None = None
+
+
+class CreateRequest(Wire):
+    """``POST /api/create``. ``license`` is a string or a list of them; ``quantization`` is the older ``quantize``."""
+
+    model: str | None = None
+    name: str | None = None
+    source: str | None = field(default=None, name="from")
+    files: dict[str, str] | None = None
+    adapters: dict[str, str] | None = None
+    draft_files: dict[str, str] | None = None
+    template: str | None = None
+    system: str | None = None
+    license: Any = None
+    parameters: dict[str, Any] | None = None
+    messages: list[Message] | None = None
+    quantize: str | None = None
+    quantization: str | None = None
+    requires: str | None = None
+    remote_host: str | None = None
+    stream: bool | None = None
+
+
+class Progress(Wire):
+    """A line of pull, push and create. A zero ``completed`` is left out."""
+
+    status: str | None = None
+    digest: str = ""
+    total: int = 0
+    completed: int = 0
+    error: Any = None
+
+
 class TopLogprob(Wire, kw_only=True):
     """A token that might have stood there."""
 
@@ -249,14 +296,27 @@ class Running(Struct):
     models: list[RunningModel]
 
 
+class ShownTensor(Struct, kw_only=True):
+    """A row of ``tensors``."""
+
+    name: str = ""
+    type: str = ""
+    shape: list[int] = []
+
+
 class Shown(Wire, kw_only=True):
     """The answer of ``/api/show``. ``model_info`` has no default, so that it is always sent."""
 
     license: Any = None
+    modelfile: str | None = None
     parameters: str | None = None
     template: str | None = None
     system: str | None = None
     details: Details | None = None
+    messages: list[Message] | None = None
     model_info: dict[str, Raw] | None
+    projector_info: dict[str, Raw] | None = None
+    tensors: list[ShownTensor] | None = None
     capabilities: list[str] | None = None
     modified_at: str | None = None
+    requires: str | None = None
