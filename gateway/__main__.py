@@ -1,4 +1,4 @@
-"""The command line: ``dragoman serve``, ``check``, ``probe``; ``python -m gateway`` is the same as ``dragoman``."""
+"""The command line: ``dragoman serve``, ``check``, ``probe`` and the commands on models; ``python -m gateway`` is the same."""
 
 from __future__ import annotations
 
@@ -8,8 +8,13 @@ import logging
 import sys
 from pathlib import Path
 
+from msgspec import structs
+
 from gateway import config
-from gateway.settings import Settled
+from gateway.settings import Listener, Settled
+
+ON_MODELS = ("pull", "push", "create", "list", "ls", "ps", "show", "cp", "rm", "load", "unload", "run")
+"""Commands of ``gateway.cli``, whose libraries only they need."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -19,13 +24,18 @@ def main(arguments: list[str] | None = None) -> int:
         from gateway.probe.command import main as probe
 
         return probe(given[1:])
+    if given[:1] and given[0] in ON_MODELS:
+        from gateway.cli.command import main as on_models
+
+        return on_models(given)
     parser = argparse.ArgumentParser(
         prog="dragoman",
         description="One gateway between AI applications and AI models.",
-        epilog="dragoman probe URL asks a server what its models can do: see dragoman probe --help.",
+        epilog=f"More commands, each with its --help: probe (what can a server do?), {', '.join(ON_MODELS)}.",
     )
     parser.add_argument("command", nargs="?", choices=("serve", "check"), default="serve")
     parser.add_argument("--config", type=Path, default=Path("config.yaml"), help="default: ./config.yaml")
+    parser.add_argument("--port", type=int, help="serve on this port of 127.0.0.1 alone, whatever the file says")
     parser.add_argument("-v", "--verbose", action="store_true", help="log loads, unloads and backends' troubles")
     options = parser.parse_args(given)
     logging.basicConfig(
@@ -39,11 +49,18 @@ def main(arguments: list[str] | None = None) -> int:
         if options.command == "check":
             print(f"{options.config} is good: {len(settled.models)} models, {len(settled.backends)} backends")
             return 0
-        _serve(settled)
+        _serve(settled if options.port is None else on_port(settled, options.port))
     except config.ConfigError as error:
         print(f"dragoman: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def on_port(settled: Settled, port: int) -> Settled:
+    """The same with one listener of its own, which speaks all that the configured ones do."""
+    spoken = dict.fromkeys(dialect for listener in settled.config.listeners for dialect in listener.dialects)
+    listener = Listener(port=port, dialects=tuple(spoken))
+    return structs.replace(settled, config=structs.replace(settled.config, listeners=(listener,)))
 
 
 def _serve(settled: Settled) -> None:

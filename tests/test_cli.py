@@ -1,0 +1,254 @@
+"""The commands on models: against a running gateway, or one that they start for the while; one line where one fails."""
+
+from __future__ import annotations
+
+import datetime as dt
+import io
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from gateway.__main__ import ON_MODELS, main
+from gateway.cli import command, shown
+from gateway.cli.chat import Talk, converse, figures
+from gateway.cli.client import Client, Failed
+from tests.serving import ROOT, Served, serving
+
+CONFIG = """
+listeners: [{port: 0}]
+backends:
+  local: {type: llama_cpp, models_dir: ./models, threads: 1}
+models:
+  - {id: pip, backend: local, file: pip.gguf, thinking: off, temperature: 0}
+keys: [a-key-of-ours]
+"""
+NOW = dt.datetime(2026, 11, 21, 12, tzinfo=dt.UTC)
+
+
+@pytest.fixture(scope="module")
+def gateway() -> Iterator[Served]:
+    with serving(CONFIG) as served:
+        yield served
+
+
+@pytest.fixture
+def told(gateway: Served, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Runs a command against the gateway: exit status, output, errors."""
+    monkeypatch.setenv("DRAGOMAN_URL", gateway.url)
+    monkeypatch.setenv("DRAGOMAN_KEY", "a-key-of-ours")
+
+    def run(*words: str, typed: str = "") -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.stdin", io.StringIO(typed))
+        status = main(list(words))
+        out, error = capsys.readouterr()
+        return status, out, error
+
+    return run
+
+
+def test_the_words_of_the_command_line_are_all_known() -> None:
+    assert set(ON_MODELS) == set(command.NAMES)
+
+
+def test_models_are_listed_shown_loaded_seen_in_memory_and_unloaded(told: Any) -> None:
+    status, out, _ = told("list")
+    assert status == 0
+    assert [line.split()[0] for line in out.splitlines()] == ["NAME", "rerank:latest", "embed:latest", "pip:latest"]
+    assert "1.4 MB" in told("ls", "pi")[1]
+    status, out, _ = told("show", "pip")
+    assert (status, "1.31M" in out, "thinking" in out) == (0, True, True)
+    assert told("show", "pip", "--license")[1] == "CC0-1.0\n"
+    assert told("load", "pip", "--keep-alive", "-1")[:2] == (0, "loaded pip\n")
+    row = told("ps")[1].splitlines()[1]
+    assert row.split()[0] == "pip:latest"
+    assert "100% CPU" in row
+    assert "for ever" in row
+    assert told("unload", "pip")[:2] == (0, "unloaded pip\n")
+    assert len(told("ps")[1].splitlines()) == 1
+
+
+def test_a_question_is_answered_and_what_is_piped_in_comes_behind_it(told: Any) -> None:
+    assert told("run", "pip", "What", "is", "7 + 8?")[:2] == (0, "7 + 8 = 15\n")
+    assert told("run", "pip", typed="What is the capital of France?\n")[1] == "The capital of France is Paris.\n"
+    status, out, error = told("run", "pip", "What is 7 + 8?", "--think", "on", "--figures")
+    assert out == "Thinking...\nI must add 7 and 8.\n...done thinking.\n\n7 + 8 = 15\n"
+    assert (status, "eval count" in error) == (0, True)
+
+
+def test_a_conversation_goes_on_and_a_command_in_it_is_obeyed(gateway: Served) -> None:
+    out = io.StringIO()
+    lines = iter(
+        ["", "My name is Ada.", "/system be good", "/nonsense", "/help", "/clear", '"""What is', '7 + 8?"""', "/bye"]
+    )
+    talk = Talk(Client(gateway.url, "a-key-of-ours"), "pip", out=out, keep_alive="5m")
+    converse(talk, lambda _: next(lines), out)
+    text = out.getvalue()
+    assert text.startswith("Nice to meet you, Ada!\n/nonsense is unknown")
+    assert [message["role"] for message in talk.messages] == ["user", "assistant"]
+    assert talk.messages[0]["content"] == "What is\n7 + 8?"
+
+    def ended(_: str) -> str:
+        raise EOFError
+
+    converse(talk, ended, out)
+
+
+def test_ctrl_c_stops_an_answer_and_not_the_conversation() -> None:
+    class Slow(Talk):
+        def say(self, text: str) -> str:
+            raise KeyboardInterrupt
+
+    events: list[Any] = ["hello", KeyboardInterrupt(), "/bye"]
+
+    def read(_: str) -> str:
+        event = events.pop(0)
+        if isinstance(event, BaseException):
+            raise event
+        return str(event)
+
+    out = io.StringIO()
+    converse(Slow(Client("http://127.0.0.1:1"), "m", out=out), read, out)
+    assert out.getvalue() == "\n\n/bye or Ctrl-D ends this\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("show", "nothing"), "dragoman: model 'nothing:latest' not found\n"),
+        (("show", "pip", "--url", "ftp://x"), "dragoman: 'ftp://x' is no address of a gateway\n"),
+        (("show", "pip", "--url", "http://[x"), "dragoman: 'http://[x' is no address"),
+        (("create", "x", "--file", "/no/such/file"), "dragoman: /no/such/file: No such file or directory\n"),
+    ],
+)
+def test_what_fails_is_one_line_and_status_1(told: Any, words: tuple[str, ...], reason: str) -> None:
+    status, out, error = told(*words)
+    assert (status, out) == (1, "")
+    assert error.startswith(reason)
+    assert error.count("\n") == 1
+
+
+def test_where_no_gateway_answers_that_is_said(told: Any) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        status, _, error = told("ps", "--url", url)
+    assert (status, error) == (1, f"dragoman: no gateway answers on {url}: Connection refused\n")
+
+
+def test_a_wrong_key_is_said(told: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DRAGOMAN_KEY", "another-key")
+    status, _, error = told("ps")
+    assert (status, "key" in error) == (1, True)
+
+
+def test_without_a_gateway_one_is_started_for_the_command_and_ends_with_it(tmp_path: Path) -> None:
+    """The configuration's port is free: nobody serves there, before, during or after."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    text = CONFIG.replace("port: 0", f"port: {port}").replace("./models", str(ROOT / "models"))
+    (tmp_path / "config.yaml").write_text(text)
+    run = subprocess.run(
+        [sys.executable, "-m", "gateway", "run", "pip", "What is 7 + 8?"],
+        check=False, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60,
+    )  # fmt: skip
+    assert (run.returncode, run.stdout, run.stderr) == (0, "7 + 8 = 15\n", "")
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def test_a_configuration_that_cannot_be_used_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("nonsense: 1")
+    assert main(["ps", "--config", str(path)]) == 1
+    assert "unknown field `nonsense`" in capsys.readouterr().err
+    path.write_text("listeners: [{port: 1, dialects: [openai]}]")
+    assert main(["ps", "--config", str(path)]) == 1
+    assert "Ollama's dialect" in capsys.readouterr().err
+
+
+def test_progress_is_a_line_a_step_where_nobody_watches_and_bars_where_somebody_does() -> None:
+    steps: list[dict[str, Any]] = [
+        {"status": "pulling manifest"},
+        {"status": "pulling abc", "digest": "sha256:abc", "total": 100},
+        {"status": "pulling abc", "digest": "sha256:abc", "total": 100, "completed": 50},
+        {"status": "pulling abc", "digest": "sha256:abc", "total": 100, "completed": 100},
+        {"status": "evil\x1b[2J"},
+        {"status": "success"},
+    ]
+    out = io.StringIO()
+    shown.Bars(Console(file=out)).follow(iter(steps))
+    assert out.getvalue().splitlines() == ["pulling manifest", "pulling abc", "evil\ufffd[2J", "success"]
+    out = io.StringIO()
+    shown.Bars(Console(file=out, force_terminal=True, width=100)).follow(iter(steps))
+    assert "100/100 bytes" in out.getvalue()
+
+    def broken() -> Iterator[dict[str, Any]]:
+        yield steps[0]
+        raise Failed("gone")
+
+    with pytest.raises(Failed):
+        shown.Bars(Console(file=io.StringIO(), force_terminal=True)).follow(broken())
+
+
+def test_sizes_and_times_are_told_as_people_say_them() -> None:
+    assert [shown.bytes_of(size) for size in (0, 999, 1_400_000, 2_019_377_376, 7e12)] == [
+        "0 B", "999 B", "1.4 MB", "2.0 GB", "7.0 TB",
+    ]  # fmt: skip
+    assert [shown.processor(100, vram) for vram in (0, 40, 100, 150)] == [
+        "100% CPU",
+        "60%/40% CPU/GPU",
+        "100% GPU",
+        "100% GPU",
+    ]
+    assert shown.ago("2026-11-21T11:00:00Z", NOW) == "1 hour ago"
+    assert shown.until("2026-11-21T12:04:59.5Z", NOW) == "4 minutes from now"
+    assert shown.until("2026-11-21T11:59:00Z", NOW) == "stopping"
+    assert shown.until("2318-01-01T00:00:00Z", NOW) == "for ever"
+
+
+def test_figures_of_an_answer_are_told() -> None:
+    out = io.StringIO()
+    figures({"total_duration": 2_000_000_000, "eval_count": 10, "eval_duration": 500_000_000}, out)
+    assert "total duration: 2.000 s" in out.getvalue()
+    assert "eval count: 10 tokens, 20.0 a second" in out.getvalue()
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[1]"])
+def test_who_does_not_answer_as_a_gateway_does_is_refused(body: bytes) -> None:
+    import threading
+    from http.server import BaseHTTPRequestHandler, HTTPServer
+
+    class Other(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Other) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            with pytest.raises(Failed, match="does not answer as a gateway does"):
+                Client(f"http://127.0.0.1:{server.server_port}").version()
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_a_question_fails_in_band(gateway: Served) -> None:
+    client = Client(gateway.url, "a-key-of-ours")
+    with pytest.raises(Failed, match="not found"):
+        list(client.lines("/api/chat", {"model": "nothing", "messages": [{"role": "user", "content": "x"}]}))
+    assert json.dumps(client.ask("GET", "/api/version"))
