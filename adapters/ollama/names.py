@@ -39,11 +39,14 @@ def parse(text: str) -> Name | None:
         return None
     namespace = path.pop() if path else NAMESPACE
     host = path.pop() if path else HOST
-    tag = tag if colon else TAG
-    valid = (
-        _HOST.fullmatch(host) and _NAMESPACE.fullmatch(namespace) and _WORD.fullmatch(model) and _WORD.fullmatch(tag)
-    )
-    return Name(host, namespace, model, tag) if valid else None
+    name = Name(host, namespace, model, tag if colon else TAG)
+    return name if valid(name) else None
+
+
+def valid(name: Name) -> bool:
+    """Whether every part is one: only then may it become a part of a path."""
+    forms = (_HOST, _NAMESPACE, _WORD, _WORD)
+    return all(form.fullmatch(part) for form, part in zip(forms, name, strict=True))
 
 
 def short(text: str) -> str:
@@ -54,6 +57,11 @@ def short(text: str) -> str:
     name = parse(text)
     if name is None:
         return text if ":" in text.rpartition("/")[2] else f"{text}:{TAG}"
+    return written(name)
+
+
+def written(name: Name) -> str:
+    """The form of lists."""
     if not _same_part(name.host, HOST):
         return f"{name.host}/{name.namespace}/{name.model}:{name.tag}"
     if not _same_part(name.namespace, NAMESPACE):
