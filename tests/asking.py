@@ -125,6 +125,7 @@ _FORM = objects(
     },
     {},
 ) | st.just({"type": "json_object"})
+_STAY: Maybe = {"keep_alive": st.sampled_from([60, "5m", "soon"]), "ttl": COUNT}
 _EFFORT: Maybe = {
     "reasoning_effort": st.sampled_from(["none", "minimal", "low", "medium", "high", "xhigh", "ultra"]),
     "reasoning": objects(
@@ -132,8 +133,7 @@ _EFFORT: Maybe = {
     ),
     "thinking": objects({"type": st.sampled_from(["enabled", "disabled"])}, {"budget_tokens": COUNT}),
     "think": st.booleans() | st.sampled_from(["high", "much"]),
-    "keep_alive": st.sampled_from([60, "5m", "soon"]),
-    "ttl": COUNT,
+    **_STAY,
 }
 
 
@@ -170,11 +170,11 @@ def openai_chat(draw: st.DrawFn) -> Fields:
 
 
 openai_completion = objects(
-    {"prompt": TEXT | st.just([1, 2])}, {**_OPENAI_DRAW, "suffix": TEXT, "logprobs": st.integers(0, 5)}
+    {"prompt": TEXT | st.just([1, 2])}, {**_OPENAI_DRAW, **_STAY, "suffix": TEXT, "logprobs": st.integers(0, 5)}
 )
 openai_embeddings = objects(
     {"input": TEXT | st.just([1, 2])},
-    {"dimensions": COUNT, "user": TEXT, "encoding_format": st.sampled_from(["float", "base64"])},
+    {**_STAY, "dimensions": COUNT, "user": TEXT, "encoding_format": st.sampled_from(["float", "base64"])},
 )
 
 # Ollama

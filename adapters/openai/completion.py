@@ -15,6 +15,7 @@ import msgspec
 from adapters.dialect import Ask, Stamp
 from adapters.framing import encode_line
 from adapters.openai import wire
+from adapters.openai.effort import read_stay
 from adapters.openai.fields import check_constraints, choices, read_known, sampling
 from adapters.openai.reply import FINGERPRINT, REASONS, Stream, created, encode, text_logprobs, total_usage
 from adapters.openai.vocabulary import COMPLETION
@@ -52,7 +53,9 @@ def read_completion(body: bytes) -> Ask:
     stream = bool(request.stream)
     drawn = sampling(request, limit if limit is not None and limit > 0 else None)
     requests: list[Generate] = []
-    origin = Origin("openai", body, COMPLETION, plain=plain)
+    lost: list[str] = []
+    stay = read_stay(request, lost)
+    origin = Origin("openai", body, COMPLETION, tuple(lost), plain=plain)
     for prompt in prompts:
         generate = Generate(
             model=request.model or "",
@@ -60,6 +63,7 @@ def read_completion(body: bytes) -> Ask:
             stream=stream,
             sampling=drawn,
             top_logprobs=request.logprobs,
+            keep_alive=stay,
             origin=origin,
         )
         requests.extend(choices(generate, request.n))

@@ -1,4 +1,4 @@
-"""How long to think and how long to stay loaded: the wishes that many servers added to a chat, each in its own words.
+"""How long to think and how long to stay loaded: the wishes that many servers added to OpenAI's routes, each in its own words.
 
     "reasoning_effort": "high"                               OpenAI
     "reasoning": {"effort": "high"} or {"max_tokens": 2000}  OpenRouter
@@ -58,7 +58,9 @@ def read_effort(request: wire.ChatRequest, lost: list[str]) -> tuple[Think | Non
     return found or (None, None)
 
 
-def read_stay(request: wire.ChatRequest, lost: list[str]) -> float | None:
+def read_stay(
+    request: wire.ChatRequest | wire.CompletionRequest | wire.EmbeddingsRequest, lost: list[str]
+) -> float | None:
     """Seconds for which the model stays loaded. ``lost`` is as for ``read_effort``."""
     for name, value in (("keep_alive", request.keep_alive), ("ttl", request.ttl)):
         if value is not None:

@@ -14,6 +14,7 @@ import msgspec
 
 from adapters.dialect import EmbedAsk
 from adapters.openai import wire
+from adapters.openai.effort import read_stay
 from adapters.openai.fields import read
 from adapters.openai.vocabulary import EMBEDDINGS
 from canonical.errors import InvalidRequest
@@ -36,11 +37,13 @@ def read_embeddings(body: bytes) -> EmbedAsk:
     form = request.encoding_format or "float"
     if form not in {"float", "base64"}:
         raise InvalidRequest(f"'encoding_format' must be float or base64, got {form[:40]!r}", param="encoding_format")
+    lost: list[str] = []
     embed = Embed(
         model=request.model or "",
         inputs=_inputs(request.input),
         dimensions=request.dimensions,
-        origin=Origin("openai", body, EMBEDDINGS, plain=True),
+        keep_alive=read_stay(request, lost),
+        origin=Origin("openai", body, EMBEDDINGS, tuple(lost), plain=True),
     )
     return EmbedAsk(embed, partial(embeddings_reply, model=embed.model, packed=form == "base64"))
 

@@ -82,16 +82,19 @@ COMPLETION = Vocabulary(
         Feature.PROMPT_TOKENS: ("prompt",),
         Feature.SUFFIX: ("suffix",),
         Feature.LOGPROBS: ("logprobs",),
+        Feature.KEEP_ALIVE: STAY,
     },
     known=frozenset(shape_of(wire.CompletionRequest, without=ENGINES)),
     inside=inside_of(wire.CompletionRequest),
     idle=CHAT.idle,
+    own=frozenset(STAY),
 )
 """``/v1/completions``."""
 
 EMBEDDINGS = Vocabulary(
-    names={Feature.DIMENSIONS: ("dimensions",), Feature.INPUT_TOKENS: ("input",)},
+    names={Feature.DIMENSIONS: ("dimensions",), Feature.INPUT_TOKENS: ("input",), Feature.KEEP_ALIVE: STAY},
     known=frozenset(shape_of(wire.EmbeddingsRequest)),
     idle=_IDLE,
+    own=frozenset(STAY),
 )
 """``/v1/embeddings``."""

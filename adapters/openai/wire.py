@@ -205,6 +205,8 @@ class CompletionRequest(Draw, kw_only=True):
     best_of: int | None = None
     echo: bool | None = None
     logprobs: Annotated[int, Meta(ge=0, le=5)] | None = None
+    keep_alive: Any = None
+    ttl: Any = None
     grammar: str | None = None
     json_schema: Raw = NO_RAW
 
@@ -216,6 +218,8 @@ class EmbeddingsRequest(Wire, kw_only=True):
     input: str | list[str | Token | list[Token]]
     encoding_format: str | None = None
     dimensions: Annotated[int, Meta(ge=1, lt=2**31)] | None = None
+    keep_alive: Any = None
+    ttl: Any = None
 
 
 # Replies, as they are written
