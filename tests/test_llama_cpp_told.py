@@ -85,7 +85,7 @@ def test_m4_the_count_is_the_tokenizers() -> None:
     for found in told({"engine": "xllamacpp"}, *(ask(question, think="on") for question in questions)):
         assert found.usage is not None
         # A full stop and the line break behind it are one token, so both ways end at the same place.
-        assert found.usage.reasoning == len(tokenizer._tokens([found.reasoning], special=False))
+        assert found.usage.reasoning == len(tokenizer.vocabulary.tokens([found.reasoning], special=False))
     tokenizer.close()
 
 

@@ -6,6 +6,7 @@ import ctypes
 from typing import Any
 
 import llama_cpp.llama_cpp as native
+import numpy as np
 from msgspec import Struct
 
 _RANDOM = 0xFFFFFFFF
@@ -46,8 +47,28 @@ class BadSampling(ValueError):
     """The request's fields cannot be turned into samplers."""
 
 
+class NoToken(Exception):
+    """No token of the vocabulary can follow the grammar here."""
+
+
+class Candidates:
+    """Room for a whole vocabulary with its logits, which all requests of one context use in turn."""
+
+    def __init__(self, size: int) -> None:
+        self._rows = np.zeros(size, np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)]))
+        self._ids = np.arange(size, dtype=np.int32)
+
+    def of(self, logits: Any) -> Any:
+        """llama.cpp's array of them."""
+        rows = self._rows
+        rows["id"] = self._ids
+        rows["logit"] = logits
+        data = ctypes.cast(rows.ctypes.data, native.llama_token_data_p)
+        return native.llama_token_data_array(data, len(rows), -1, False)
+
+
 class Chain:
-    """A sampler chain with its grammar, to be freed after the answer."""
+    """A sampler chain and its grammar, to be freed after the answer."""
 
     def __init__(self, draw: Draw, vocab: Any, *, grammar: str = "") -> None:
         """Build it.
@@ -59,26 +80,60 @@ class Chain:
         self._size = native.llama_vocab_n_tokens(vocab)
         self._kept: list[Any] = []  # arrays that the samplers read while they are made
         bias = self._bias(draw)
-        rules = self._grammar(grammar) if grammar else None
+        self._rules = self._grammar(grammar) if grammar else None
         params = native.llama_sampler_chain_default_params()
         params.no_perf = True
         self._chain = native.llama_sampler_chain_init(params)
-        if rules is not None:
-            self._add(rules)
+        self._plain = True  # nothing but the choice itself looks at the logits
         if bias is not None:
             self._add(native.llama_sampler_init_logit_bias(self._size, len(bias), bias))
+            self._plain = False
         self._penalties(draw)
+        self._greedy = self._plain and _temperature(draw) <= 0
         self._choice(draw)
 
-    def sample(self, context: Any) -> int:
-        """Draw from the last position's logits, and remember the token."""
-        return int(native.llama_sampler_sample(self._chain, context, -1))
+    def sample(self, context: Any, place: int, logits: Any, candidates: Candidates) -> int:
+        """Draw the token that follows what stands at ``place`` of the batch, and remember it.
+
+        A grammar is asked about the token that is drawn freely; only where it refuses that one, it is asked about the
+        whole vocabulary, which takes a thousand times as long.
+
+        Raises:
+            NoToken: see there.
+        """
+        if self._rules is None:
+            # The largest of 32,000 is found ten times as fast as they are copied for the samplers.
+            if self._greedy:
+                return int(logits.argmax())
+            return int(native.llama_sampler_sample(self._chain, context, place))
+        token, _ = self._drawn(candidates.of(logits))
+        if not self._allows(token):
+            array = candidates.of(logits)
+            native.llama_sampler_apply(self._rules, ctypes.byref(array))
+            token, logit = self._drawn(array)
+            if logit == -np.inf:
+                raise NoToken
+        native.llama_sampler_accept(self._rules, token)
+        native.llama_sampler_accept(self._chain, token)
+        return token
 
     def free(self) -> None:
         """Give the memory back."""
-        if self._chain:
-            native.llama_sampler_free(self._chain)
-            self._chain = None
+        for sampler in (self._chain, self._rules):
+            if sampler:
+                native.llama_sampler_free(sampler)
+        self._chain = self._rules = None
+
+    def _drawn(self, array: Any) -> tuple[int, float]:
+        native.llama_sampler_apply(self._chain, ctypes.byref(array))
+        chosen = array.data[array.selected]
+        return int(chosen.id), float(chosen.logit)
+
+    def _allows(self, token: int) -> bool:
+        one = (native.llama_token_data * 1)(native.llama_token_data(token, 1.0, 0.0))
+        array = native.llama_token_data_array(one, 1, -1, False)
+        native.llama_sampler_apply(self._rules, ctypes.byref(array))
+        return bool(one[0].logit != -np.inf)
 
     def _add(self, sampler: Any) -> None:
         native.llama_sampler_chain_add(self._chain, sampler)
@@ -101,9 +156,11 @@ class Chain:
         repeat, frequency, presence = draw.repeat_penalty, draw.frequency_penalty, draw.presence_penalty
         last = 64 if draw.repeat_last_n is None else draw.repeat_last_n
         if last and (repeat not in {None, 1.0} or frequency or presence):
+            self._plain = False
             penalties = native.llama_sampler_init_penalties
             self._add(penalties(self._size, last, repeat or 1.0, frequency or 0.0, presence or 0.0))
         if draw.dry_multiplier:
+            self._plain = False
             words = [word.encode() for word in draw.dry_sequence_breakers or _BREAKERS]
             array = (ctypes.c_char_p * len(words))(*words)
             self._kept.append(array)
@@ -114,7 +171,7 @@ class Chain:
             self._add(dry(self._vocab, draw.dry_multiplier, base, length, window, array, len(words)))
 
     def _choice(self, draw: Draw) -> None:
-        temperature = 0.8 if draw.temperature is None else draw.temperature
+        temperature = _temperature(draw)
         seed = _RANDOM if draw.seed is None else draw.seed
         if temperature <= 0:
             self._add(native.llama_sampler_init_greedy())
@@ -158,3 +215,7 @@ class Chain:
 
 def _keep(draw: Draw) -> int:
     return max(draw.min_keep or 1, 1)
+
+
+def _temperature(draw: Draw) -> float:
+    return 0.8 if draw.temperature is None else draw.temperature
