@@ -3,7 +3,7 @@
     GatewayError 500
      ├ InvalidRequest 400 ─ Unsupported · NoModelLoaded · TooLarge 413 · UnsupportedMedia 415
      ├ Unauthorized 401 · Forbidden 403
-     ├ NotFound 404 ─ ModelNotFound · MethodNotAllowed 405
+     ├ NotFound 404 ─ ModelNotFound · NoRoute ─ MethodNotAllowed 405
      ├ RequestTimeout 408
      ├ Conflict 409
      ├ Busy 503 (retry_after) · OutOfMemory 503 (never fits)
@@ -103,7 +103,11 @@ class ModelNotFound(NotFound):
     code = "model_not_found"
 
 
-class MethodNotAllowed(NotFound):
+class NoRoute(NotFound):
+    """Nothing is served on this path."""
+
+
+class MethodNotAllowed(NoRoute):
     """The route exists, with another method."""
 
     status, code = 405, "method_not_allowed"

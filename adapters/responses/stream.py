@@ -24,7 +24,8 @@ from canonical.errors import BackendError, GatewayError
 from canonical.events import Event, Finished, Reason, ReasoningDelta, Started, TextDelta, TokenLogprob, ToolCallDelta
 from canonical.messages import Reasoning
 
-_CUT_OFF: dict[Reason, str] = {"length": "max_output_tokens", "content_filter": "content_filter"}
+CUT_OFF: dict[Reason, str] = {"length": "max_output_tokens", "content_filter": "content_filter"}
+"""How an answer ends that is not whole, and what the dialect calls it."""
 
 LIMIT = 64 * 1024 * 1024
 """Characters of one answer, which is told whole at the end."""
@@ -158,7 +159,7 @@ class ResponseStream:
 
     def settle(self) -> None:
         """Every item is told: note how and when it ended."""
-        self._status = "incomplete" if self._reason in _CUT_OFF else "completed"
+        self._status = "incomplete" if self._reason in CUT_OFF else "completed"
         if self._completed is None:
             self._completed = self._stamp.clock() // 1_000_000_000
 
@@ -189,7 +190,7 @@ class ResponseStream:
         told.completed_at = self._completed if status == "completed" else None
         told.usage = self._usage
         if status == "incomplete":
-            told.incomplete_details = wire.Incomplete(_CUT_OFF[self._reason])
+            told.incomplete_details = wire.Incomplete(CUT_OFF[self._reason])
         return escape_lines(_encode(told))
 
     # Items
@@ -379,7 +380,7 @@ class ResponseStream:
         last = len(self._items) - 1
         opened = [*self._calls, *([self._open] if self._open is not None else [])]
         for one in sorted(opened, key=lambda one: one.index):
-            status = "incomplete" if reason in _CUT_OFF and one.index == last else "completed"
+            status = "incomplete" if reason in CUT_OFF and one.index == last else "completed"
             frames += self._close(status=status) if one is self._open else self._end_call(one, status)
         self._calls = []
         return frames

@@ -150,10 +150,16 @@ async def stream(
     encoder: Encoder,
     closing: Callable[[], Awaitable[None]] | None = None,
     *,
+    opening: Callable[[], Awaitable[None]] | None = None,
     path: str = "",
 ) -> None:
-    """Generate, a choice a request, and send each frame as it comes. ``closing`` is done before the last ones go."""
+    """Generate, a choice a request, and send each frame as it comes.
+
+    ``opening`` is done before all else, and may begin the stream; ``closing`` before the last frames go.
+    """
     try:
+        if opening is not None:
+            await opening()
         if await _relayed(exchange, requests[0], path, streamed=True):
             return
         last = b""

@@ -8,26 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from itertools import islice
 from urllib.parse import parse_qs
-
-from msgspec import Raw
 
 from adapters.dialect import Stamp
 from adapters.responses import serve
 from adapters.responses.replay import frames_of, replay
-from canonical.errors import InvalidRequest, NotFound, NotImplementedHere, StorageFailed
+from canonical.errors import InvalidRequest, NotFound, NotImplementedHere
 from canonical.events import Finished
 from canonical.limits import BODY, MESSAGES
 from canonical.requests import Generate
-from gateway.background import PIECE, Job, Jobs
+from gateway.background import PIECE, Job
 from gateway.store import ABANDONED, UNFINISHED, Row
 from gateway.web.answering import count, pour, stream
 from gateway.web.exchange import Exchange, Handler
+from gateway.web.keeping import can_keep, jobs_of, keep, said_before
 
-REFERENCES = 1_000
-"""Responses that the items of one request may refer to."""
 PARAMETERS = 50
 """Parameters of a query."""
 _GONE = "the gateway ended before the response was complete"
@@ -40,28 +37,22 @@ async def _create(exchange: Exchange) -> None:
 
 
 async def _respond(exchange: Exchange, question: serve.Question) -> None:
-    history, items = await _said_before(exchange, question.previous, question.items)
+    history, items = await said_before(exchange, question.previous, question.items)
     request = question.asked(history, items)
-    store = await _can_keep(exchange, question)
+    store = await can_keep(exchange, question.stored, must=question.background)
     answer = question.answer(Stamp(exchange.id, time.time_ns), store=store)
     if question.background:
         await _in_background(exchange, question, request, answer)
         return
 
-    async def keep() -> None:
+    async def settle() -> None:
         answer.settle()
         if not answer.store:
             return
-        try:
-            await _jobs(exchange).store.put(_row(exchange, question, answer, answer.status))
-        except StorageFailed:
-            if question.stored or exchange.caller.strict:
-                raise
-            answer.store = False
-            exchange.lose("store")
+        answer.store = await keep(exchange, _row(exchange, question, answer, answer.status), question.stored)
 
     if question.stream:
-        await stream(exchange, (request,), answer, keep)
+        await stream(exchange, (request,), answer, settle)
         return
     batches = exchange.events(request)
     try:
@@ -72,28 +63,14 @@ async def _respond(exchange: Exchange, question: serve.Question) -> None:
                     exchange.tokens += event.usage.completion
     finally:
         await batches.aclose()
-    await keep()
+    await settle()
     await exchange.json(answer.body())
-
-
-async def _can_keep(exchange: Exchange, question: serve.Question) -> bool:
-    """Whether to keep the answer. Raises StorageFailed where it must be kept and cannot be."""
-    if question.stored is False:
-        return False
-    try:
-        await _jobs(exchange).store.ready()
-    except StorageFailed:
-        if question.stored or question.background or exchange.caller.strict:
-            raise
-        exchange.lose("store")
-        return False
-    return True
 
 
 async def _in_background(
     exchange: Exchange, question: serve.Question, request: Generate, answer: serve.ResponseStream
 ) -> None:
-    jobs = _jobs(exchange)
+    jobs = jobs_of(exchange)
     jobs.check_room()
     if request.model:
         await exchange.engine.model(request.model)  # nobody will be there to be told that it does not exist
@@ -109,52 +86,6 @@ async def _in_background(
         await exchange.json(answer.body(status="queued"))
 
 
-async def _said_before(exchange: Exchange, previous: str | None, items: Sequence[Raw]) -> tuple[list[Raw], list[Raw]]:
-    """The items that the request goes on from, and its own; both without references."""
-    history: list[Raw] = []
-    if previous is not None:
-        try:
-            rows = await _jobs(exchange).store.chain(previous, owner=exchange.caller.owner, limit=MESSAGES, size=BODY)
-        except NotFound as error:
-            raise _no_previous(error.message) from error
-        if not rows:
-            raise _no_previous(f"Previous response with id {previous[:80]!r} not found.")
-        if rows[-1].status in UNFINISHED:
-            raise InvalidRequest(
-                f"Previous response with id {previous!r} is not complete yet.", param="previous_response_id"
-            )
-        for row in rows:
-            history.extend(serve.response_items(row.input, row.object))
-    found = await _referred(exchange, history, items)
-    return serve.resolved(history, found), serve.resolved(items, found)
-
-
-async def _referred(exchange: Exchange, history: Sequence[Raw], items: Sequence[Raw]) -> dict[str, Raw]:
-    """Every item that is referred to, by its id."""
-    wanted = {id for id in (*serve.referred(history), *serve.referred(items)) if id}
-    if not wanted:
-        return {}
-    found = {id: item for id, item in _by_id(history).items() if id in wanted}
-    owners = {serve.owner_of(id) for id in wanted - found.keys()}
-    if len(owners) > REFERENCES:
-        raise InvalidRequest(f"the input refers to more than {REFERENCES} responses", param="input")
-    size = 0
-    for owner in sorted(owners):
-        row = await _jobs(exchange).store.get(owner, owner=exchange.caller.owner) if owner else None
-        if row is not None:
-            size += len(row.input) + len(row.object)
-            if size > BODY:
-                raise InvalidRequest(f"the input refers to more than {BODY} bytes", param="input")
-            found.update(_by_id(serve.response_items(row.input, row.object)))
-    return found
-
-
-def _by_id(items: Sequence[Raw]) -> dict[str, Raw]:
-    """Items that stand there themselves, by their ids."""
-    references = set(serve.referred(items))
-    return {id: item for id, item in zip(serve.item_ids(items), items, strict=True) if id and id not in references}
-
-
 def _row(exchange: Exchange, question: serve.Question, answer: serve.ResponseStream, status: str) -> Row:
     return Row(
         id=answer.id,
@@ -168,7 +99,7 @@ def _row(exchange: Exchange, question: serve.Question, answer: serve.ResponseStr
 
 async def _count(exchange: Exchange) -> None:
     question = serve.read_count(await exchange.body())
-    history, items = await _said_before(exchange, question.previous, question.items)
+    history, items = await said_before(exchange, question.previous, question.items)
     await count(exchange, question.asked(history, items))
 
 
@@ -200,7 +131,7 @@ async def _delete(exchange: Exchange) -> None:
     job = _job(exchange)
     if job is not None:
         await job.cancel()
-    if not await _jobs(exchange).store.delete(_id(exchange), owner=exchange.caller.owner):
+    if not await jobs_of(exchange).store.delete(_id(exchange), owner=exchange.caller.owner):
         raise _not_found(_id(exchange))
     await exchange.json(serve.deleted_reply(_id(exchange)))
 
@@ -218,13 +149,13 @@ async def _cancel(exchange: Exchange) -> None:
         await exchange.json(row.object)
         return
     cancelled = serve.with_status(row.object, "cancelled")
-    await _jobs(exchange).store.settle(row.id, status="cancelled", object=cancelled)
+    await jobs_of(exchange).store.settle(row.id, status="cancelled", object=cancelled)
     await exchange.json((await _found(exchange)).object)
 
 
 async def _input_items(exchange: Exchange) -> None:
     query = _query(exchange)
-    rows = await _jobs(exchange).store.chain(_id(exchange), owner=exchange.caller.owner, limit=MESSAGES, size=BODY)
+    rows = await jobs_of(exchange).store.chain(_id(exchange), owner=exchange.caller.owner, limit=MESSAGES, size=BODY)
     if not rows:
         raise _not_found(_id(exchange))
     *before, last = rows
@@ -246,20 +177,13 @@ async def _pieces(frames: Iterator[bytes]) -> AsyncIterator[bytes]:
             yield frame[at : at + PIECE]
 
 
-def _jobs(exchange: Exchange) -> Jobs:
-    jobs = exchange.gateway.jobs
-    if jobs is None:
-        raise StorageFailed("this gateway keeps no responses")
-    return jobs
-
-
 def _job(exchange: Exchange) -> Job | None:
-    return _jobs(exchange).get(_id(exchange), owner=exchange.caller.owner)
+    return jobs_of(exchange).get(_id(exchange), owner=exchange.caller.owner)
 
 
 async def _found(exchange: Exchange) -> Row:
     """The row that the path names, its object in the state that it is in. Raises NotFound."""
-    row = await _jobs(exchange).store.get(_id(exchange), owner=exchange.caller.owner)
+    row = await jobs_of(exchange).store.get(_id(exchange), owner=exchange.caller.owner)
     if row is None:
         raise _not_found(_id(exchange))
     if row.status == ABANDONED:
@@ -291,10 +215,6 @@ def _number(text: str) -> int:
 
 def _not_found(id: str) -> NotFound:
     return NotFound(f"Response with id {id[:80]!r} not found.", param="response_id")
-
-
-def _no_previous(message: str) -> InvalidRequest:
-    return InvalidRequest(message, param="previous_response_id", code="previous_response_not_found")
 
 
 PATHS: dict[str, dict[str, Handler]] = {
