@@ -1,0 +1,37 @@
+"""What the bodies of ``/api/v1`` share: the words for what is wrong with one, and how long a model stays."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from adapters.ollama.times import read_keep_alive
+from canonical.errors import InvalidRequest
+
+_PLACE = re.compile(r" - at `\$\.?([^`]*)`$")
+_MISSING = re.compile(r"missing required field `([^`]*)`")
+
+
+def needed(name: str) -> InvalidRequest:
+    """A field that must be there is not."""
+    return InvalidRequest(f'"{name}" is required', param=name, code="missing_required_parameter")
+
+
+def invalid(text: str) -> InvalidRequest:
+    """What the decoder found wrong, and where."""
+    found = _PLACE.search(text)
+    path = found[1] if found else ""
+    words = _PLACE.sub("", text)
+    absent = _MISSING.search(words)
+    if absent:
+        return needed(f"{path}.{absent[1]}" if path else absent[1])
+    return InvalidRequest(f'"{path}": {words[:1].lower()}{words[1:]}' if path else words, param=path or None)
+
+
+def read_stay(ttl: Any, lost: list[str]) -> float | None:
+    """Seconds of ``ttl``. One that is none is ``lost``."""
+    try:
+        return read_keep_alive(ttl)
+    except InvalidRequest:
+        lost.append("ttl")
+        return None
