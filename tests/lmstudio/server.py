@@ -1,0 +1,76 @@
+"""Starts the stand-in on a free loopback port, in a thread of its own, and stops it: politely, or as a crash would."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import uvicorn
+
+from tests.lmstudio import rest, sockets
+from tests.lmstudio.studio import Row, Studio
+
+
+class Running:
+    """The server of one ``Studio``; its port stays the same over restarts."""
+
+    def __init__(self, studio: Studio) -> None:
+        self.studio = studio
+        self._server: uvicorn.Server | None = None
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Listen; returns when it does."""
+        sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(("127.0.0.1", self.studio.port))
+        self.studio.port = sock.getsockname()[1]
+        sock.listen(128)  # from here on nobody is refused
+        config = uvicorn.Config(
+            self._app, lifespan="off", log_level="critical", ws="wsproto", http="httptools", loop="asyncio",
+            access_log=False, interface="asgi3", proxy_headers=False, timeout_keep_alive=60,
+        )  # fmt: skip
+        self._server = server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=lambda: asyncio.run(server.serve([sock])), name="studio", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """As a crash would: every connection breaks, and nothing stays in memory."""
+        server, thread = self._server, self._thread
+        assert server is not None
+        assert thread is not None
+        server.should_exit = server.force_exit = True
+        thread.join(10)
+        assert not thread.is_alive()
+        self.studio.instances.clear()
+        self.studio.running = 0
+
+    def restart(self) -> None:
+        """The user quits LM Studio and opens it again."""
+        self.stop()
+        self.start()
+
+    async def _app(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "websocket":
+            await sockets.serve(self.studio, scope, receive, send)
+        else:
+            await rest.serve(self.studio, scope, receive, send)
+
+
+@contextlib.contextmanager
+def running(*rows: Row, **settings: Any) -> Iterator[tuple[Studio, Running]]:
+    """A stand-in with ``rows`` on its disk (some, if none are given); ``settings`` are fields of ``Studio``."""
+    studio = Studio(*rows)
+    for name, value in settings.items():
+        assert hasattr(studio, name), name
+        setattr(studio, name, value)
+    server = Running(studio)
+    server.start()
+    try:
+        yield studio, server
+    finally:
+        server.stop()
