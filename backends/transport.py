@@ -16,7 +16,7 @@ import os
 import socket
 import ssl
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from msgspec import Struct, structs
 
@@ -24,6 +24,9 @@ from backends.connection import Connection, Limits, Response
 from canonical.errors import BackendTimeout, BackendUnavailable, Busy
 
 __all__ = ["Address", "Client", "Head", "Limits", "Response"]
+
+Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
+"""Gives the addresses of a name and a port. Raises OSError."""
 
 
 class Address(Struct, frozen=True):
@@ -260,6 +263,12 @@ class Client:
         if self._idle:
             due = self._idle[0].idle_since + self._limits.keep
             self._sweep = loop.call_at(due, self._drop_stale, loop)
+
+
+async def look_up(host: str, port: int) -> list[str]:
+    """The addresses of a name, as the system gives them. Raises OSError."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
 def tls_context(address: Address) -> ssl.SSLContext:

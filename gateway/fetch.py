@@ -7,14 +7,13 @@ a second look-up could answer otherwise. No proxy, no cookie, no credentials. Ea
 from __future__ import annotations
 
 import asyncio
-import socket
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 
 from msgspec import structs
 
 from backends.links import Entry, Link, entry_for, is_public, read_entry, read_link, read_redirect
-from backends.transport import Address, Client, Limits, Response, tls_context
+from backends.transport import Address, Client, Limits, Resolve, Response, look_up, tls_context
 from canonical.errors import BackendError, BackendTimeout, BackendUnavailable, Busy, InvalidRequest, Unsupported
 from canonical.features import Feature
 from canonical.media import IMAGE_LIMIT, Blob, image_from_bytes, image_type
@@ -35,8 +34,6 @@ CONNECT = 3.0
 """Seconds for a connection to one of them."""
 MAGIC = 16
 """Bytes that tell an image."""
-
-Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
 _HEADERS = {"User-Agent": "dragoman", "Accept": "image/png, image/jpeg, image/webp, image/gif"}
 _MOVED = frozenset({301, 302, 303, 307, 308})
@@ -60,12 +57,6 @@ class _Room:
         self._left -= size
         if self._left < 0:
             raise _Failed(f"the linked images of one request may have {self.total} bytes together")
-
-
-async def look_up(host: str, port: int) -> list[str]:
-    """The addresses of a name, as the system gives them. Raises OSError."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
 class Fetcher:
