@@ -13,6 +13,7 @@ import pytest
 import yaml
 from msgspec import Struct
 
+from backends.llama_cpp.settings import LlamaCppModelSettings, LlamaCppSettings
 from backends.strict_yaml import YamlError, read_yaml
 from gateway import __main__
 from gateway.config import ConfigError, load
@@ -80,7 +81,7 @@ def test_every_commented_key_is_accepted(tmp_path):
 
 @pytest.mark.parametrize(
     "section",
-    [Config, Images, Responses, Listener, Cors, Limits, Defaults, ModelEntry],
+    [Config, Images, Responses, Listener, Cors, Limits, Defaults, ModelEntry, LlamaCppSettings, LlamaCppModelSettings],
 )
 def test_every_key_is_shown(section: type[Struct]):
     for name in section.__struct_fields__:

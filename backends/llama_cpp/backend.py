@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from msgspec import structs
+
 from backends import threads
 from backends.base import Model, Tell, tell_nobody
 from backends.llama_cpp.body import Limits
@@ -18,17 +20,18 @@ from backends.llama_cpp.inprocess import InProcess, Runner
 from backends.llama_cpp.loaded import Loaded
 from backends.llama_cpp.model import TextModel
 from backends.llama_cpp.ranking import RerankModel
-from backends.llama_cpp.settings import LlamaCppModelSettings, LlamaCppSettings, check_figures
+from backends.llama_cpp.settings import (
+    LlamaCppModelSettings,
+    LlamaCppSettings,
+    check_model,
+    check_running,
+)
+from backends.llama_cpp.starting import start_of
 from backends.llama_cpp.supervisor import Worker
 from canonical.errors import BackendError, Unsupported
 from canonical.models import Capability, ModelDetails, ModelInfo
 from canonical.requests import AS_CONFIGURED, LoadOptions
 
-TINY = 20 * 1024 * 1024
-"""Bytes of a file below which a second thread costs more at its barriers than it computes."""
-_OPERATIONS = 1.2e9
-"""Parameters times prompt tokens that one thread gets through in some 40 ms (measured: 150M, Q8_0, one EPYC core)."""
-_BATCHES = (512, 256, 128, 64, 32, 16, 8)
 _GRAPH = 64 * 1024 * 1024
 """Working memory beside weights and cache, guessed upwards."""
 
@@ -49,15 +52,15 @@ class LlamaCppBackend:
         self._settings = settings
         self._files = Files(name, settings, base)
         self._exposed = False
-        check_figures(settings.context, settings.slots, settings.threads, settings.batch)
+        check_running(settings)
 
     def configure(self, id: str, settings: LlamaCppModelSettings) -> None:
         """Name a model and say how it runs.
 
         Raises:
-            ValueError: a figure that cannot be, or a file that is not a GGUF file's name inside the folder.
+            ValueError: what cannot be, what the engine cannot do, or a file that is no GGUF file's name inside the folder.
         """
-        check_figures(settings.context or 1, settings.slots or 1, settings.threads or 1, settings.batch or 1)
+        check_model(settings, self._settings.engine)
         self._files.configure(id, settings)
 
     def expose(self) -> None:
@@ -77,6 +80,7 @@ class LlamaCppBackend:
 
         Raises:
             ModelNotFound: there is no such file.
+            InvalidRequest: ``options`` that cannot be.
             Unsupported: the file is of a kind that has no ability here yet.
             BackendError: the engine cannot load it.
         """
@@ -85,7 +89,8 @@ class LlamaCppBackend:
         able = info.capabilities
         if not able & SERVED:
             raise Unsupported(f"{name!r} is neither a text model nor one of vectors or rankings", param="model")
-        start = self._start(offered)
+        start = self._start(offered, options)
+        info = structs.replace(info, context_length=start.context)
         runner = await self._runner(name, start)
         memory = info.size + head.cache_bytes(start.context * start.slots) + _GRAPH
         limits = Limits(
@@ -107,6 +112,11 @@ class LlamaCppBackend:
     async def close(self) -> None:
         """Nothing stays open beside the models."""
 
+    def _start(self, offered: Offered, options: LoadOptions) -> Start:
+        engine = self._settings.engine
+        gpu = None if engine == "llama-cpp-python" else _has_gpu()  # the one is loaded in its workers alone
+        return start_of(offered, self._settings, options, gpu=gpu)
+
     async def _facts(self, runner: Runner, able: frozenset[Capability]) -> Facts:
         """What the model's template does. Raises what the engine raises; the model is then closed."""
         try:
@@ -125,49 +135,6 @@ class LlamaCppBackend:
         except (ImportError, RuntimeError, ValueError, TypeError) as error:
             reason = str(error).replace(f"{self._files.folder}{os.sep}", "")  # no reply tells where files are
             raise BackendError(f"the model {name!r} could not be loaded: {reason}") from error
-
-    def _start(self, offered: Offered) -> Start:
-        own, head, common = offered.settings, offered.head, self._settings
-        able, context = offered.info.capabilities, offered.info.context_length
-        count = own.threads or common.threads or default_threads(head.size)
-        layers = common.gpu_layers if own.gpu_layers is None else own.gpu_layers
-        gpu = layers != 0 and common.engine == "xllamacpp" and _has_gpu()
-        flash = common.flash_attention if own.flash_attention is None else own.flash_attention
-        batch = own.batch or common.batch or (512 if gpu else default_batch(head.parameters, count))
-        one = common.engine == "llama-cpp-python"
-        slots = 1 if one else own.slots or common.slots
-        ranking = Capability.RERANK in able
-        embedding = ranking or Capability.EMBED in able
-        return Start(
-            path=str(offered.path),
-            projector=str(offered.projector) if offered.projector else "",
-            embedding=embedding,
-            ranking=ranking,
-            threads=count,
-            context=context,
-            slots=slots,
-            # An encoder takes a text in one batch or not at all; a batch below the slots aborts the process.
-            batch=context if embedding else max(min(batch, context), slots),
-            gpu_layers=layers if gpu or one else 0,
-            flash_attention=flash,
-        )
-
-
-def default_threads(size: int) -> int:
-    """How many threads compute a model of so many bytes: barriers spin, so never more than there are real cores."""
-    if size < TINY:
-        return 1
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(8, usable // 2 if usable > 2 else 1))
-
-
-def default_batch(parameters: int, count: int) -> int:
-    """Prompt tokens at once: small enough to stop within 100 ms where that is possible at all.
-
-    A model too large for that at 8 tokens gets 32, which costs it less speed and still stops within a second or two.
-    """
-    tokens = _OPERATIONS * count / max(parameters, 1)
-    return next((batch for batch in _BATCHES if batch <= tokens), 32)
 
 
 def _fill(head: Head) -> tuple[int, int, int] | None:

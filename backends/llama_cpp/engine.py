@@ -120,6 +120,12 @@ class Unable(ValueError):
     """An engine has no such setting."""
 
 
+def experts(layers: int) -> list[str]:
+    """Overrides that keep the experts of the first ``layers`` layers in RAM; -1: of all."""
+    form = r"blk\.{}\.ffn_(up|down|gate|gate_up)_(ch|)exps=CPU"
+    return [form.format(r"\d+")] if layers < 0 else [form.format(layer) for layer in range(layers)]
+
+
 class Engine(Protocol):
     """A loaded model. Every method blocks; ``stream`` may run in ``Start.slots`` threads at once."""
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from msgspec import Raw, Struct, structs
 
 from backends.llama_cpp import gguf
+from backends.llama_cpp.engine import Lora
 from backends.llama_cpp.gguf import Head
 from backends.llama_cpp.settings import LlamaCppModelSettings, LlamaCppSettings
 from canonical.errors import BackendError, ModelNotFound
@@ -27,6 +28,10 @@ class Offered(Struct, frozen=True, kw_only=True):
     settings: LlamaCppModelSettings
     path: Path
     projector: Path | None = None
+    loras: tuple[Lora, ...] = ()
+    draft: Path | None = None
+    template: str = ""
+    """Jinja, instead of the file's own; ``head`` has it too."""
 
 
 class Heads:
@@ -64,8 +69,9 @@ class Files:
     def configure(self, id: str, settings: LlamaCppModelSettings) -> None:
         """Name a model. Raises ValueError for a file that is not a GGUF file's name inside the folder."""
         self._inside(settings.file or f"{id}.gguf")
-        if settings.mmproj:
-            self._inside(settings.mmproj)
+        for file in (settings.mmproj, settings.draft_model, *(lora.file for lora in settings.loras)):
+            if file:
+                self._inside(file)
         self._configured[id] = settings
 
     def catalog(self) -> list[ModelInfo]:
@@ -95,15 +101,24 @@ class Files:
             raise missing from error
         if not head.is_model or (configured is None and _PART.search(path.stem)):
             raise missing
-        projector = None
-        if settings.mmproj and self._settings.engine == "xllamacpp":
-            projector = self._inside(settings.mmproj)
+        projector = self._inside(settings.mmproj) if settings.mmproj else None
+        if settings.chat_template:
+            head = head.with_template(settings.chat_template)
         info = structs.replace(
             gguf.model_info(name, head, vision=projector is not None),
             backend=self._backend,
             context_length=self._context(settings, head),
         )
-        return Offered(info=info, head=head, settings=settings, path=path, projector=projector)
+        return Offered(
+            info=info,
+            head=head,
+            settings=settings,
+            path=path,
+            projector=projector,
+            loras=tuple(Lora(path=str(self._inside(lora.file)), scale=lora.scale) for lora in settings.loras),
+            draft=self._inside(settings.draft_model) if settings.draft_model else None,
+            template=settings.chat_template,
+        )
 
     def details(self, name: str) -> ModelDetails:
         """What the file says of itself. Raises as ``find``."""
@@ -118,9 +133,10 @@ class Files:
         )
 
     def _context(self, own: LlamaCppModelSettings, head: Head) -> int:
-        """Tokens of one request: as configured, but never more than the model was trained on."""
+        """Tokens of one request: as configured, but no more than the model was trained on, unless it is stretched."""
         context = own.context or self._settings.context
-        return min(context, head.context_length) if head.context_length else context
+        stretched = own.rope_scaling not in {"", "none"} or own.rope_freq_scale or own.rope_freq_base
+        return context if stretched or not head.context_length else min(context, head.context_length)
 
     def _inside(self, file: str) -> Path:
         """The path of a GGUF file of the folder. Raises ValueError for any other name."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Raw, Struct, structs
 
 from canonical.errors import BackendError
 from canonical.models import Capability, ModelInfo
@@ -105,6 +105,10 @@ class Head(Struct, frozen=True, kw_only=True):
     def template(self) -> str:
         """The Jinja chat template, or empty."""
         return self.text("tokenizer.chat_template")
+
+    def with_template(self, template: str) -> Head:
+        """The same file, as if it had this template."""
+        return structs.replace(self, metadata={**self.metadata, "tokenizer.chat_template": template})
 
     @property
     def context_length(self) -> int:

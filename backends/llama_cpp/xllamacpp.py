@@ -1,7 +1,7 @@
 """The default engine: llama.cpp's own server core, in a wheel. Slots, continuous batching, templates, grammars, vision.
 
-It opens an HTTP listener on a random loopback port whether one wants it or not. Nothing here uses it, so it gets a
-random key that nobody knows, and every page and endpoint that can be switched off is off.
+It opens an HTTP listener whether one wants it or not. Nothing here uses it, so it listens on a socket file that is
+removed at once, with a random key that nobody knows, and every page and endpoint that can be switched off is off.
 """
 
 from __future__ import annotations
@@ -10,12 +10,16 @@ import contextlib
 import http.client
 import re
 import secrets
+import shutil
+import socket
+import tempfile
 import urllib.parse
+from pathlib import Path
 
 import msgspec
 import xllamacpp
 
-from backends.llama_cpp.engine import Counted, Emit, Kind, Start, is_error, write_error
+from backends.llama_cpp.engine import Counted, Draft, Emit, Kind, Start, experts, is_error, write_error
 
 _PROGRESS = b'"prompt_progress":'
 _LENGTH = re.compile(rb'(?:"prompt_progress":\{"total"|"n_prompt_tokens"):(\d+)')
@@ -35,8 +39,14 @@ class XLlamaCpp:
         Raises:
             RuntimeError, ValueError: llama.cpp refuses the file or the figures.
         """
-        self._server: xllamacpp.Server | None = xllamacpp.Server(_params(start))
-        self._settle(start)
+        folder = _short_folder()
+        try:
+            params = params_of(start, str(folder / "unused.sock") if folder else "")
+            self._server: xllamacpp.Server | None = xllamacpp.Server(params)
+            self._settle(start)
+        finally:
+            if folder is not None:  # with the name gone nobody can connect
+                shutil.rmtree(folder, ignore_errors=True)
 
     @property
     def address(self) -> str:
@@ -111,8 +121,7 @@ class XLlamaCpp:
             self.stream("completion", b'{"prompt":"a","max_tokens":1,"stream":true}', take)
         if not answers or is_error(answers[0]):
             raise RuntimeError(f"the model loads but does not answer: {answers[:1]}")
-        place = urllib.parse.urlsplit(self.address)
-        with contextlib.closing(http.client.HTTPConnection(place.netloc, timeout=10)) as listener:
+        with contextlib.closing(_Line(self.address)) as listener:
             listener.request("GET", "/health")
             listener.getresponse().read()
 
@@ -122,34 +131,117 @@ class XLlamaCpp:
         del server
 
 
-def _params(start: Start) -> xllamacpp.CommonParams:
+class _Line(http.client.HTTPConnection):
+    """To a server on a socket file, or on a port."""
+
+    def __init__(self, address: str) -> None:
+        place = urllib.parse.urlsplit(address)
+        self._path = place.path if place.scheme == "unix" else ""
+        super().__init__(place.netloc or "localhost", timeout=10)
+
+    def connect(self) -> None:
+        if not self._path:
+            super().connect()
+            return
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def _short_folder() -> Path | None:
+    """A folder of our own whose path leaves room for the name of a socket; None: no such files here."""
+    if not hasattr(socket, "AF_UNIX"):
+        return None
+    for parent in (None, "/tmp"):  # noqa: S108  # the folder in it is ours alone
+        with contextlib.suppress(OSError):
+            folder = Path(tempfile.mkdtemp(prefix="dragoman-", dir=parent))
+            if len(bytes(folder)) < 80:
+                return folder
+            folder.rmdir()
+    return None
+
+
+def params_of(start: Start, address: str = "") -> xllamacpp.CommonParams:
+    """Everything that the core is told. ``address``: of the listener that it insists on."""
     params = xllamacpp.CommonParams()
     params.verbosity = -1
     params.model.path = start.path
     params.model_alias = {"model"}  # the default is the path, and that is nobody's business
     if start.projector:
         params.mmproj.path = start.projector
-        params.mmproj_use_gpu = start.gpu_layers != 0
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = start.threads
+        params.mmproj_use_gpu = start.projector_gpu
+        params.image_min_tokens = start.image_min_tokens or -1
+        params.image_max_tokens = start.image_max_tokens or -1
+    if start.loras:
+        params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(lora.path, lora.scale) for lora in start.loras]
+    params.chat_template = start.template
+    params.cpuparams.n_threads = start.threads
+    params.cpuparams_batch.n_threads = start.threads_batch or start.threads
     params.n_parallel = start.slots
     params.n_ctx = start.context * start.slots
-    params.n_batch, params.n_ubatch = start.batch, start.batch
-    params.n_gpu_layers = start.gpu_layers
-    params.fit_params = False  # it would change the context behind our back
-    params.flash_attn_type = -1 if start.flash_attention is None else int(start.flash_attention)
+    params.n_batch, params.n_ubatch = start.batch, start.ubatch or start.batch
+    params.swa_full = start.swa_full
     params.warmup = True
     params.use_jinja = True
     params.enable_reasoning = 0  # off unless the request says so; its own default turns it on for every request
     params.cache_ram_mib = 0  # prompts of idle slots stay in their slots, not in gigabytes beside them
     params.ctx_shift = False
+    _place(params, start)
+    _count(params, start)
+    if start.draft is not None:
+        _guess(params, start.draft, start)
     if start.embedding:
         params.embedding = True
-    if start.ranking:
-        params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_RANK
-    params.hostnames, params.port = ["127.0.0.1"], 0
+    if start.ranking or start.pooling:
+        kind = "RANK" if start.ranking else start.pooling.upper()
+        params.pooling_type = xllamacpp.llama_pooling_type[f"LLAMA_POOLING_TYPE_{kind}"]
+    params.hostnames, params.port = [address or "127.0.0.1"], 0
     params.api_keys = [secrets.token_hex(32)]
     params.n_threads_http = 1
     params.ui = params.endpoint_metrics = params.endpoint_props = params.endpoint_slots = False
     with contextlib.suppress(AttributeError):  # younger than the rest
         params.cors_origins, params.cors_credentials = "", False
     return params
+
+
+def _place(params: xllamacpp.CommonParams, start: Start) -> None:
+    """Where the weights are, and how they come there."""
+    params.n_gpu_layers = start.gpu_layers
+    params.main_gpu = start.main_gpu
+    params.split_mode = xllamacpp.llama_split_mode[f"LLAMA_SPLIT_MODE_{start.split_mode.upper()}"]
+    if start.tensor_split:
+        params.tensor_split = [*start.tensor_split, *[0.0] * (len(params.tensor_split) - len(start.tensor_split))]
+    moved = [start.override_tensor, *experts(start.cpu_moe)]
+    if any(moved):
+        params.tensor_buft_overrides = ",".join(filter(None, moved))
+    params.no_kv_offload = not start.kv_offload
+    mapped = {None: "AUTO", True: "MMAP", False: "NONE"}[start.mmap]
+    if start.mlock:
+        mapped = "MLOCK" if start.mmap is False else "MMAP_MLOCK"
+    params.load_mode = xllamacpp.llama_load_mode[f"LLAMA_LOAD_MODE_{mapped}"]
+    params.check_tensors = start.check_tensors
+    params.fit_params = False  # it would change the context behind our back
+
+
+def _count(params: xllamacpp.CommonParams, start: Start) -> None:
+    """How attention is computed and its past kept."""
+    params.flash_attn_type = -1 if start.flash_attention is None else int(start.flash_attention)
+    params.cache_type_k = xllamacpp.ggml_type[f"GGML_TYPE_{start.cache_type_k.upper()}"]
+    params.cache_type_v = xllamacpp.ggml_type[f"GGML_TYPE_{start.cache_type_v.upper()}"]
+    rope = start.rope
+    if rope.scaling:
+        params.rope_scaling_type = xllamacpp.llama_rope_scaling_type[f"LLAMA_ROPE_SCALING_TYPE_{rope.scaling.upper()}"]
+    params.rope_freq_base, params.rope_freq_scale = rope.freq_base, rope.freq_scale
+    params.yarn_orig_ctx = rope.yarn_orig_ctx
+    params.yarn_ext_factor, params.yarn_attn_factor = rope.yarn_ext_factor, rope.yarn_attn_factor
+    params.yarn_beta_slow, params.yarn_beta_fast = rope.yarn_beta_slow, rope.yarn_beta_fast
+
+
+def _guess(params: xllamacpp.CommonParams, draft: Draft, start: Start) -> None:
+    speculative = params.speculative
+    speculative.types = [xllamacpp.common_speculative_type.COMMON_SPECULATIVE_TYPE_DRAFT_SIMPLE]
+    small = speculative.draft
+    small.mparams.path = draft.path
+    small.n_max, small.n_min, small.p_min = draft.max, draft.min, draft.p_min
+    small.n_gpu_layers = draft.gpu_layers
+    small.cpuparams.n_threads, small.cpuparams_batch.n_threads = start.threads, start.threads_batch or start.threads
