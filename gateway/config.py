@@ -21,6 +21,7 @@ from backends.base import TYPES, Backend, Isolates, Relays
 from backends.links import check_entry
 from backends.strict_yaml import YamlError, read_yaml
 from canonical.durations import seconds
+from gateway.brought import brought_along
 from gateway.settings import ANY_ADDRESS, Config, Defaults, Images, ModelEntry, Settled, is_loopback
 
 KEY_LENGTH = 8
@@ -73,7 +74,7 @@ def settle(document: Any, *, base: Path, environ: Mapping[str, str]) -> Settled:
         for backend in backends.values():
             if isinstance(backend, Isolates):
                 backend.expose()
-    models = tuple(_model(index, entry, backends) for index, entry in enumerate(config.models))
+    models = tuple(_model(index, entry, backends, base) for index, entry in enumerate(config.models))
     _check_names(config, models, backends)
     _check_self_calls(config)
     return Settled(config=config, models=models, backends=backends, data_dir=base / config.data_dir)
@@ -130,9 +131,9 @@ def _convert(value: Any, kind: type[T], place: str) -> T:
         raise ConfigError(text.replace("`$", f"`{place}", 1) if "`$" in text else f"{text} - at `{place}`") from error
 
 
-def _model(index: int, entry: dict[str, Any], backends: dict[str, Backend]) -> ModelEntry:
+def _model(index: int, entry: dict[str, Any], backends: dict[str, Backend], base: Path) -> ModelEntry:
     place = f"$.models[{index}]"
-    own = set(ModelEntry.__struct_fields__) - {"settings"}
+    own = set(ModelEntry.__struct_fields__) - {"settings", "own"}
     model = _convert({key: value for key, value in entry.items() if key in own}, ModelEntry, place)
     if model.backend not in backends:
         raise ConfigError(f"unknown backend {model.backend!r} - at `{place}.backend`")
@@ -146,6 +147,12 @@ def _model(index: int, entry: dict[str, Any], backends: dict[str, Backend]) -> M
     backend = backends[model.backend]
     settings_class = getattr(backend, "ModelSettings", None)
     if settings_class is not None:
+    try:
+        model, template = brought_along(model, base)
+    except ValueError as error:
+        raise ConfigError(f"{error} - at `{place}`") from error
+    if template and "chat_template" in getattr(settings_class, "__struct_fields__", ()):
+        rest.setdefault("chat_template", template)
         try:
             backend.configure(model.name or model.id, _convert(rest, settings_class, place))  # type: ignore[attr-defined]  # only backends with ModelSettings have it
         except ValueError as error:
@@ -161,6 +168,8 @@ def _check_relay(model: ModelEntry, backend: Backend, place: str) -> None:
     if model.shims or model.inline_thinking:
         raise ConfigError(f"what is relayed unread can have neither shims nor inline_thinking - at `{place}.relay`")
 
+    if model.system or model.parameters or model.messages or model.modelfile:
+        raise ConfigError(f"to what is relayed unread nothing can be added - at `{place}.relay`")
 
 def _check_duration(value: float | str, place: str) -> None:
     try:

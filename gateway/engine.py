@@ -29,6 +29,7 @@ from canonical.requests import (
     Rerank,
     needs,
 )
+from gateway.brought import with_own
 from gateway.catalog import Catalog
 from gateway.fetch import Fetcher
 from gateway.judge import judge
@@ -36,7 +37,7 @@ from gateway.pool import Lease, Pool
 from gateway.relay import passed_on, relayer
 from gateway.router import Directory, Route, candidates, check_needs, resolve
 from gateway.settings import ModelEntry, Settled
-from gateway.shims import Shimmed, gains, shimmed, with_shims
+from gateway.shims import Shimmed, gains, said_by, shimmed, with_shims
 from gateway.watched import Watched
 
 _EMBED = frozenset({Capability.EMBED})
@@ -104,9 +105,11 @@ class Engine:
                 lease = await self._lease(candidate, request.keep_alive, request.load, request.tenant)
                 leased = first = self._clock()
                 try:
-                    shim = shimmed(request, candidate.entry, lease.model)
-                    stream = _generator(candidate, lease.model, request, required, shim)
-                    tell(judge(shim or request, candidate, lease.model, strict=strict))
+                    asked = with_own(request, candidate.entry, lease.model)
+                    shim = shimmed(asked, candidate.entry, lease.model)
+                    stream = _generator(candidate, lease.model, asked, required, shim)
+                    told = request if shim is None else said_by(request, shim)
+                    tell(judge(told, candidate, lease.model, strict=strict))
                 except Unsupported as error:
                     unable = unable or error
                     if candidate is routes[-1]:
@@ -227,6 +230,7 @@ class Engine:
                 raise NotImplementedHere(f'the backend of "{name}" cannot count tokens')
             shim = shimmed(request, route.entry, lease.model)
             return await lease.model.count(request if shim is None else shim.request)
+            request = with_own(request, route.entry, lease.model)
         finally:
             lease.release()
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct, field
 
 from backends.base import Backend, Section
+from canonical.own import NOTHING, Own
 
 Seconds = Annotated[float, Meta(ge=0)]
 Count = Annotated[int, Meta(ge=0)]
@@ -40,6 +41,13 @@ class Listener(Section, frozen=True):
         return is_loopback(self.host)
 
 
+class Turn(Section, frozen=True):
+    """One message of a conversation that is given."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
 class ModelEntry(Struct, frozen=True, kw_only=True):
     """One model's name and route; ``settings`` are the keys that its backend understands."""
 
@@ -60,6 +68,16 @@ class ModelEntry(Struct, frozen=True, kw_only=True):
     inline_thinking: bool | Literal["opened"] | tuple[str, str] = False
     """The model writes its thoughts into the text, between ``<think>`` tags: tell them apart. ``opened``: its prompt has
     opened the first already. Two texts: these are its tags, an empty first one is opened already."""
+    system: str = ""
+    """Instructions for requests that bring none."""
+    parameters: dict[str, Any] = field(default_factory=dict)
+    """Ollama's options, for what requests leave open."""
+    messages: tuple[Turn, ...] = ()
+    """A conversation that stands before each of its own."""
+    modelfile: str = ""
+    """A Modelfile that says the three above, and the template; counts from the configuration."""
+    own: Own = NOTHING
+    """What all these come to."""
     settings: dict[str, Any] = field(default_factory=dict)
 
 

@@ -112,6 +112,11 @@ def shimmed(request: Generate, entry: ModelEntry | None, model: Model) -> Shimme
     return Shimmed(request, judged, tuple(readers), _changed(honours, frozenset(verdicts.items())), turns)
 
 
+def said_by(request: Generate, shim: Shimmed) -> Shimmed:
+    """``shim``, made of what a model brings along too, for a report on what the client itself said in ``request``."""
+    return structs.replace(shim, judged=structs.replace(request, origin=shim.judged.origin))
+
+
 def with_shims(info: ModelInfo, entry: ModelEntry | None) -> ModelInfo:
     """What is known of a model, with what its entry adds. Where nothing is known, nothing is claimed."""
     added = gains(entry)

@@ -178,8 +178,8 @@ def test_the_next_start_sweeps_what_a_killed_one_left_but_not_what_runs(store: S
     Store(store.folder).sweep()
     assert leftovers(store.folder) == sorted([running.path.name, partial.name])
     assert listed(store) == {"m:latest"}
-    lock = partial.with_name(f"{partial.name}.lock")
-    with lock.open("w") as file:
+    partial.with_name(f"{partial.name}.ledger").write_bytes(b"what of it is there")
+    with partial.open("rb") as file:
         from backends.store import locks
 
         assert locks.take(file.fileno())

@@ -30,7 +30,6 @@ from canonical.errors import BackendError, InvalidRequest, ModelNotFound
 STALE = 7 * 24 * 3600.0
 """Seconds after which a download that nobody goes on with is given up, and a blob that no manifest names."""
 _PARTIAL = "-partial"
-_LOCK = ".lock"
 _LINK = "-link"
 
 logger = logging.getLogger("dragoman.store")
@@ -233,7 +232,7 @@ class Store(OllamaFolder):
         partials = {path.name.partition(_PARTIAL)[0] for path in _files(self.blobs) if _PARTIAL in path.name}
         for name in partials:
             group = [path for path in _files(self.blobs) if path.name.startswith(f"{name}{_PARTIAL}")]
-            held = not locks.deserted(self.blobs / f"{name}{_PARTIAL}{_LOCK}")
+            held = not locks.deserted(self.blobs / f"{name}{_PARTIAL}")
             if not held and all(_changed(path) < before for path in group):
                 for path in group:
                     _remove(path)
