@@ -8,6 +8,8 @@ from collections.abc import AsyncGenerator, Coroutine
 from itertools import islice
 from typing import Any, TypeVar
 
+from msgspec import structs
+
 from adapters.responses.replay import frames_of
 from adapters.responses.stream import ResponseStream, error_frame
 from canonical.errors import BackendUnavailable, Busy, GatewayError, InvalidRequest, StorageFailed
@@ -167,6 +169,7 @@ class Jobs:
             self._end(job)
             raise
         job.add(answer.queue())
+        request = structs.replace(request, tenant=row.owner)
         job.task = task = asyncio.ensure_future(self._make(job, request, strict=strict))
         running.add(task)
 

@@ -5,6 +5,8 @@ llama.cpp does the numbers; prompts, grammars of schemas, thoughts and tool call
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import llama_cpp.llama_cpp as native
@@ -18,12 +20,12 @@ from backends.llama_cpp.batching.task import Task
 from backends.llama_cpp.batching.vectors import AT_ONCE, Vectors, unit
 from backends.llama_cpp.batching.vocabulary import Vocabulary
 from backends.llama_cpp.engine import Counted, Emit, Kind, Start, write_error
+from backends.llama_cpp.native import Far, Log, Told, context_params, lay_over
 from backends.llama_cpp.sampling import BadSampling
 from backends.llama_cpp.templates import ChatTemplate, TemplateError
 from canonical.errors import InvalidRequest
 
-_silent = native.llama_log_callback(lambda _level, _text, _data: None)
-"""Kept for the life of the process: llama.cpp calls it until the end."""
+_log = Log()
 
 
 class _Inputs(Struct):
@@ -42,23 +44,24 @@ _query = msgspec.json.Decoder(_Query)
 class LlamaCppPython:
     """One model in one llama.cpp context, with a sequence for every slot."""
 
-    def __init__(self, start: Start, *, cells: int = 0) -> None:
-        """Load the model. ``cells``: tokens that all slots may hold together; 0: as many as they can.
+    def __init__(self, start: Start, far: Far | None = None, *, cells: int = 0) -> None:
+        """Load the model; ``far`` is told how much of it is there. ``cells``: tokens that all slots may hold together.
 
         Raises:
-            RuntimeError: llama.cpp refuses the file or the figures.
+            RuntimeError: llama.cpp refuses the file or the figures, or ``far`` has ended the load.
+            Unable: this build of llama.cpp lacks what is asked for.
         """
-        native.llama_log_set(_silent, None)
         native.llama_backend_init()
-        params = native.llama_model_default_params()
-        params.n_gpu_layers = start.gpu_layers if start.gpu_layers >= 0 else 999
-        self._model = native.llama_model_load_from_file(start.path.encode(), params)
-        if not self._model:
-            raise RuntimeError("llama.cpp cannot load the file")
-        self._context = native.llama_init_from_model(self._model, _params(start, cells))
-        if not self._context:
+        told = Told(start, far)
+        with _reasons("llama.cpp cannot load the file"):
+            self._model = _there(native.llama_model_load_from_file(start.path.encode(), told.params))
+        try:
+            with _reasons("llama.cpp cannot make a context of these figures"):
+                self._context = _there(native.llama_init_from_model(self._model, _params(start, cells)))
+            lay_over(self._model, self._context, start)
+        except BaseException:
             native.llama_model_free(self._model)
-            raise RuntimeError("llama.cpp cannot make a context of these figures")
+            raise
         self._start = start
         self.vocabulary = Vocabulary(self._model)
         self._reading = self._read_template()
@@ -148,24 +151,38 @@ class LlamaCppPython:
         return Reading(vocabulary, template, source, self._start.context)
 
 
+@contextlib.contextmanager
+def _reasons(words: str) -> Iterator[None]:
+    """Add to a failure what llama.cpp has to say about it."""
+    _log.reasons.clear()
+    _log.listening = True
+    try:
+        yield
+    except RuntimeError:
+        raise RuntimeError(": ".join([words, *_log.reasons[-1:]])) from None
+    finally:
+        _log.listening = False
+
+
+def _there(pointer: Any) -> Any:
+    if not pointer:
+        raise RuntimeError
+    return pointer
+
+
 def _params(start: Start, cells: int) -> Any:
-    params = native.llama_context_default_params()
-    params.n_threads = start.threads
-    params.n_threads_batch = start.threads_batch or start.threads
-    params.no_perf = True
-    if start.flash_attention is not None:
-        params.flash_attn_type = int(start.flash_attention)
     if start.embedding or start.ranking:
-        params.embeddings = True
+        params = context_params(start)
         params.n_ctx = params.n_batch = params.n_ubatch = max(start.batch, start.context)
+        params.embeddings = True
         params.n_seq_max = AT_ONCE
-        if start.ranking:
-            params.pooling_type = native.LLAMA_POOLING_TYPE_RANK
     else:
+        params = context_params(start, sequences=start.slots)
         params.n_ctx = cells or start.context * start.slots
         # A step is a token for each answer and a piece of the prompts, computed in one go.
-        params.n_batch = params.n_ubatch = start.slots + start.batch
-        params.n_seq_max = params.n_outputs_max = start.slots
+        params.n_batch = start.slots + start.batch
+        params.n_ubatch = start.slots + (min(start.ubatch, start.batch) or start.batch)
+        params.n_outputs_max = start.slots
     params.kv_unified = True  # without it no slot could share what another has computed
     return params
 

@@ -20,6 +20,7 @@ import msgspec
 import xllamacpp
 
 from backends.llama_cpp.engine import Counted, Draft, Emit, Kind, Start, experts, is_error, write_error
+from backends.llama_cpp.places import Places
 
 _PROGRESS = b'"prompt_progress":'
 _LENGTH = re.compile(rb'(?:"prompt_progress":\{"total"|"n_prompt_tokens"):(\d+)')
@@ -43,6 +44,7 @@ class XLlamaCpp:
         try:
             params = params_of(start, str(folder / "unused.sock") if folder else "")
             self._server: xllamacpp.Server | None = xllamacpp.Server(params)
+            self._places = Places(start.slots)
             self._settle(start)
         finally:
             if folder is not None:  # with the name gone nobody can connect
@@ -77,7 +79,8 @@ class XLlamaCpp:
             return stopped
 
         try:
-            handle(body, take)
+            with self._places.taken(body) as placed:
+                handle(placed, take)
         except (ValueError, RuntimeError, TypeError) as error:
             # What its parsers of requests, templates and schemas refuse; failures of the core come as chunks.
             if not stopped:

@@ -10,6 +10,8 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
+from msgspec import structs
+
 from adapters.dialect import Ask, CountAsk, EmbedAsk, Encoder, LoadAsk, RerankAsk, Stamp
 from canonical.errors import BackendError, BackendUnavailable, GatewayError
 from canonical.events import Event, Finished, fold
@@ -64,7 +66,8 @@ async def count(exchange: Exchange, ask: CountAsk) -> None:
     exchange.model = ask.request.model
 
     async def work() -> None:
-        await exchange.json(ask.whole(await exchange.engine.count(ask.request)))
+        request = structs.replace(ask.request, tenant=exchange.caller.owner)
+        await exchange.json(ask.whole(await exchange.engine.count(request)))
 
     await exchange.while_connected(work())
 

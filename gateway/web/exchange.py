@@ -190,6 +190,7 @@ class Exchange:
 
     def events(self, request: Generate) -> AsyncGenerator[Sequence[Event], None]:
         """What a model says to ``request``, held to what the caller wishes. Closing it stops the generation."""
+        request = structs.replace(request, tenant=self.caller.owner)
         return self.engine.generate(request, strict=self.caller.strict, tell=self.learn, images=self.images)
 
     def learn(self, report: Report) -> None:

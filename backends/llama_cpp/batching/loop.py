@@ -193,19 +193,24 @@ class Loop:
         if not wanted:
             return
         rows = self._logits(len(wanted))
+        drawn: list[tuple[Slot[Task], Task, Exception | None]] = []
         for (slot, place), logits in zip(wanted, rows, strict=True):
             task = slot.task
             assert task is not None
+            failure: Exception | None = None
             try:
                 slot.next = task.next(self._context, place, logits, self._candidates)
-                over = slot.next is None
             except NoToken:
+                slot.next = None
                 task.refuse(write_error(500, "the grammar stack has no token that fits", "server_error"))
-                over = True
             except Exception as error:  # noqa: BLE001  # one request's fault is not the others'
-                task.drop(error)
-                over = True
-            if over:
+                slot.next, failure = None, error
+            drawn.append((slot, task, failure))
+        for slot, task, failure in drawn:
+            if slot.next is not None:
+                task.tell()
+            else:
+                task.drop(failure)
                 self._leave(slot)
 
     def _logits(self, count: int) -> Any:
@@ -233,19 +238,17 @@ class Loop:
             self._waiting.appendleft(task)
             self.counts.returned += 1
             return
+        slot = young[0] if young else max(running, key=lambda slot: len(slot.held))
+        task = slot.task
+        assert task is not None
         if young:
-            task = young[0].task
-            assert task is not None
             task.refuse(write_error(503, "there is no room for the prompt", "server_error"))
-            self._clear(young[0])
-            self._leave(young[0])
-            return
-        slot = max(running, key=lambda slot: len(slot.held))
-        if slot.task is not None:
-            slot.task.cut()
+        else:
+            task.end("length")
+            self.counts.cut += 1
+        task.drop()
         self._clear(slot)
         self._leave(slot)
-        self.counts.cut += 1
 
     def _clear(self, slot: Slot[Task]) -> None:
         native.llama_memory_seq_rm(self._memory, slot.seq, -1, -1)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Generic, NamedTuple
 
 from backends.llama_cpp.batching.slots import Slot, W
+from backends.llama_cpp.common import common
 
 WORTH = 32
 """Tokens of a prompt that a neighbour is computing anyway, from which on it is worth waiting for them."""
@@ -20,20 +21,6 @@ class Choice(NamedTuple, Generic[W]):
     slot: Slot[W]
     source: Slot[W] | None
     keep: int
-
-
-def common(one: Sequence[int], other: Sequence[int]) -> int:
-    """The length of the longest common prefix."""
-    low, high = 0, min(len(one), len(other))
-    if one[:high] == other[:high]:
-        return high
-    while high - low > 1:  # slices compare as fast as C does; one[:low] == other[:low]
-        middle = (low + high) // 2
-        if one[low:middle] == other[low:middle]:
-            low = middle
-        else:
-            high = middle
-    return low
 
 
 def choose(slots: Sequence[Slot[W]], prompt: Sequence[int], tenant: str, *, partial: bool) -> Choice[W] | None:

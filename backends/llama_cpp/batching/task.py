@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -65,6 +65,7 @@ class Task:
         if body.max_tokens is not None:
             self._limit = min(self._limit, max(body.max_tokens, 1))
         self._seated = self._computed = 0.0
+        self._chunks: list[bytes] = []
         self._chain = Chain(body, vocabulary.native, grammar=asked.grammar)
 
     @property
@@ -101,12 +102,14 @@ class Task:
         self._seated = self._clock()
 
     def next(self, context: Any, place: int, logits: Any, candidates: Candidates) -> int | None:
-        """Draw the next token and write what it says; the token, or None where the answer is over.
+        """Draw the next token and write what it says; the token, or None where the answer has come to its end.
+
+        ``tell`` or ``drop`` is to follow: a thread that is woken amid a step would only fight for the interpreter.
 
         Raises:
             NoToken: no token can follow the grammar.
         """
-        chunks: list[bytes] = []
+        chunks = self._chunks
         if not self.begun:
             self._computed = self._clock()
             chunks.append(self._writer.begin())
@@ -123,31 +126,32 @@ class Task:
             chunks += writer.feed(text.feed(piece), logprobs)
             self._budget.count(writer, self.begun)
         if final or text.stopped or (writer.calls and self._body.parallel_tool_calls is False):
-            self._finish("stop", chunks)
+            self.end("stop")
             return None
         if self.begun >= self._limit:
-            self._finish("length", chunks)
+            self.end("length")
             return None
-        self.out.put(chunks)
         return token
 
-    def cut(self) -> None:
-        """End the answer here, as one that is too long."""
-        self._finish("length", [])
+    def tell(self) -> None:
+        """Hand on what has been written."""
+        chunks, self._chunks = self._chunks, []
+        self.out.put(chunks)
 
     def drop(self, failure: BaseException | None = None) -> None:
-        """It is over without an end: nobody wants it, or ``failure``."""
+        """It is over: at its end, because nobody wants it, or for ``failure``."""
         self.failure = failure
         self._chain.free()
+        self.tell()
         self.out.put(None)
 
     def refuse(self, chunk: bytes) -> None:
-        """It is over, and ``chunk`` says why."""
-        self.out.put([chunk])
-        self.drop()
+        """It cannot be answered, and ``chunk`` says why."""
+        self._chunks.append(chunk)
 
-    def _finish(self, reason: str, chunks: list[bytes]) -> None:
-        writer, text = self._writer, self._text
+    def end(self, reason: Literal["stop", "length"]) -> None:
+        """Write the answer's end."""
+        writer, text, chunks = self._writer, self._text, self._chunks
         chunks += writer.feed("" if text.stopped else text.feed(b"", final=True), [])
         chunks += writer.finish(reason)
         chunks.append(
@@ -161,8 +165,6 @@ class Task:
                 stop=text.stop,
             )
         )
-        self.out.put(chunks)
-        self.drop()
 
     def _logprob(self, token: int, logits: Any, alternatives: int) -> dict[str, Any]:
         values = logits.astype(np.float64)
