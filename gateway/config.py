@@ -146,13 +146,13 @@ def _model(index: int, entry: dict[str, Any], backends: dict[str, Backend], base
     rest = {key: value for key, value in entry.items() if key not in own}
     backend = backends[model.backend]
     settings_class = getattr(backend, "ModelSettings", None)
-    if settings_class is not None:
     try:
         model, template = brought_along(model, base)
     except ValueError as error:
         raise ConfigError(f"{error} - at `{place}`") from error
     if template and "chat_template" in getattr(settings_class, "__struct_fields__", ()):
         rest.setdefault("chat_template", template)
+    if settings_class is not None:
         try:
             backend.configure(model.name or model.id, _convert(rest, settings_class, place))  # type: ignore[attr-defined]  # only backends with ModelSettings have it
         except ValueError as error:
@@ -167,9 +167,9 @@ def _check_relay(model: ModelEntry, backend: Backend, place: str) -> None:
         raise ConfigError(f"{model.backend!r} is no server whose bytes could be relayed - at `{place}.relay`")
     if model.shims or model.inline_thinking:
         raise ConfigError(f"what is relayed unread can have neither shims nor inline_thinking - at `{place}.relay`")
-
     if model.system or model.parameters or model.messages or model.modelfile:
         raise ConfigError(f"to what is relayed unread nothing can be added - at `{place}.relay`")
+
 
 def _check_duration(value: float | str, place: str) -> None:
     try:

@@ -228,9 +228,9 @@ class Engine:
             check_needs(name, required - gains(route.entry), lease.model.info)
             if not isinstance(lease.model, Counts):
                 raise NotImplementedHere(f'the backend of "{name}" cannot count tokens')
+            request = with_own(request, route.entry, lease.model)
             shim = shimmed(request, route.entry, lease.model)
             return await lease.model.count(request if shim is None else shim.request)
-            request = with_own(request, route.entry, lease.model)
         finally:
             lease.release()
 
