@@ -45,16 +45,28 @@ class Catalog:
     async def refresh(self, *, force: bool = False) -> Directory:
         """The names as of now, or as last seen where a backend takes too long."""
         now = self._clock()
-        for name, backend in self._backends.items():
+        for name in self._backends:
             if name not in self._running and (force or now - self._asked.get(name, -FRESH) >= FRESH):
-                self._asked[name] = now
-                task = asyncio.create_task(self._ask(name, backend))
-                self._running[name] = task
+                self._start(name)
         awaited = {task: name for name, task in self._running.items() if name not in self._slow}
         if awaited:
             _, late = await asyncio.wait(awaited, timeout=PATIENCE)
             self._slow.update(awaited[task] for task in late)
         return self.names
+
+    async def renew(self, name: str) -> Directory:
+        """The names once backend ``name``, whose models have just changed, has told them again; or as last seen."""
+        before = self._running.get(name)
+        if before is not None:  # it may have been asked in front of the change
+            await asyncio.wait((before,), timeout=PATIENCE)
+        if name not in self._running:
+            self._start(name)
+        await asyncio.wait((self._running[name],), timeout=PATIENCE)
+        return self.names
+
+    def _start(self, name: str) -> None:
+        self._asked[name] = self._clock()
+        self._running[name] = asyncio.create_task(self._ask(name, self._backends[name]))
 
     async def _ask(self, name: str, backend: Backend) -> None:
         try:

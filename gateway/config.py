@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from backends.base import TYPES, Backend, Isolates, Relays
+from backends.base import TYPES, Backend, Isolates, Pulls, Relays
 from backends.links import check_entry
 from backends.strict_yaml import YamlError, read_yaml
 from canonical.durations import seconds
@@ -76,6 +76,7 @@ def settle(document: Any, *, base: Path, environ: Mapping[str, str]) -> Settled:
                 backend.expose()
     models = tuple(_model(index, entry, backends, base) for index, entry in enumerate(config.models))
     _check_names(config, models, backends)
+    _check_library(config, backends)
     _check_self_calls(config)
     return Settled(config=config, models=models, backends=backends, data_dir=base / config.data_dir)
 
@@ -256,6 +257,13 @@ def _check_names(config: Config, models: tuple[ModelEntry, ...], backends: dict[
             raise ConfigError(
                 f"no model {name!r} (a backend's own model is written backend/name) - at `$.defaults.{capability}`"
             )
+
+
+def _check_library(config: Config, backends: dict[str, Backend]) -> None:
+    if config.library and config.library not in backends:
+        raise ConfigError(f"unknown backend {config.library!r} - at `$.library`")
+    if config.library and not isinstance(backends[config.library], Pulls):
+        raise ConfigError(f"backend {config.library!r} cannot fetch models - at `$.library`")
 
 
 def _check_self_calls(config: Config) -> None:

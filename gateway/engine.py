@@ -33,6 +33,7 @@ from gateway.brought import with_own
 from gateway.catalog import Catalog
 from gateway.fetch import Fetcher
 from gateway.judge import judge
+from gateway.library import Library
 from gateway.pool import Lease, Pool
 from gateway.relay import passed_on, relayer
 from gateway.router import Directory, Route, candidates, check_needs, resolve
@@ -65,6 +66,7 @@ class Engine:
         self._keep_alive = seconds(config.keep_alive)
         self._backends = settled.backends
         self._catalog = Catalog(settled.backends, settled.models, clock=time.monotonic)
+        self.library = Library(settled, self._catalog, self.retire)
         self._pool = Pool(waiting=config.limits.waiting, waiting_time=config.limits.waiting_time)
         self.relays = any(entry.relay for entry in settled.models)
         """Whether the answers of some model may be relayed."""
@@ -299,6 +301,7 @@ class Engine:
 
     async def close(self) -> None:
         """Unload everything and let go of the backends."""
+        await self.library.close()
         await self._catalog.close()
         await self._pool.close()
         for backend in self._backends.values():

@@ -93,6 +93,8 @@ class Limits(Section, frozen=True):
     """Bounds on clients; seconds and bytes."""
 
     body: Count = 32 * 1024 * 1024
+    upload: Count = 0
+    """Of one file of a model; 0: as many as there is room for."""
     head_time: Seconds = 10.0
     body_silence: Seconds = 30.0
     waiting: Count = 512
@@ -107,6 +109,8 @@ class Key(Section, frozen=True):
 
     key: str
     strict: bool = False
+    manage: bool = True
+    """It may pull, push, make, copy and delete models."""
 
 
 class Images(Section, frozen=True):
@@ -138,6 +142,8 @@ class Config(Section, frozen=True):
     backends: dict[str, dict[str, Any]] = field(default_factory=dict)
     models: tuple[dict[str, Any], ...] = ()
     defaults: Defaults = Defaults()
+    library: str = ""
+    """The backend in which models are pulled and made; empty: the first that can."""
     limits: Limits = Limits()
     keep_alive: float | str = "5m"
     keys: tuple[str | Key, ...] = ()

@@ -10,6 +10,8 @@ from backends.base import Tell
 from canonical.progress import Progress
 
 T = TypeVar("T")
+KEPT = 256
+"""Steps that are remembered for who joins late, each the latest of its blob or kind."""
 
 
 class Watched(Generic[T]):
@@ -18,15 +20,27 @@ class Watched(Generic[T]):
     def __init__(self, work: Callable[[Tell], Awaitable[T]]) -> None:
         self.latest: Progress | None = None
         """The last that was told."""
+        self.stopping = False
+        """Whether the last has left: who comes now has to wait for the end and begin anew."""
+        self._news: dict[str, tuple[int, Progress]] = {}
+        """The latest of each blob, or of each status, with its number; in the order of telling."""
+        self._told = 0
         self._watchers = 0
         self._changed = asyncio.Event()
         self._task = asyncio.ensure_future(self._run(work))
+        self._task.add_done_callback(_seen)
 
     async def _run(self, work: Callable[[Tell], Awaitable[T]]) -> T:
         return await work(self._tell)
 
     def _tell(self, progress: Progress) -> None:
         self.latest = progress
+        self._told += 1
+        kind = progress.digest or progress.status
+        self._news.pop(kind, None)
+        self._news[kind] = (self._told, progress)
+        if len(self._news) > KEPT:
+            del self._news[next(iter(self._news))]
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
@@ -44,15 +58,20 @@ class Watched(Generic[T]):
             await self._leave()
 
     async def watch(self) -> AsyncGenerator[Progress, None]:
-        """Each progress, or the latest where the reader is slow. Raises what it raised; closing as in ``wait``."""
+        """What is told, of each blob and kind the latest where the reader is slow or late.
+
+        Raises what it raised; closing as in ``wait``.
+        """
         self._watchers += 1
-        seen: Progress | None = None
+        seen = 0
         try:
             while True:
                 changed = self._changed
-                if self.latest is not None and self.latest is not seen:
-                    seen = self.latest
-                    yield seen
+                if self._told > seen:
+                    news = [progress for number, progress in self._news.values() if number > seen]
+                    seen = self._told
+                    for progress in news:
+                        yield progress
                     continue
                 if self._task.done():
                     await self._task
@@ -65,8 +84,24 @@ class Watched(Generic[T]):
         finally:
             await self._leave()
 
+    async def ended(self) -> None:
+        """Wait for its end, without keeping it up."""
+        await asyncio.wait((self._task,))
+
+    def stop(self) -> None:
+        """Stop it, whoever waits."""
+        if not self._task.done():
+            self.stopping = True
+            self._task.cancel()
+
     async def _leave(self) -> None:
         self._watchers -= 1
         if not self._watchers and not self._task.done():
-            self._task.cancel()
+            self.stop()
             await asyncio.wait((self._task,))
+
+
+def _seen(task: asyncio.Task[T]) -> None:
+    """A failure that nobody waits for any more is no news."""
+    if not task.cancelled():
+        task.exception()

@@ -120,6 +120,16 @@ def version_reply(version: str) -> bytes:
     return _encode({"version": version})
 
 
+def status_reply() -> bytes:
+    """``GET /api/status``: nothing here leads to the vendor's cloud."""
+    return _encode({"cloud": {"disabled": True, "source": "config"}})
+
+
+def recommendations_reply() -> bytes:
+    """``GET /api/experimental/model-recommendations``: none."""
+    return _encode({"recommendations": []})
+
+
 def read_tags(body: bytes) -> list[ModelInfo]:
     """The models of another server's ``/api/tags``. Raises BackendError."""
     rows = read_reply(_tags, body, "list of models").models or []

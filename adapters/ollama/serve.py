@@ -29,7 +29,16 @@ from adapters.ollama.answers import (
     generate_loaded,
     generate_reply,
 )
-from adapters.ollama.discovery import ShowAsk, ps_reply, read_show, show_reply, tags_reply, version_reply
+from adapters.ollama.discovery import (
+    ShowAsk,
+    ps_reply,
+    read_show,
+    recommendations_reply,
+    show_reply,
+    status_reply,
+    tags_reply,
+    version_reply,
+)
 from adapters.ollama.fields import read_request, wrong_type
 from adapters.ollama.times import read_keep_alive
 from adapters.ollama.values import arguments_object, read_format, read_options, read_think
@@ -51,7 +60,9 @@ __all__ = [
     "read_embeddings",
     "read_generate",
     "read_show",
+    "recommendations_reply",
     "show_reply",
+    "status_reply",
     "tags_reply",
     "version_reply",
 ]

@@ -35,6 +35,8 @@ class Caller(Struct, frozen=True):
     owner: str = ""
     """Stands for the key it came with; empty where there are no keys. What is stored belongs to it."""
     strict: bool = False
+    manage: bool = True
+    """Whether it may change which models there are."""
     report: Place = ""
 
 

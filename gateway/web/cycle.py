@@ -53,6 +53,8 @@ class Cycle(RequestResponseCycle):
     head = b""
     """What is not written yet."""
     unframed = False
+    refused = False
+    """Whether the answer is an error."""
 
     def leave(self) -> None:
         """The client is gone, or will not be listened to."""
@@ -82,6 +84,7 @@ class Cycle(RequestResponseCycle):
         self.response_started = True
         self.waiting_for_100_continue = False
         status = message["status"]
+        self.refused = status >= 400
         length = None
         closing = False
         lines = [STATUS_LINE[status]]

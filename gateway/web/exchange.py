@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 
 from msgspec import Struct, structs
 
-from canonical.errors import Busy, GatewayError, InvalidRequest, MethodNotAllowed, TooLarge
+from canonical.errors import Busy, Forbidden, GatewayError, InvalidRequest, MethodNotAllowed, TooLarge
 from canonical.events import Event
 from canonical.media import Blob
 from canonical.report import Report
@@ -175,6 +175,27 @@ class Exchange:
             message = await self._receive()
         self.gone = True
         raise InvalidRequest("the client left before its body was complete")
+
+    async def pieces(self) -> AsyncGenerator[bytes, None]:
+        """The request body as it comes, of any length; the client is held back while nobody asks for the next piece.
+
+        Raises:
+            InvalidRequest: the client left before the end.
+        """
+        more = True
+        while more:
+            message = await self._receive()
+            if message["type"] != "http.request":
+                self.gone = True
+                raise InvalidRequest("the client left before its body was complete")
+            more = message["more_body"]
+            if message["body"]:
+                yield message["body"]
+
+    def must_manage(self) -> None:
+        """Raises Forbidden for a caller whose key may only use models."""
+        if not self.caller.manage:
+            raise Forbidden("this key may not change which models there are")
 
     async def json(self, body: bytes, status: int = 200, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
         """Send a whole JSON answer, with the report where it was asked for."""

@@ -25,6 +25,7 @@ from gateway.config import ConfigError
 from gateway.engine import Engine
 from gateway.settings import ANY_ADDRESS, Config, Listener, Settled
 from gateway.store import Store
+from gateway.web import ollama_models
 from gateway.web.app import listener_app, voices
 from gateway.web.exchange import Gateway
 from gateway.web.protocol import HttpLimits, strict_protocol
@@ -123,7 +124,13 @@ def _server_config(app: ASGIApp, config: Config) -> uvicorn.Config:
         error = _REFUSALS.get(status, GatewayError)(message, status=status)
         return voice_of(path.decode("latin-1")).error_body(error)
 
-    http_limits = HttpLimits(body=limits.body, head_time=limits.head_time, body_silence=limits.body_silence)
+    http_limits = HttpLimits(
+        body=limits.body,
+        upload=limits.upload or HttpLimits().upload,
+        uploads=ollama_models.UPLOADS,
+        head_time=limits.head_time,
+        body_silence=limits.body_silence,
+    )
     return uvicorn.Config(
         app,
         loop="none",

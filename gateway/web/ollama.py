@@ -7,7 +7,8 @@ from msgspec import structs
 from adapters.dialect import Ask, LoadAsk
 from adapters.ollama import serve
 from adapters.ollama.names import short
-from canonical.errors import ModelNotFound, NotImplementedHere, Unsupported
+from canonical.errors import Forbidden, ModelNotFound, Unauthorized, Unsupported
+from gateway.web import ollama_models
 from gateway.web.answering import answer, embed, load
 from gateway.web.exchange import Exchange, Handler, Voice
 
@@ -78,15 +79,30 @@ async def _show(exchange: Exchange) -> None:
     await exchange.json(serve.show_reply(details, ask.verbose, ask.name if agent.startswith(_COPILOT) else ""))
 
 
-async def _not_here(exchange: Exchange) -> None:
+async def _me(exchange: Exchange) -> None:
+    """Nobody signs in here. Command lines that ask take a 401 for that, and ask no further without an address in it."""
     await exchange.body()
-    raise NotImplementedHere(
-        f"{exchange.scope['path']} is not served by this gateway yet: its models come from config.yaml"
+    raise Unauthorized("unauthorized")
+
+
+async def _signed_out(exchange: Exchange) -> None:
+    await exchange.body()
+    await exchange.json(b"{}")
+
+
+async def _status(exchange: Exchange) -> None:
+    await exchange.json(serve.status_reply())
+
+
+async def _recommendations(exchange: Exchange) -> None:
+    await exchange.json(serve.recommendations_reply())
+
+
+async def _no_cloud(exchange: Exchange) -> None:
+    await exchange.body()
+    raise Forbidden(
+        "ollama cloud is disabled: this gateway asks no vendor's servers for what its config.yaml does not name"
     )
-
-
-async def _no_blob(_: Exchange) -> None:
-    raise ModelNotFound("blob not found")
 
 
 ROUTES: dict[str, dict[str, Handler]] = {
@@ -99,10 +115,12 @@ ROUTES: dict[str, dict[str, Handler]] = {
     "/api/generate": {"POST": _generate},
     "/api/embed": {"POST": _embed},
     "/api/embeddings": {"POST": _embeddings},
-    "/api/pull": {"POST": _not_here},
-    "/api/push": {"POST": _not_here},
-    "/api/create": {"POST": _not_here},
-    "/api/copy": {"POST": _not_here},
-    "/api/delete": {"DELETE": _not_here},
-    "/api/blobs/{digest:str}": {"HEAD": _no_blob, "POST": _not_here},
+    "/api/me": {"POST": _me},
+    "/api/signout": {"POST": _signed_out},
+    "/api/user/keys/{key:path}": {"DELETE": _signed_out},
+    "/api/status": {"GET": _status},
+    "/api/experimental/model-recommendations": {"GET": _recommendations},
+    "/api/experimental/web_search": {"POST": _no_cloud},
+    "/api/experimental/web_fetch": {"POST": _no_cloud},
+    **ollama_models.ROUTES,
 }

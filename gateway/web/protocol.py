@@ -48,6 +48,10 @@ class HttpLimits(Struct, frozen=True, kw_only=True):
     head: int = 64 * 1024
     headers: int = 100
     body: int = limits.BODY
+    upload: int = 2**62
+    """Of a body that goes to one of ``uploads``."""
+    uploads: tuple[bytes, ...] = ()
+    """How the targets begin whose bodies are files."""
     head_time: float = 10.0
     """From its first byte, or from the connection's start, to the end of a head."""
     body_silence: float = 30.0
@@ -96,6 +100,8 @@ class StrictProtocol(HttpToolsProtocol):
         """Bytes of earlier reads that went into this head, or into chunk framing that brought no data."""
         self._received = 0
         """Bytes of a chunked body."""
+        self._unwanted = 0
+        """Bytes of a body that came when its request was answered already."""
         self._early = bytearray()
         self._serving: Cycle | None = None
         """The request being answered; ``self.cycle`` is the newest that was read."""
@@ -220,8 +226,8 @@ class StrictProtocol(HttpToolsProtocol):
                 if not _HOST.fullmatch(value):
                     raise Refused(400, "malformed Host")
             case b"content-length":
-                if int(value) > self.limits.body:
-                    raise Refused(413, f"the body may have at most {self.limits.body} bytes")
+                if int(value) > self._body_limit():
+                    raise Refused(413, f"the body may have at most {self._body_limit()} bytes")
             case b"transfer-encoding":
                 self._codings += 1
                 if self._codings > 1 or value.strip(b" \t").lower() != b"chunked":
@@ -269,7 +275,7 @@ class StrictProtocol(HttpToolsProtocol):
         cycle.departure = departure = Departure()
         scope["extensions"] = {DEPARTURE: cast("dict[object, object]", departure)}
         self._in_head = False
-        self._spent = self._received = 0
+        self._spent = self._received = self._unwanted = 0
         self.headers = []  # trailers go here, and nowhere
         if before is None or before.response_complete:
             self._start_asgi_task(cycle, self.app)
@@ -306,8 +312,14 @@ class StrictProtocol(HttpToolsProtocol):
         """Count a chunked body; an announced one was checked in its head."""
         if self._codings:
             self._received += len(body)
-            if self._received > self.limits.body:
-                raise Refused(413, f"the body may have at most {self.limits.body} bytes")
+            if self._received > self._body_limit():
+                raise Refused(413, f"the body may have at most {self._body_limit()} bytes")
+        if self.cycle.response_complete:
+            # Clients that send a file which is there already read the answer behind their last byte. Who was refused
+            # sends no more than any body may have.
+            self._unwanted += len(body)
+            if self._unwanted > self.limits.body and self.cycle.refused:
+                raise Refused(413, "the request was answered before its body ended")
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -321,6 +333,10 @@ class StrictProtocol(HttpToolsProtocol):
         self._spent = 0
         if cycle.response_complete:
             self._wait(self.timeout_keep_alive)
+
+    def _body_limit(self) -> int:
+        """Bytes that the body of the request being parsed may have."""
+        return self.limits.upload if self.url.startswith(self.limits.uploads) else self.limits.body
 
     def _head_size(self) -> int:
         return len(self.url) + 16 + sum(len(name) + len(value) + 4 for name, value in self.headers)

@@ -1,0 +1,256 @@
+"""Which models there are, and how that changes: one backend fetches, makes, copies and removes them.
+
+Long work on one model runs once, however many ask for it, and stops when the last of them has left. After every change
+the catalog is asked again, so that the very next request finds the model, and what was loaded of an older one is retired.
+What comes from config.yaml or belongs to another backend is never changed here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+
+from msgspec import Struct, structs
+
+from adapters.ollama.names import key, short
+from backends.base import Backend, Manages, Pulls, Tell
+from canonical.errors import Conflict, InvalidRequest, ModelNotFound, NotImplementedHere
+from canonical.models import spelling
+from canonical.progress import Progress
+from canonical.recipe import Recipe
+from gateway.catalog import Catalog
+from gateway.router import Directory, Route
+from gateway.settings import Settled
+from gateway.watched import Watched
+
+NAME_LIMIT = 2048
+"""Characters of a name; an address is one, too."""
+_PATHS = ("/", ".", "~", "\\", "file:")
+"""How a name begins that means a file of this machine: whoever can reach a port could look for files by it."""
+
+
+class Library:
+    """One gateway's."""
+
+    def __init__(self, settled: Settled, catalog: Catalog, retire: Callable[[str, str], None]) -> None:
+        """``retire`` takes a backend's name and that of a model which was removed or replaced."""
+        self._backends = settled.backends
+        self._catalog = catalog
+        self._retire = retire
+        self._home = settled.config.library or _first(settled.backends)
+        """Name of the backend that it is all about; empty: none can."""
+        self._shared: dict[tuple[str, str, str, bool], Watched[None]] = {}
+        self._settling: set[asyncio.Task[None]] = set()
+
+    async def pull(self, name: str, *, insecure: bool = False) -> AsyncGenerator[Progress, None]:
+        """Fetch a model, or what is new of it; what config.yaml or another backend serves is there already.
+
+        Who asks for one that is being fetched watches with the others. Closing leaves it to them; the last to leave
+        stops it, and the next pull goes on from there.
+
+        Raises:
+            InvalidRequest, ModelNotFound, NotImplementedHere, StorageFailed, BackendError.
+        """
+        _check(name)
+        route = await self._route(name)
+        home = self._home
+        if route is not None and (route.entry is not None or route.backend != home):
+            if route.info is not None or not isinstance(self._backends[route.backend], Pulls):
+                return
+            home, name = route.backend, route.name  # it stands in config.yaml, and is not there yet
+        backend = self._backends.get(home)
+        if not isinstance(backend, Pulls):
+            raise NotImplementedHere("no backend of config.yaml can fetch models")
+        async for step in self._share("pull", home, name, insecure, lambda: backend.pull(name, insecure=insecure)):
+            yield step
+
+    async def push(self, name: str, *, insecure: bool = False) -> AsyncGenerator[Progress, None]:
+        """Send a model to the registry that its name begins with; shared and stopped as in ``pull``."""
+        _check(name)
+        backend = self._manager()
+        async for step in self._share(
+            "push", self._home, name, insecure, lambda: backend.push(name, insecure=insecure)
+        ):
+            yield step
+
+    async def create(self, name: str, recipe: Recipe) -> AsyncGenerator[Progress, None]:
+        """Make a model; the one that it is made from is fetched where nobody has it."""
+        _check(name)
+        backend = self._manager()
+        await self._check_free(name)
+        if recipe.source:
+            _check(recipe.source)
+            route = await self._route(recipe.source)
+            if route is None:
+                async for step in self.pull(recipe.source):
+                    yield step
+                route = await self._route(recipe.source)
+            if route is not None:
+                recipe = structs.replace(recipe, source=self._ours(route, recipe.source))
+        before = self._known(self._home, name)
+        steps = backend.create(name, recipe)
+        try:
+            async for step in steps:
+                yield step
+        finally:
+            await steps.aclose()
+            await self._settle(self._home, name, before)
+
+    async def copy(self, source: str, destination: str) -> None:
+        """Give a model a second name. Raises ModelNotFound, InvalidRequest, Conflict."""
+        for which, name in (("source", source), ("destination", destination)):
+            if not name or name.startswith(_PATHS):
+                raise InvalidRequest(f'{which} "{name}" is invalid', param=which)
+        backend = self._manager()
+        await self._check_free(destination)
+        route = await self._route(source)
+        before = self._known(self._home, destination)
+        try:
+            await backend.copy(source if route is None else self._ours(route, source), destination)
+        except ModelNotFound as error:
+            raise ModelNotFound(f'model "{source}" not found', param="source") from error
+        finally:
+            await self._settle(self._home, destination, before)
+
+    async def delete(self, name: str) -> None:
+        """Remove a model; an answer that it is giving goes on to its end. Raises ModelNotFound, InvalidRequest, Conflict."""
+        if not name or name.startswith(_PATHS):
+            raise InvalidRequest(f'name "{name}" is invalid', param="model")
+        backend = self._manager()
+        route = await self._route(name)
+        if route is not None and route.entry is not None:
+            raise Conflict(f"model '{name}' comes from config.yaml: take it out there", param="model")
+        before = self._known(self._home, name)
+        try:
+            await backend.delete(name if route is None else self._ours(route, name))
+        except ModelNotFound as error:
+            raise ModelNotFound(f"model '{name}' not found", param="model") from error
+        finally:
+            await self._settle(self._home, name, before)
+
+    async def has_blob(self, digest: str) -> bool:
+        """Whether ``sha256:<64 hex>`` is there."""
+        backend = self._backends.get(self._home)
+        return isinstance(backend, Manages) and await backend.has_blob(digest)
+
+    async def put_blob(self, digest: str, pieces: AsyncIterator[bytes]) -> bool:
+        """Keep a blob under its digest; False where it was there already."""
+        return await self._manager().put_blob(digest, pieces)
+
+    async def close(self) -> None:
+        """Stop what runs; the next pull goes on from there."""
+        for watched in self._shared.values():
+            watched.stop()
+        for ended in [watched.ended() for watched in self._shared.values()]:
+            await ended
+        if self._settling:
+            await asyncio.wait(self._settling)
+
+    async def _share(
+        self, kind: str, home: str, name: str, insecure: bool, start: Callable[[], AsyncGenerator[Progress, None]]
+    ) -> AsyncGenerator[Progress, None]:
+        what = (kind, home, key(name), insecure)
+        while (watched := self._shared.get(what)) is not None and watched.stopping:
+            await watched.ended()
+
+        async def work(tell: Tell) -> None:
+            before = self._known(home, name)
+            steps = start()
+            try:
+                async for step in steps:
+                    tell(step)
+            finally:
+                await steps.aclose()
+                await self._settle(home, name, before)
+                if self._shared.get(what) is watched:
+                    del self._shared[what]
+
+        if watched is None:
+            watched = self._shared[what] = Watched(work)
+        progress = watched.watch()
+        try:
+            async for step in progress:
+                yield step
+        finally:
+            await progress.aclose()
+
+    async def _settle(self, home: str, name: str, before: _Known | None) -> None:
+        """Let everybody know of a change, also where whoever made it has left."""
+        task = asyncio.ensure_future(self._renew(home, name, before))
+        self._settling.add(task)
+        task.add_done_callback(self._settling.discard)
+        await asyncio.shield(task)
+
+    async def _renew(self, home: str, name: str, before: _Known | None) -> None:
+        await self._catalog.renew(home)
+        after = self._known(home, name)
+        if before is not None and (after is None or after.version != before.version):
+            for known in before.names:
+                self._retire(home, known)
+
+    async def _route(self, name: str) -> Route | None:
+        names = await self._catalog.refresh()
+        # A model of ours that config.yaml serves under another name has no route by its own.
+        return _find(names, name) or _find(names, f"{self._home}/{name}")
+
+    def _known(self, home: str, name: str) -> _Known | None:
+        names = self._catalog.names
+        route = _find(names, f"{home}/{name}")
+        if route is None or route.info is None:
+            return None
+        info = route.info
+        same = {
+            other.name
+            for other in names.by_id.values()
+            if other.backend == home and other.info is not None and other.info.id == info.id
+        }
+        return _Known((info.digest, info.modified, info.size), frozenset({info.id, *same}))
+
+    async def _check_free(self, name: str) -> None:
+        """Raises Conflict where a model of that name could never be asked for."""
+        route = await self._route(name)
+        if route is None or (route.entry is None and route.backend == self._home):
+            return
+        owner = "config.yaml" if route.entry is not None else f"backend {route.backend!r}"
+        raise Conflict(f"'{name}' is the name of a model of {owner}", param="model")
+
+    def _ours(self, route: Route, name: str) -> str:
+        """What the backend itself calls the model. Raises Conflict for another's."""
+        if route.backend != self._home:
+            raise Conflict(f"model '{name}' belongs to backend {route.backend!r}", param="model")
+        return route.name
+
+    def _manager(self) -> Manages:
+        backend = self._backends.get(self._home)
+        if not isinstance(backend, Manages):
+            raise NotImplementedHere("no backend of config.yaml can change which models there are")
+        return backend
+
+
+class _Known(Struct, frozen=True):
+    """What is known of a model before a change, and after it."""
+
+    version: tuple[str, int, int]
+    names: frozenset[str]
+    """By which the pool may know it."""
+
+
+def _find(names: Directory, name: str) -> Route | None:
+    """The route of ``name`` in any of its forms: as it is, with another case or tag, with the default registry."""
+    return (
+        names.by_id.get(name) or names.by_spelling.get(spelling(name)) or names.by_spelling.get(spelling(short(name)))
+    )
+
+
+def _first(backends: Mapping[str, Backend]) -> str:
+    for ability in (Manages, Pulls):
+        for name, backend in backends.items():
+            if isinstance(backend, ability):
+                return name
+    return ""
+
+
+def _check(name: str) -> None:
+    """Raises InvalidRequest for what is no model's name on any server."""
+    if not name or len(name) > NAME_LIMIT or name.startswith(_PATHS):
+        raise InvalidRequest("invalid model name", param="model")

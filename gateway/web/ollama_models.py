@@ -1,0 +1,131 @@
+"""The routes of Ollama's dialect that change which models there are: pull, push, create, copy, delete, blobs.
+
+Progress goes out as it comes, a line each. Until the first line failures are real statuses; a pull or push has begun with
+its first words, so that a missing model is a line as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+from adapters.ollama import managing
+from canonical.errors import BackendUnavailable, GatewayError, ModelNotFound
+from canonical.progress import Progress
+from gateway.web.exchange import Exchange, Handler
+
+UPLOADS = (b"/api/blobs/",)
+"""How targets begin whose bodies are files."""
+_EMPTY = b"text/plain; charset=utf-8"
+
+
+async def _pull(exchange: Exchange) -> None:
+    exchange.must_manage()
+    ask = managing.read_transfer(await exchange.body())
+    exchange.model = ask.name
+    steps = exchange.engine.library.pull(ask.name, insecure=ask.insecure)
+    await exchange.while_connected(_watch(exchange, steps, stream=ask.stream, first=managing.FIRST["pull"]))
+
+
+async def _push(exchange: Exchange) -> None:
+    exchange.must_manage()
+    ask = managing.read_transfer(await exchange.body())
+    exchange.model = ask.name
+    steps = exchange.engine.library.push(ask.name, insecure=ask.insecure)
+    await exchange.while_connected(_watch(exchange, steps, stream=ask.stream, first=managing.FIRST["push"]))
+
+
+async def _create(exchange: Exchange) -> None:
+    exchange.must_manage()
+    ask = managing.read_create(await exchange.body())
+    exchange.model = ask.name
+    steps = exchange.engine.library.create(ask.name, ask.recipe)
+    await exchange.while_connected(_watch(exchange, steps, stream=ask.stream))
+
+
+async def _copy(exchange: Exchange) -> None:
+    exchange.must_manage()
+    ask = managing.read_copy(await exchange.body())
+    exchange.model = ask.source
+    await exchange.engine.library.copy(ask.source, ask.destination)
+    await exchange.reply(200, _EMPTY, b"")
+
+
+async def _delete(exchange: Exchange) -> None:
+    exchange.must_manage()
+    ask = managing.read_transfer(await exchange.body())
+    exchange.model = ask.name
+    await exchange.engine.library.delete(ask.name)
+    await exchange.reply(200, _EMPTY, b"")
+
+
+async def _has_blob(exchange: Exchange) -> None:
+    if not await exchange.engine.library.has_blob(_digest(exchange)):
+        raise ModelNotFound("blob not found")
+    await exchange.reply(200, _EMPTY, b"")
+
+
+async def _put_blob(exchange: Exchange) -> None:
+    """Keep what comes; a blob that is there already is not read again."""
+    exchange.must_manage()
+    digest = _digest(exchange)
+    library = exchange.engine.library
+    if await library.has_blob(digest):
+        await exchange.reply(200, _EMPTY, b"")
+        return
+    new = await library.put_blob(digest, exchange.pieces())
+    await exchange.reply(201 if new else 200, _EMPTY, b"")
+
+
+def _digest(exchange: Exchange) -> str:
+    return managing.read_digest(exchange.scope["path"].rpartition("/")[2])
+
+
+async def _watch(exchange: Exchange, steps: AsyncGenerator[Progress, None], *, stream: bool, first: str = "") -> None:
+    """Send each step as it comes, or one answer at the end. ``first``: what has been said before a model is found missing."""
+    encoder = managing.ProgressStream()
+    try:
+        try:
+            async for step in steps:
+                if stream:
+                    await _line(exchange, encoder.feed(step))
+        finally:
+            await steps.aclose()
+        if stream:
+            await _line(exchange, encoder.finish(), last=True)
+        else:
+            await exchange.json(managing.progress_reply())
+    except GatewayError as error:
+        if not stream:
+            raise managing.transfer_failed(error) from error
+        if not exchange.status and not (first and isinstance(error, ModelNotFound)):
+            raise
+        if not exchange.status:
+            await _line(exchange, encoder.feed(Progress(status=first)))
+        await exchange.end(encoder.fail(error))
+    except asyncio.CancelledError:
+        if exchange.gone or not exchange.status:
+            raise
+        # The grace period of a shutdown is over.
+        await exchange.end(encoder.fail(BackendUnavailable("the gateway is shutting down")))
+    except Exception as error:
+        if not exchange.status:
+            raise
+        exchange.gateway.access_log.crash(error)
+        await exchange.end(encoder.fail(GatewayError("internal error")))
+
+
+async def _line(exchange: Exchange, line: bytes, *, last: bool = False) -> None:
+    if not exchange.status:
+        await exchange.begin(managing.ProgressStream.media_type)
+    await (exchange.end(line) if last else exchange.piece(line))
+
+
+ROUTES: dict[str, dict[str, Handler]] = {
+    "/api/pull": {"POST": _pull},
+    "/api/push": {"POST": _push},
+    "/api/create": {"POST": _create},
+    "/api/copy": {"POST": _copy},
+    "/api/delete": {"DELETE": _delete},
+    "/api/blobs/{digest:str}": {"HEAD": _has_blob, "POST": _put_blob},
+}

@@ -1,0 +1,594 @@
+"""Ollama's routes that change which models there are, in its words, over a store in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from typing import Any
+
+import pytest
+
+from canonical.messages import Message, Text
+from canonical.recipe import Recipe
+from gateway.settings import Config, Key, ModelEntry
+from tests.asgi import House
+from tests.calling import until
+from tests.houses import HELLO, Home, tells, waits
+from tests.shelf import FAR, FAR_DIGEST, Shelf
+from tests.virtual_time import run
+
+BLOB = b"a blob"
+DIGEST = f"sha256:{hashlib.sha256(BLOB).hexdigest()}"
+CONFIGURED = (
+    ModelEntry(id="pip", backend="home", name="m", aliases=("pop",)),
+    ModelEntry(id="mine", backend="shelf", name="own:latest"),
+    ModelEntry(id="later", backend="shelf", name="further"),
+)
+
+
+def house(shelf: Shelf, **more: Any) -> House:
+    return House(shelf=shelf, home=Home(tells(HELLO)), models=CONFIGURED, **more)
+
+
+def ndjson(call: Any) -> list[Any]:
+    assert call.status == 200
+    assert call.headers[b"content-type"] == b"application/x-ndjson"
+    return call.lines()
+
+
+PULLED = [
+    {"status": "pulling manifest"},
+    {"status": f"pulling {FAR_DIGEST[7:19]}", "digest": FAR_DIGEST, "total": len(FAR)},
+    {"status": f"pulling {FAR_DIGEST[7:19]}", "digest": FAR_DIGEST, "total": len(FAR), "completed": len(FAR)},
+    {"status": "verifying sha256 digest"},
+    {"status": "writing manifest"},
+    {"status": "success"},
+]
+
+
+@pytest.mark.parametrize("field", ["model", "name", "Model"])
+def test_a_pull_tells_its_progress_and_the_next_request_finds_the_model(field):
+    async def whole() -> None:
+        a = house(Shelf())
+        before = await a.ask("POST", "/api/chat", {"model": "far", "messages": [{"role": "user", "content": "x"}]})
+        assert before.status == 404
+        told = ndjson(await a.ask("POST", "/api/pull", {field: "far"}))
+        assert [line["status"] for line in told if line not in told[:1]][-3:] == [
+            line["status"] for line in PULLED[-3:]
+        ]
+        assert told[0] == PULLED[0]
+        assert told[-4] == PULLED[2]
+        assert all("completed" not in line or line["completed"] for line in told)
+        after = await a.ask("POST", "/api/chat", {"model": "far", "messages": [{"role": "user", "content": "x"}]})
+        assert after.status == 200
+        await a.close()
+
+    run(whole())
+
+
+def test_a_pull_that_is_not_streamed_is_one_object():
+    async def whole() -> None:
+        a = house(Shelf())
+        call = await a.ask("POST", "/api/pull", {"model": "far", "stream": False})
+        assert (call.status, call.json()) == (200, {"status": "success"})
+        call = await a.ask("POST", "/api/pull", {"model": "none", "stream": False})
+        assert (call.status, call.json()) == (500, {"error": "pull model manifest: file does not exist"})
+        await a.close()
+
+    run(whole())
+
+
+def test_a_model_that_nobody_has_is_a_line_behind_the_first():
+    async def whole() -> None:
+        a = house(Shelf())
+        lines = ndjson(await a.ask("POST", "/api/pull", {"model": "none"}))
+        assert lines == [{"status": "pulling manifest"}, {"error": "pull model manifest: file does not exist"}]
+        lines = ndjson(await a.ask("POST", "/api/push", {"model": "none"}))
+        assert lines[0] == {"status": "retrieving manifest"}
+        assert "not found" in lines[1]["error"]
+        a.engine._backends["shelf"].far["broken"] = b"broken"
+        lines = ndjson(await a.ask("POST", "/api/pull", {"model": "broken"}))
+        assert lines[-1] == {"error": "max retries exceeded: EOF"}
+        await a.close()
+
+    run(whole())
+
+
+@pytest.mark.parametrize(
+    "name", ["", "a b", "a/b/c/d", "/etc/passwd", "./x.gguf", "~/x", "file:///etc/x", "m@sha256:5"]
+)
+@pytest.mark.parametrize("path", ["/api/pull", "/api/push", "/api/create"])
+def test_what_is_no_name_is_refused_before_anything_is_said(path, name):
+    async def whole() -> None:
+        shelf = Shelf()
+        a = house(shelf)
+        call = await a.ask("POST", path, {"model": name, "from": "have"})
+        if path == "/api/push" and name in {"a b", "a/b/c/d", "m@sha256:5"}:  # the fake one does not look at them
+            assert call.status == 200
+        else:
+            assert (call.status, call.json()) == (400, {"error": "invalid model name"})
+        assert list(shelf.rows) == ["have:latest", "file:latest", "own:latest"]
+        await a.close()
+
+    run(whole())
+
+
+@pytest.mark.parametrize("name", ["pip", "PIP:latest", "pop", "home/m", "mine"])
+def test_a_model_that_is_served_by_configuration_is_there_already(name):
+    async def whole() -> None:
+        shelf = Shelf()
+        a = house(shelf)
+        assert ndjson(await a.ask("POST", "/api/pull", {"model": name})) == [{"status": "success"}]
+        call = await a.ask("POST", "/api/pull", {"model": name, "stream": False})
+        assert call.json() == {"status": "success"}
+        assert shelf.pulls == 0
+        await a.close()
+
+    run(whole())
+
+
+def test_a_configured_model_that_is_not_there_yet_is_pulled_under_its_backends_name():
+    async def whole() -> None:
+        a = house(Shelf())
+        assert ndjson(await a.ask("POST", "/api/pull", {"model": "later"}))[-1] == {"status": "success"}
+        chat = {"model": "later", "messages": [{"role": "user", "content": "x"}]}
+        assert (await a.ask("POST", "/api/chat", chat)).status == 200
+        await a.close()
+
+    run(whole())
+
+
+def test_two_pulls_of_one_model_are_one_and_the_late_one_learns_how_far_it_is():
+    async def whole() -> None:
+        shelf = Shelf()
+        a = house(shelf)
+        shelf.gate.clear()
+        one = a.call("POST", "/api/pull", {"model": "far"})
+        await one.until(2)
+        shelf.gate.set()
+        await one.until(3)
+        shelf.gate.clear()
+        two = a.call("POST", "/api/pull", {"model": "registry.ollama.ai/library/FAR:latest", "stream": True})
+        await two.until(2)
+        shelf.gate.set()
+        await asyncio.gather(one.task, two.task)
+        assert shelf.pulls == 1
+        assert ndjson(one)[-1] == ndjson(two)[-1] == {"status": "success"}
+        assert {line.get("digest", "") for line in two.lines()} == {"", FAR_DIGEST}
+        await a.close()
+
+    run(whole())
+
+
+def test_a_pull_goes_on_for_who_stays_and_stops_when_the_last_leaves():
+    async def whole() -> None:
+        shelf = Shelf()
+        a = house(shelf)
+        shelf.gate.clear()
+        one = a.call("POST", "/api/pull", {"model": "far"})
+        two = a.call("POST", "/api/pull", {"model": "far", "stream": False})
+        await one.until(2)
+        one.leave()
+        await one.end()
+        assert shelf.stopped == 0
+        two.leave()
+        await two.end()
+        assert shelf.stopped == 1
+        assert "far:latest" not in shelf.rows
+        shelf.gate.set()
+        assert ndjson(await a.ask("POST", "/api/pull", {"model": "far"}))[-1] == {"status": "success"}
+        assert shelf.pulls == 2
+        await a.close()
+
+    run(whole())
+
+
+def test_who_comes_while_a_pull_is_being_stopped_begins_anew():
+    async def whole() -> None:
+        shelf = Shelf()
+        a = house(shelf)
+        shelf.gate.clear()
+        one = a.call("POST", "/api/pull", {"model": "far"})
+        await one.until(2)
+        one.leave()
+        two = a.call("POST", "/api/pull", {"model": "far"})
+        shelf.gate.set()
+        await asyncio.gather(one.task, two.task)
+        assert ndjson(two)[-1] == {"status": "success"}
+        await a.close()
+
+    run(whole())
+
+
+def test_the_end_of_the_gateway_stops_pulls():
+    async def whole() -> None:
+        shelf = Shelf()
+        a = house(shelf)
+        shelf.gate.clear()
+        one = a.call("POST", "/api/pull", {"model": "far"})
+        await one.until(2)
+        await a.engine.library.close()
+        await one.end()
+        assert shelf.stopped == 1
+        await a.close()
+
+    run(whole())
+
+
+CREATE = {
+    "model": "mario",
+    "from": "have",
+    "system": "You are Mario.",
+    "template": "{{ .Prompt }}",
+    "license": ["MIT", "and more"],
+    "parameters": {"temperature": 1, "stop": ["<end>"], "num_ctx": 4096.0, "odd": None},
+    "messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}],
+    "quantization": "Q4_K_M",
+    "requires": "0.14.0",
+}
+
+
+def test_a_model_is_made_of_another_and_shown():
+    async def whole() -> None:
+        shelf = Shelf()
+        a = house(shelf)
+        lines = ndjson(await a.ask("POST", "/api/create", CREATE))
+        assert [line["status"] for line in lines] == ["parsing GGUF", "writing manifest", "success"]
+        assert shelf.recipes["mario:latest"] == Recipe(
+            source="have:latest",
+            system="You are Mario.",
+            template="{{ .Prompt }}",
+            licenses=("MIT", "and more"),
+            parameters={"temperature": 1.0, "stop": ["<end>"], "num_ctx": 4096},
+            messages=(Message("user", (Text("hi"),)), Message("assistant", (Text("ho"),))),
+            quantize="Q4_K_M",
+            requires="0.14.0",
+        )
+        shown = (await a.ask("POST", "/api/show", {"model": "mario"})).json()
+        assert shown["system"] == "You are Mario."
+        assert shown["license"] == "MIT\nand more"
+        call = await a.ask("POST", "/api/create", {"name": "two", "from": "mario", "stream": False})
+        assert (call.status, call.json()) == (200, {"status": "success"})
+        await a.close()
+
+    run(whole())
+
+
+def test_what_a_model_is_made_from_is_fetched_where_it_is_absent():
+    async def whole() -> None:
+        shelf = Shelf()
+        a = house(shelf)
+        lines = ndjson(await a.ask("POST", "/api/create", {"model": "new", "from": "far"}))
+        assert lines[0] == {"status": "pulling manifest"}
+        assert lines[-1] == {"status": "success"}
+        assert shelf.recipes["new:latest"].source == "far:latest"
+        call = await a.ask("POST", "/api/create", {"model": "new", "from": "none", "stream": False})
+        assert (call.status, call.json()["error"]) == (500, "pull model manifest: file does not exist")
+        await a.close()
+
+    run(whole())
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"from": ""}, "neither 'from' or 'files' was specified"),
+        ({"from": None, "files": {"../x.gguf": DIGEST}}, "file path must be relative"),
+        ({"files": {"/x.gguf": DIGEST}}, "file path must be relative"),
+        ({"files": {"C:\\x.gguf": DIGEST}}, "file path must be relative"),
+        ({"files": {"a\\..\\..\\x.gguf": DIGEST}}, "file path must be relative"),
+        ({"files": {"": DIGEST}}, "file path must be relative"),
+        ({"files": {"x.gguf": ""}}, "invalid digest format"),
+        ({"adapters": {"x.gguf": "sha256:abc"}}, "invalid digest format"),
+        ({"draft_files": {"x.gguf": "md5:" + "0" * 64}}, "invalid digest format"),
+        ({"files": {"x.gguf": DIGEST}}, f"blob {DIGEST} is not there"),
+        ({"parameters": {"num_ctx": "many"}}, 'option "num_ctx" must be of type integer'),
+        ({"license": 5}, "license must be a string or an array of strings"),
+        (
+            {"remote_host": "https://example.org"},
+            "a model of another server is a backend in config.yaml, not a creation",
+        ),
+        ({"messages": [{"role": "ai", "content": ""}]}, 'invalid role: "ai"'),
+        ({"files": {f"{number}.gguf": DIGEST for number in range(1001)}}, "files may have at most 1000 entries"),
+    ],
+)
+def test_what_cannot_be_made_is_refused_in_ollamas_words(change, words):
+    async def whole() -> None:
+        shelf = Shelf()
+        a = house(shelf)
+        call = await a.ask("POST", "/api/create", {"model": "x", "from": "have", **change})
+        assert call.status == 400
+        assert call.json()["error"].startswith(words)
+        assert "x:latest" not in shelf.rows
+        await a.close()
+
+    run(whole())
+
+
+def test_a_client_that_leaves_stops_the_making():
+    async def whole() -> None:
+        shelf = Shelf()
+        a = house(shelf)
+        shelf.gate.clear()
+        call = a.call("POST", "/api/create", {"model": "x", "from": "have"})
+        await call.until(2)
+        call.leave()
+        await call.end()
+        shelf.gate.set()
+        assert "x:latest" not in shelf.rows
+        await a.close()
+
+    run(whole())
+
+
+def test_push_tells_its_progress():
+    async def whole() -> None:
+        shelf = Shelf()
+        a = house(shelf)
+        lines = ndjson(await a.ask("POST", "/api/push", {"name": "have"}))
+        assert [line["status"][:8] for line in lines] == ["retrievi", "pushing ", "pushing ", "success"]
+        assert shelf.pushed == ["have"]
+        await a.close()
+
+    run(whole())
+
+
+def test_copy_and_delete_answer_200_with_nothing():
+    async def whole() -> None:
+        shelf = Shelf()
+        a = house(shelf)
+        call = await a.ask("POST", "/api/copy", {"source": "have", "destination": "gpt-4"})
+        assert (call.status, call.body) == (200, b"")
+        assert "gpt-4:latest" in [row["model"] for row in (await a.ask("GET", "/api/tags")).json()["models"]]
+        call = await a.ask("DELETE", "/api/delete", {"name": "gpt-4"})
+        assert (call.status, call.body) == (200, b"")
+        assert "gpt-4:latest" not in [row["model"] for row in (await a.ask("GET", "/api/tags")).json()["models"]]
+        await a.close()
+
+    run(whole())
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "words"),
+    [
+        ("POST", "/api/copy", {"source": "none", "destination": "b"}, 404, 'model "none" not found'),
+        ("POST", "/api/copy", {"source": "", "destination": "b"}, 400, 'source "" is invalid'),
+        ("POST", "/api/copy", {"source": "have", "destination": ""}, 400, 'destination "" is invalid'),
+        ("DELETE", "/api/delete", {"model": "none"}, 404, "model 'none' not found"),
+        ("DELETE", "/api/delete", {}, 400, 'name "" is invalid'),
+        ("DELETE", "/api/delete", {"model": "../x"}, 400, 'name "../x" is invalid'),
+        ("DELETE", "/api/delete", {"model": "pip"}, 409, "model 'pip' comes from config.yaml: take it out there"),
+        ("DELETE", "/api/delete", {"model": "own"}, 409, "model 'own' comes from config.yaml: take it out there"),
+        ("DELETE", "/api/delete", {"model": "mine"}, 409, "model 'mine' comes from config.yaml: take it out there"),
+        (
+            "DELETE",
+            "/api/delete",
+            {"model": "file"},
+            409,
+            "model 'file' is a file of the models folder: remove it there",
+        ),
+        ("POST", "/api/copy", {"source": "pip", "destination": "b"}, 409, "model 'pip' belongs to backend 'home'"),
+        (
+            "POST",
+            "/api/copy",
+            {"source": "have", "destination": "pip"},
+            409,
+            "'pip' is the name of a model of config.yaml",
+        ),
+        ("POST", "/api/create", {"model": "POP", "from": "have"}, 409, "'POP' is the name of a model of config.yaml"),
+    ],
+)
+def test_what_cannot_be_changed_is_said(method, path, body, status, words):
+    async def whole() -> None:
+        shelf = Shelf()
+        a = house(shelf)
+        call = await a.ask(method, path, body)
+        assert (call.status, call.json()) == (status, {"error": words})
+        assert list(shelf.rows) == ["have:latest", "file:latest", "own:latest"]
+        await a.close()
+
+    run(whole())
+
+
+def test_an_answer_of_a_model_that_is_deleted_finishes():
+    async def whole() -> None:
+        shelf = Shelf()
+        shelf.story = waits(HELLO[:1], HELLO[1:2])
+        a = house(shelf)
+        chat = a.call("POST", "/api/chat", {"model": "have", "messages": [{"role": "user", "content": "x"}]})
+        await chat.until(2)
+        model = shelf.open_models["have:latest"]
+        assert (await a.ask("DELETE", "/api/delete", {"model": "have"})).status == 200
+        assert not model.closed
+        assert (await a.ask("POST", "/api/show", {"model": "have"})).status == 404
+        assert not chat.task.done()
+        chat.leave()
+        await chat.end()
+        await until(lambda: model.closed)
+        await a.close()
+
+    run(whole())
+
+
+def test_a_model_that_is_replaced_is_loaded_anew():
+    async def whole() -> None:
+        shelf = Shelf()
+        a = house(shelf)
+        chat = {"model": "m1", "messages": [{"role": "user", "content": "x"}]}
+        await a.ask("POST", "/api/create", {"model": "m1", "from": "have", "system": "a"})
+        await a.ask("POST", "/api/chat", chat)
+        first = shelf.open_models["m1:latest"]
+        assert not first.closed
+        await a.ask("POST", "/api/create", {"model": "m1", "from": "have", "system": "a"})
+        assert not first.closed, "nothing has changed"
+        await a.ask("POST", "/api/create", {"model": "m1", "from": "have", "system": "b"})
+        await a.ask("POST", "/api/chat", chat)
+        assert first.closed
+        assert shelf.open_models["m1:latest"] is not first
+        await a.close()
+
+    run(whole())
+
+
+@pytest.mark.parametrize("colon", [":", "-"])
+def test_blobs_are_kept_and_found(colon):
+    async def whole() -> None:
+        shelf = Shelf()
+        a = house(shelf)
+        path = f"/api/blobs/{DIGEST.replace(':', colon)}"
+        assert (await a.ask("HEAD", path)).status == 404
+        call = await a.ask("POST", path, [BLOB[:2], b"", BLOB[2:]])
+        assert (call.status, call.body) == (201, b"")
+        assert (await a.ask("HEAD", path)).status == 200
+        again = a.call("POST", path, [b"anything", b""])
+        await again.end()
+        assert (again.status, again.received) == (200, 0), "it is not read again"
+        assert shelf.blobs == {DIGEST: BLOB}
+        lines = ndjson(await a.ask("POST", "/api/create", {"model": "x", "files": {"x.gguf": DIGEST}}))
+        assert lines[-1] == {"status": "success"}
+        await a.close()
+
+    run(whole())
+
+
+def test_a_blob_with_another_digest_is_refused_with_both():
+    async def whole() -> None:
+        shelf = Shelf()
+        a = house(shelf)
+        call = await a.ask("POST", f"/api/blobs/{DIGEST}", b"another blob")
+        got = f"sha256:{hashlib.sha256(b'another blob').hexdigest()}"
+        assert (call.status, call.json()) == (400, {"error": f'digest mismatch, expected "{DIGEST}", got "{got}"'})
+        assert shelf.blobs == {}
+        for digest in ("sha256:abc", "md5:5", "x"):
+            assert (await a.ask("HEAD", f"/api/blobs/{digest}")).status == 400
+            call = await a.ask("POST", f"/api/blobs/{digest}", b"x")
+            assert (call.status, call.json()) == (400, {"error": "invalid digest format"})
+        await a.close()
+
+    run(whole())
+
+
+def test_a_client_that_leaves_half_way_leaves_no_blob():
+    async def whole() -> None:
+        shelf = Shelf()
+        a = house(shelf)
+        call = a.call("POST", f"/api/blobs/{DIGEST}", [BLOB[:2], BLOB[2:]])
+        call._arriving.pop()
+        await until(lambda: shelf.received == 2)
+        call.leave()
+        await call.end()
+        assert shelf.blobs == {}
+        assert " 499 " in a.access()[-1]
+        await a.close()
+
+    run(whole())
+
+
+MANAGING = [
+    ("POST", "/api/pull", {"model": "far"}),
+    ("POST", "/api/push", {"model": "have"}),
+    ("POST", "/api/create", {"model": "x", "from": "have"}),
+    ("POST", "/api/copy", {"source": "have", "destination": "b"}),
+    ("DELETE", "/api/delete", {"model": "have"}),
+    ("POST", f"/api/blobs/{DIGEST}", BLOB),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body"), MANAGING)
+def test_a_key_may_be_for_use_alone(method, path, body):
+    async def whole() -> None:
+        shelf = Shelf()
+        a = house(shelf, config=Config(keys=(Key(key="use-only", manage=False), "may-do-all")))
+        use = [(b"authorization", b"Bearer use-only")]
+        call = await a.ask(method, path, body, headers=use)
+        assert (call.status, call.json()) == (403, {"error": "this key may not change which models there are"})
+        assert (await a.ask("GET", "/api/tags", headers=use)).status == 200
+        assert (await a.ask("HEAD", f"/api/blobs/{DIGEST}", headers=use)).status == 404
+        assert list(shelf.rows) == ["have:latest", "file:latest", "own:latest"]
+        assert shelf.blobs == {}
+        call = await a.ask(method, path, body, headers=[(b"authorization", b"Bearer may-do-all")])
+        assert call.status in {200, 201, 409}
+        await a.close()
+
+    run(whole())
+
+
+@pytest.mark.parametrize(("method", "path", "body"), [*MANAGING, ("HEAD", f"/api/blobs/{DIGEST}", b"")])
+def test_pages_of_others_change_nothing(method, path, body):
+    async def whole() -> None:
+        shelf = Shelf()
+        a = house(shelf)
+        for headers in ([(b"origin", b"https://evil.example")], [(b"sec-fetch-site", b"cross-site")]):
+            if method == "HEAD" and headers[0][0] == b"sec-fetch-site":
+                continue  # it changes nothing, and its answer cannot be read
+            assert (await a.ask(method, path, body, headers=headers)).status == 403
+        assert list(shelf.rows) == ["have:latest", "file:latest", "own:latest"]
+        await a.close()
+
+    run(whole())
+
+
+@pytest.mark.parametrize(("method", "path", "body"), MANAGING)
+def test_without_a_backend_that_manages_models_every_route_says_so(method, path, body):
+    async def whole() -> None:
+        a = House(home=Home(tells(HELLO)))
+        call = await a.ask(method, path, body)
+        assert call.status == 501
+        assert "no backend of config.yaml can" in call.json()["error"]
+        assert (await a.ask("HEAD", f"/api/blobs/{DIGEST}")).status == 404
+        assert ndjson(await a.ask("POST", "/api/pull", {"model": "home"})) == [{"status": "success"}]
+        await a.close()
+
+    run(whole())
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "expected"),
+    [
+        ("POST", "/api/me", 401, {"error": "unauthorized"}),
+        ("POST", "/api/signout", 200, {}),
+        ("DELETE", "/api/user/keys/c3NoLWVkMjU1MTk=", 200, {}),
+        ("GET", "/api/status", 200, {"cloud": {"disabled": True, "source": "config"}}),
+        ("GET", "/api/experimental/model-recommendations", 200, {"recommendations": []}),
+    ],
+)
+def test_questions_about_an_account_are_answered_at_once(method, path, status, expected):
+    async def whole() -> None:
+        a = house(Shelf())
+        call = await a.ask(method, path)
+        assert (call.status, call.json()) == (status, expected)
+        for search in ("web_search", "web_fetch"):
+            call = await a.ask("POST", f"/api/experimental/{search}", {"query": "x"})
+            assert call.status == 403
+            assert call.json()["error"].startswith("ollama cloud is disabled")
+        await a.close()
+
+    run(whole())
+
+
+def test_the_library_can_be_named():
+    async def whole() -> None:
+        one, two = Shelf(), Shelf()
+        a = House(
+            one=one,
+            two=two,
+            models=(ModelEntry(id="x", backend="one", name="have"),),
+            config=Config(library="two"),
+        )
+        await a.ask("POST", "/api/pull", {"model": "far"})
+        assert (one.pulls, two.pulls) == (0, 1)
+        await a.close()
+
+    run(whole())
+
+
+def test_lines_of_progress_are_compact():
+    async def whole() -> None:
+        a = house(Shelf())
+        call = await a.ask("POST", "/api/pull", {"model": "far"})
+        for line in call.body.splitlines():
+            assert line == json.dumps(json.loads(line), separators=(",", ":")).encode()
+        await a.close()
+
+    run(whole())
