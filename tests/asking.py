@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from adapters.anthropic import serve as anthropic
 from adapters.dialect import Ask, EmbedAsk, LoadAsk
+from adapters.lmstudio import serve as lmstudio
 from adapters.ollama import serve as ollama
 from adapters.openai import serve as openai
 from adapters.responses import serve as responses
@@ -401,14 +402,43 @@ def responses_create(draw: st.DrawFn) -> Fields:
     return body
 
 
+def _unworded(*_: object) -> Any:
+    """How an answer is worded is tested elsewhere."""
+    raise AssertionError
+
+
 def read_response(body: bytes) -> Ask:
-    """As the routes do it; how the answer is worded is tested elsewhere."""
-
-    def unused(*_: object) -> Any:
-        raise AssertionError
-
+    """As the routes do it."""
     question = responses.read_create(body)
-    return Ask((question.asked(),), question.stream, encoder=unused, whole=unused)
+    return Ask((question.asked(),), question.stream, encoder=_unworded, whole=_unworded)
+
+
+# LM Studio
+
+_SAID = objects({"type": st.sampled_from(["text", "message"]), "content": TEXT}, {})
+_SEEN = objects({"type": st.just("image"), "data_url": st.just(f"data:image/png;base64,{PNG}")}, {})
+lmstudio_chat = objects(
+    {**_MODEL, "input": TEXT | st.lists(_SAID | _SEEN, min_size=1, max_size=3)},
+    {
+        **{name: _DRAW[name] for name in ("temperature", "top_p", "top_k", "min_p", "repeat_penalty")},
+        "system_prompt": TEXT,
+        "integrations": st.just([]),
+        "max_output_tokens": COUNT,
+        "reasoning": st.sampled_from(["off", "low", "medium", "high", "on"]),
+        "context_length": COUNT,
+        "store": st.booleans(),
+        "stream": st.booleans(),
+        "ttl": COUNT | st.just("soon"),
+        "draft_model": TEXT,
+        "preset": TEXT,
+    },
+)
+
+
+def read_lmstudio_chat(body: bytes) -> Ask:
+    """As the routes do it."""
+    chat = lmstudio.read_chat(body)
+    return Ask((chat.asked(),), chat.stream, encoder=_unworded, whole=_unworded)
 
 
 Read = Callable[[bytes], Ask | LoadAsk | EmbedAsk]
@@ -423,6 +453,7 @@ ROUTES: dict[str, tuple[st.SearchStrategy[Fields], Read]] = {
     "ollama embeddings": (ollama_embeddings, ollama.read_embeddings),
     "anthropic messages": (anthropic_messages(), anthropic.read_messages),
     "responses create": (responses_create(), read_response),
+    "lmstudio chat": (lmstudio_chat, read_lmstudio_chat),
 }
 """Route -> its bodies, and what reads them."""
 PAIRS = [

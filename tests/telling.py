@@ -14,10 +14,12 @@ import msgspec
 
 from adapters.anthropic import serve as anthropic
 from adapters.dialect import Ask, LoadAsk, Stamp
+from adapters.lmstudio import serve as lmstudio
 from adapters.ollama import serve as ollama
 from adapters.openai import serve as openai
 from adapters.responses import serve as responses
 from canonical.events import Event, ReasoningDelta, ToolCallDelta, fold
+from canonical.models import ModelInfo
 
 STORIES = Path(__file__).parent / "stories"
 STAMP = Stamp("story", lambda: 1_700_000_000_000_000_000)
@@ -80,6 +82,23 @@ def respond(body: bytes, *, whole: bool) -> Tell:
     return tell
 
 
+def chat(body: bytes, *, whole: bool) -> Tell:
+    """How LM Studio's ``/api/v1/chat`` answers the request ``body``, by a model that was loaded."""
+
+    def tell(events: Sequence[Event]) -> bytes:
+        answer = lmstudio.read_chat(body).answer(STAMP, instance="pip", store=True)
+        frames = b"".join([*(answer.feed(event) for event in events), answer.finish()])
+        return answer.body() + b"\n" if whole else frames
+
+    return tell
+
+
+def with_stats(body: bytes) -> Ask:
+    """A request of LM Studio's ``/api/v0/chat/completions``."""
+    info = ModelInfo(id="pip", format="gguf", family="llama", quantization="Q8_0", context_length=4096)
+    return lmstudio.with_stats(openai.read_chat(body), info)
+
+
 _TURN = b'"messages":[{"role":"user","content":"Hello"}]'
 _USAGE = b'"stream":true,"stream_options":{"include_usage":true}'
 _LOGPROBS = b',"logprobs":true,"top_logprobs":2'
@@ -92,6 +111,10 @@ DIALECTS: dict[str, Tell] = {
     "anthropic.json": whole(anthropic.read_messages, _LIMIT + _TURN + b"}"),
     "openai.sse": streamed(openai.read_chat, b'{"model":"pip",' + _TURN + b"," + _USAGE + b"}"),
     "openai.json": whole(openai.read_chat, b'{"model":"pip",' + _TURN + b"}"),
+    "lmstudio.sse": chat(b'{"model":"pip","input":"Hello","stream":true}', whole=False),
+    "lmstudio.json": chat(b'{"model":"pip","input":"Hello"}', whole=True),
+    "lmstudio-v0.sse": streamed(with_stats, b'{"model":"pip",' + _TURN + b',"stream":true}'),
+    "lmstudio-v0.json": whole(with_stats, b'{"model":"pip",' + _TURN + b"}"),
     "responses.sse": respond(_ASKED + b',"stream":true}', whole=False),
     "responses.json": respond(_ASKED + b"}", whole=True),
     "completion.sse": streamed(openai.read_completion, b'{"model":"pip","prompt":"Hello",' + _USAGE + b"}"),

@@ -13,6 +13,7 @@ import pytest
 from adapters.anthropic import call as anthropic_call
 from adapters.anthropic import serve as anthropic_serve
 from adapters.dialect import Ask, LoadAsk
+from adapters.lmstudio import serve as lmstudio_serve
 from adapters.ollama import call as ollama_call
 from adapters.ollama import serve as ollama_serve
 from adapters.openai import call, serve
@@ -31,6 +32,11 @@ def _no_answer(*_: object) -> Any:
     raise AssertionError("only the request is looked at")
 
 
+def _read_chat(body: bytes) -> Ask:
+    chat = lmstudio_serve.read_chat(body)
+    return Ask((chat.asked(),), chat.stream, encoder=_no_answer, whole=_no_answer)
+
+
 READ: dict[str, Callable[[bytes], Ask | LoadAsk]] = {
     "anthropic.json": anthropic_serve.read_messages,
     "openai.json": serve.read_chat,
@@ -38,6 +44,7 @@ READ: dict[str, Callable[[bytes], Ask | LoadAsk]] = {
     "ollama.json": ollama_serve.read_chat,
     "generate.json": ollama_serve.read_generate,
     "responses.json": _read_response,
+    "lmstudio.json": _read_chat,
 }
 WRITE: dict[str, Callable[[Generate, str], bytes]] = {
     "anthropic.json": anthropic_call.write_messages,
@@ -69,7 +76,7 @@ def bare(request: Generate) -> Generate:
 def _lean(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
     lean = {}
     for name, value in values.items():
-        if name == "sampling":
+        if name in {"sampling", "load"}:
             value = _lean(value, defaults[name])
         if name == "model" or value not in (defaults.get(name), {}):
             lean[name] = value

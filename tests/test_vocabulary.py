@@ -10,6 +10,7 @@ import pytest
 from adapters.anthropic import vocabulary as anthropic_words
 from adapters.anthropic.call import write_messages
 from adapters.anthropic.serve import read_messages
+from adapters.lmstudio import vocabulary as lmstudio_words
 from adapters.ollama import serve as ollama
 from adapters.ollama import vocabulary as ollama_words
 from adapters.ollama.call import write_chat as write_ollama
@@ -24,7 +25,7 @@ from canonical.requests import Generate
 
 VOCABULARIES: dict[str, Vocabulary] = {
     f"{module.__name__.split('.')[1]} {name.lower()}": words
-    for module in (openai_words, ollama_words, anthropic_words)
+    for module in (openai_words, ollama_words, anthropic_words, lmstudio_words)
     for name, words in vars(module).items()
     if isinstance(words, Vocabulary)
 }
@@ -54,7 +55,7 @@ def test_a_vocabulary_names_only_what_it_knows(route: str) -> None:
 
 
 def test_every_route_has_its_vocabulary() -> None:
-    assert len(VOCABULARIES) == 8
+    assert len(VOCABULARIES) == 9
 
 
 # Wishes about thinking, in the words of five kinds of client: none is ever an error

@@ -175,6 +175,8 @@ def _parts(given: str | list[wire.Item]) -> list[Part]:
                     words = "an image is given as base64: data:image/png;base64,..."
                     raise InvalidRequest(f'"{place}.data_url": {words}', param=f"{place}.data_url")
                 parts.append(Image(image_from_base64(item.data_url, param=f"{place}.data_url")))
+            case "":
+                raise needed(f"{place}.type")
             case kind:
                 words = f'"{place}.type": {kind[:40]!r} is none of text, message, image'
                 raise InvalidRequest(words, param=f"{place}.type")

@@ -192,7 +192,9 @@ class ChatStream:
         return _frame(f"{kind}.end")
 
     def _call(self, name: str) -> bytes:
-        call = wire.InvalidCall(f"Cannot find tool with name {name}.", wire.CallMetadata("invalid_name", name))
+        call = wire.InvalidCall(
+            reason=f"Cannot find tool with name {name}.", metadata=wire.CallMetadata("invalid_name", name)
+        )
         frames = self._processed() + self._close()
         self._output.append(call)
         return frames + _frame("tool_call.failure", reason=call.reason, metadata=call.metadata)

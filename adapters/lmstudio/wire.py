@@ -24,7 +24,7 @@ class Wire(Struct, omit_defaults=True, kw_only=True):
 class Item(Wire, kw_only=True):
     """One of ``input``: ``text`` or ``message`` with its content, or ``image``."""
 
-    type: str
+    type: str = ""
     content: str | None = None
     data_url: str | None = None
 
@@ -105,12 +105,12 @@ class CallMetadata(Struct):
     tool_name: str
 
 
-class InvalidCall(Struct):
+class InvalidCall(Struct, kw_only=True):
     """An item of the output: a call of a tool that nobody offered."""
 
+    type: str = "invalid_tool_call"
     reason: str
     metadata: CallMetadata
-    type: str = "invalid_tool_call"
 
 
 class Result(Struct, kw_only=True):

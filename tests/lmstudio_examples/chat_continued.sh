@@ -1,0 +1,8 @@
+curl http://localhost:1234/api/v1/chat \
+  -H "Authorization: Bearer $LM_API_TOKEN" \
+  -H "Content-Type: application/json" \
+  -d '{
+    "model": "ibm/granite-4-micro",
+    "input": "What color did I just mention?",
+    "previous_response_id": "resp_abc123xyz..."
+  }'

@@ -1,0 +1,1 @@
+curl -H "Authorization: Bearer $LM_API_TOKEN" http://localhost:1234/api/v0/models
