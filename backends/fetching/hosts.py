@@ -1,4 +1,4 @@
-"""Where models may come from. Clients name the source of a pull, so what they name must be listed by the operator.
+"""Where models may come from, and go to. Clients name the source of a pull, so what they name must be listed by the operator.
 
 A listed host may stand anywhere, on a private address too: the operator said so. ``*`` lists every host with a public
 address. Redirects lead to listed hosts or to public addresses, without our credentials.
@@ -75,6 +75,13 @@ class Hosts:
                 self._any = True
             else:
                 self._sources[read_entry(source.host)] = source
+
+    def plus(self, link: Link) -> Hosts:
+        """These, and a host that the operator's environment names."""
+        more = Hosts((), resolve=self._resolve, public=self._public)
+        more._any = self._any
+        more._sources = {**self._sources, Entry(link.host, below=False, port=link.port): Source(host=link.host)}
+        return more
 
     def check(self, link: Link) -> None:
         """Raises InvalidRequest where a client may not send us."""

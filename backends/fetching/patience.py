@@ -48,6 +48,18 @@ class Failed(Exception):
         self.pause = pause
 
 
+class Denied(BackendError):
+    """401: the source wants credentials, or others. ``challenge``: how it says so."""
+
+    def __init__(self, message: str, challenge: str) -> None:
+        super().__init__(message)
+        self.challenge = challenge
+
+
+class Missing(BackendError):
+    """404: the source has nothing of that name."""
+
+
 class Patience:
     """Of one request, over its tries."""
 
@@ -76,4 +88,6 @@ def judge(response: Response, who: str, what: str) -> GatewayError | Failed | No
     words = f"{who[:100]!r} answered with status {status} for {what}"
     if status in _AGAIN or status >= 500:
         return Failed(BackendError(words), retry_seconds(response.header(b"retry-after"), now=time.time()))
-    return BackendError(words)
+    if status == 401:
+        return Denied(words, response.header(b"www-authenticate"))
+    return Missing(words) if status == 404 else BackendError(words)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Mapping
+from typing import Self
 
 from backends.fetching.hosts import Hosts
 from backends.links import Link, read_redirect
@@ -84,7 +85,10 @@ class Web:
         finally:
             response.close()
 
-    async def close(self) -> None:
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
         """Close every connection."""
         for clients in self._clients.values():
             for client in clients:
