@@ -1,6 +1,4 @@
-"""Models from elsewhere: Ollama's registries, Hugging Face, plain https; and back to a registry."""
+"""Models from elsewhere: Ollama's registries, Hugging Face, plain https; and back to a registry. ``fetching`` is the door.
 
-from backends.fetching.fetching import Fetching
-from backends.fetching.hosts import PullSettings
-
-__all__ = ["Fetching", "PullSettings"]
+It is imported by the first pull, so that no start pays for it.
+"""
