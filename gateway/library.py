@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 
-from msgspec import Struct, structs
+from msgspec import structs
 
 from adapters.ollama.names import key, short
 from backends.base import Backend, Manages, Pulls, Tell
@@ -87,14 +87,14 @@ class Library:
                 route = await self._route(recipe.source)
             if route is not None:
                 recipe = structs.replace(recipe, source=self._ours(route, recipe.source))
-        before = self._known(self._home, name)
+        before = self._catalog.names
         steps = backend.create(name, recipe)
         try:
             async for step in steps:
                 yield step
         finally:
             await steps.aclose()
-            await self._settle(self._home, name, before)
+            await self._settle(self._home, before)
 
     async def copy(self, source: str, destination: str) -> None:
         """Give a model a second name. Raises ModelNotFound, InvalidRequest, Conflict."""
@@ -104,13 +104,13 @@ class Library:
         backend = self._manager()
         await self._check_free(destination)
         route = await self._route(source)
-        before = self._known(self._home, destination)
+        before = self._catalog.names
         try:
             await backend.copy(source if route is None else self._ours(route, source), destination)
         except ModelNotFound as error:
             raise ModelNotFound(f'model "{source}" not found', param="source") from error
         finally:
-            await self._settle(self._home, destination, before)
+            await self._settle(self._home, before)
 
     async def delete(self, name: str) -> None:
         """Remove a model; an answer that it is giving goes on to its end. Raises ModelNotFound, InvalidRequest, Conflict."""
@@ -120,13 +120,13 @@ class Library:
         route = await self._route(name)
         if route is not None and route.entry is not None:
             raise Conflict(f"model '{name}' comes from config.yaml: take it out there", param="model")
-        before = self._known(self._home, name)
+        before = self._catalog.names
         try:
             await backend.delete(name if route is None else self._ours(route, name))
         except ModelNotFound as error:
             raise ModelNotFound(f"model '{name}' not found", param="model") from error
         finally:
-            await self._settle(self._home, name, before)
+            await self._settle(self._home, before)
 
     async def has_blob(self, digest: str) -> bool:
         """Whether ``sha256:<64 hex>`` is there."""
@@ -154,14 +154,14 @@ class Library:
             await watched.ended()
 
         async def work(tell: Tell) -> None:
-            before = self._known(home, name)
+            before = self._catalog.names
             steps = start()
             try:
                 async for step in steps:
                     tell(step)
             finally:
                 await steps.aclose()
-                await self._settle(home, name, before)
+                await self._settle(home, before)
                 if self._shared.get(what) is watched:
                     del self._shared[what]
 
@@ -174,37 +174,23 @@ class Library:
         finally:
             await progress.aclose()
 
-    async def _settle(self, home: str, name: str, before: _Known | None) -> None:
+    async def _settle(self, home: str, before: Directory) -> None:
         """Let everybody know of a change, also where whoever made it has left."""
-        task = asyncio.ensure_future(self._renew(home, name, before))
+        task = asyncio.ensure_future(self._renew(home, before))
         self._settling.add(task)
         task.add_done_callback(self._settling.discard)
         await asyncio.shield(task)
 
-    async def _renew(self, home: str, name: str, before: _Known | None) -> None:
-        await self._catalog.renew(home)
-        after = self._known(home, name)
-        if before is not None and (after is None or after.version != before.version):
-            for known in before.names:
-                self._retire(home, known)
+    async def _renew(self, home: str, before: Directory) -> None:
+        after = _versions(await self._catalog.renew(home), home)
+        for name, version in _versions(before, home).items():
+            if after.get(name) != version:
+                self._retire(home, name)
 
     async def _route(self, name: str) -> Route | None:
         names = await self._catalog.refresh()
         # A model of ours that config.yaml serves under another name has no route by its own.
         return _find(names, name) or _find(names, f"{self._home}/{name}")
-
-    def _known(self, home: str, name: str) -> _Known | None:
-        names = self._catalog.names
-        route = _find(names, f"{home}/{name}")
-        if route is None or route.info is None:
-            return None
-        info = route.info
-        same = {
-            other.name
-            for other in names.by_id.values()
-            if other.backend == home and other.info is not None and other.info.id == info.id
-        }
-        return _Known((info.digest, info.modified, info.size), frozenset({info.id, *same}))
 
     async def _check_free(self, name: str) -> None:
         """Raises Conflict where a model of that name could never be asked for."""
@@ -227,12 +213,13 @@ class Library:
         return backend
 
 
-class _Known(Struct, frozen=True):
-    """What is known of a model before a change, and after it."""
-
-    version: tuple[str, int, int]
-    names: frozenset[str]
-    """By which the pool may know it."""
+def _versions(names: Directory, home: str) -> dict[str, tuple[str, int, int]]:
+    """Which version of its models a backend has, by the name that the pool knows each by."""
+    return {
+        route.name: (route.info.digest, route.info.modified, route.info.size)
+        for route in names.by_id.values()
+        if route.backend == home and route.info is not None
+    }
 
 
 def _find(names: Directory, name: str) -> Route | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from adapters.ollama.modelfile import Modelfile, read_modelfile
 from canonical.messages import Message, Text
 from canonical.recipe import Recipe
 from gateway.settings import Config, Key, ModelEntry
@@ -247,6 +248,18 @@ def test_a_model_is_made_of_another_and_shown():
         )
         shown = (await a.ask("POST", "/api/show", {"model": "mario"})).json()
         assert shown["system"] == "You are Mario."
+        assert shown["messages"] == CREATE["messages"]
+        assert shown["details"]["parent_model"] == "have:latest"
+        assert shown["requires"] == "0.14.0"
+        assert read_modelfile(shown["modelfile"]) == Modelfile(
+            sources=("mario:latest",),
+            system="You are Mario.",
+            template="{{ .Prompt }}",
+            licenses=("MIT\nand more",),
+            parameters={"temperature": 1.0, "stop": ["<end>"], "num_ctx": 4096},
+            messages=shelf.recipes["mario:latest"].messages,
+            requires="0.14.0",
+        )
         assert shown["license"] == "MIT\nand more"
         call = await a.ask("POST", "/api/create", {"name": "two", "from": "mario", "stream": False})
         assert (call.status, call.json()) == (200, {"status": "success"})

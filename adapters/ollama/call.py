@@ -18,10 +18,10 @@ from adapters.ollama.discovery import read_tags
 from adapters.ollama.fields import read_reply
 from adapters.ollama.replies import ChatReader, GenerateReader, error_text, read_chat, read_embed, read_generate
 from adapters.ollama.times import write_keep_alive
-from adapters.ollama.values import arguments_object, write_format, write_options, write_think
+from adapters.ollama.turns import write_messages
+from adapters.ollama.values import write_format, write_options, write_think
 from adapters.upstream import upstream_error
-from canonical.errors import BackendError, GatewayError, InvalidRequest, Unsupported
-from canonical.messages import Audio, Image, Message, Reasoning, ToolCall, ToolResult
+from canonical.errors import BackendError, GatewayError, Unsupported
 from canonical.requests import Embed, Generate, Origin, Prompt, Tool
 
 __all__ = [
@@ -133,61 +133,6 @@ def _said(origin: Origin) -> dict[str, Raw]:
 def _joined(body: wire.Wire, said: dict[str, Raw]) -> bytes:
     encoded = msgspec.json.encode(body)
     return encoded[:-1] + b"," + msgspec.json.encode(said)[1:] if said else encoded
-
-
-def write_messages(messages: tuple[Message, ...]) -> list[wire.Message]:
-    found: list[wire.Message] = []
-    names: dict[str, str] = {}
-    for message in messages:
-        images: list[str] = []
-        thinking: list[str] = []
-        calls: list[wire.ToolCall] = []
-        results: list[ToolResult] = []
-        for part in message.parts:
-            match part:
-                case Image(source) if isinstance(source, str):
-                    raise Unsupported("an Ollama backend takes no links to images", param="messages")
-                case Image(source) | Audio(source) if not isinstance(source, str):
-                    images.append(source.base64())
-                case Reasoning(text):
-                    thinking.append(text)
-                case ToolCall(id, name):
-                    names[id] = name
-                    calls.append(_tool_call(part, len(calls)))
-                case ToolResult():
-                    results.append(part)
-        found.extend(
-            wire.Message(
-                role="tool",
-                content=result.told,
-                tool_name=result.name or names.get(result.id) or None,
-                tool_call_id=result.id or None,
-            )
-            for result in results
-        )
-        if results:
-            found[-1].images = images or None
-            images = []
-        if not results or message.text:
-            found.append(
-                wire.Message(
-                    role="user" if results else message.role,
-                    content=message.text,
-                    thinking="".join(thinking) or None,
-                    images=images or None,
-                    tool_calls=calls or None,
-                )
-            )
-    return found
-
-
-def _tool_call(call: ToolCall, index: int) -> wire.ToolCall:
-    arguments = arguments_object(call.arguments.encode())
-    if arguments is None:
-        raise InvalidRequest(f"the arguments of tool call {call.name!r} are not a JSON object", param="messages")
-    return wire.ToolCall(
-        id=call.id, function=wire.CalledFunction(index=index, name=call.name, arguments=Raw(arguments))
-    )
 
 
 def _tools(request: Generate) -> list[wire.Tool]:

@@ -16,9 +16,12 @@ from msgspec import UNSET, Raw, Struct
 
 from adapters.ollama import names, wire
 from adapters.ollama.fields import read_fields, read_reply
+from adapters.ollama.modelfile import Modelfile, read_parameters, write_modelfile
 from adapters.ollama.times import nanoseconds_from_rfc3339, rfc3339
+from adapters.ollama.turns import read_messages, write_messages
 from canonical.errors import InvalidRequest
-from canonical.models import Capability, LoadedModel, ModelDetails, ModelInfo
+from canonical.messages import Message
+from canonical.models import Capability, LoadedModel, ModelDetails, ModelInfo, Tensor
 
 CAPABILITIES: tuple[tuple[str, tuple[Capability, ...]], ...] = (
     ("completion", (Capability.CHAT, Capability.COMPLETE)),
@@ -34,7 +37,9 @@ CAPABILITIES: tuple[tuple[str, tuple[Capability, ...]], ...] = (
 Scalar = TypeVar("Scalar", str, int)
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_HIDDEN = frozenset(("general.name", "tokenizer.chat_template"))
+_TEMPLATE = "tokenizer.chat_template"
+_HIDDEN = frozenset(("general.name", _TEMPLATE))
+_NULL = Raw(b"null")
 _COUNT = "general.parameter_count"
 _ARCHITECTURE = "general.architecture"
 
@@ -96,7 +101,7 @@ def ps_reply(models: Sequence[LoadedModel]) -> bytes:
 
 
 def show_reply(details: ModelDetails, verbose: bool = False, label: str = "") -> bytes:
-    """``POST /api/show``. Lists inside the metadata (a vocabulary) are ``null`` unless ``verbose``.
+    """``POST /api/show``. Lists inside the metadata (a vocabulary) are ``null`` unless ``verbose``, tensors are left out.
 
     ``label``: the base name to tell instead of the model's own.
     """
@@ -104,13 +109,18 @@ def show_reply(details: ModelDetails, verbose: bool = False, label: str = "") ->
     return _encode(
         wire.Shown(
             license=details.license or None,
+            modelfile=_modelfile(details),
             parameters=details.parameters or None,
             template=details.template or None,
             system=details.system or None,
-            details=_details(info),
+            details=_details(info, parent=details.source),
+            messages=write_messages(details.messages) or None,
             model_info=_model_info(details, verbose, label),
+            projector_info=_told(details.projector, verbose) or None,
+            tensors=[_tensor(row) for row in details.tensors] if verbose and details.tensors else None,
             capabilities=_capabilities(info),
             modified_at=rfc3339(info.modified),
+            requires=details.requires or None,
         )
     )
 
@@ -180,6 +190,11 @@ def read_shown(body: bytes, name: str) -> ModelDetails:
         system=shown.system or "",
         parameters=shown.parameters or "",
         license=shown.license if isinstance(shown.license, str) else "",
+        messages=_read_messages(shown.messages),
+        source=told.parent_model or "",
+        requires=shown.requires or "",
+        projector=shown.projector_info or {},
+        tensors=tuple(Tensor(row.name, row.type, tuple(row.shape)) for row in shown.tensors or ()),
     )
 
 
@@ -191,9 +206,10 @@ def parameter_size(count: int) -> str:
     return f"{count / 1000:.0f}K" if count >= 1000 else str(count)
 
 
-def _details(info: ModelInfo, *, lengths: bool = False) -> wire.Details:
+def _details(info: ModelInfo, *, lengths: bool = False, parent: str = "") -> wire.Details:
     size = info.parameter_size or (parameter_size(info.parameter_count) if info.parameter_count else "")
     return wire.Details(
+        parent_model=parent,
         format=info.format,
         family=info.family,
         families=[info.family] if info.family else [],
@@ -206,9 +222,7 @@ def _details(info: ModelInfo, *, lengths: bool = False) -> wire.Details:
 
 def _model_info(details: ModelDetails, verbose: bool, label: str) -> dict[str, Raw]:
     info = details.info
-    found = {name: value for name, value in details.metadata.items() if name not in _HIDDEN}
-    if not verbose:
-        found = {name: Raw(b"null") if bytes(value)[:1] == b"[" else value for name, value in found.items()}
+    found = _told(details.metadata, verbose)
     architecture = _text(found.get(_ARCHITECTURE)) or info.family or "unknown"
     known = ((f"{architecture}.context_length", info.context_length), (_COUNT, info.parameter_count))
     found[_ARCHITECTURE] = Raw(_encode(architecture))
@@ -218,6 +232,36 @@ def _model_info(details: ModelDetails, verbose: bool, label: str) -> dict[str, R
         if value:
             found.setdefault(name, Raw(_encode(value)))
     return dict(sorted(found.items()))
+
+
+def _told(metadata: dict[str, Raw], verbose: bool) -> dict[str, Raw]:
+    found = {name: value for name, value in metadata.items() if name not in _HIDDEN}
+    return found if verbose else {name: _NULL if bytes(value)[:1] == b"[" else value for name, value in found.items()}
+
+
+def _tensor(row: Tensor) -> wire.ShownTensor:
+    return wire.ShownTensor(name=row.name, type=row.type, shape=list(row.shape))
+
+
+def _modelfile(details: ModelDetails) -> str:
+    """The Modelfile of a model that is just like this one. It is made from this one: paths are nobody's business."""
+    name = names.short(details.info.id)
+    # The file's own template goes along with the weights, and is no TEMPLATE of Ollama's.
+    inside = details.template and _text(details.metadata.get(_TEMPLATE)) == details.template
+    said = Modelfile(
+        sources=(name,),
+        template=None if inside else details.template or None,
+        system=details.system or None,
+        licenses=(details.license,) if details.license else (),
+        parameters=read_parameters(details.parameters),
+        messages=tuple(message for message in details.messages if message.role in {"system", "user", "assistant"}),
+        requires=details.requires,
+    )
+    return (
+        '# Modelfile generated by "ollama show"\n'
+        "# To build a new Modelfile based on this, replace FROM with:\n"
+        f"# FROM {name}\n\n{write_modelfile(said)}"
+    )
 
 
 def _digest(info: ModelInfo) -> str:
@@ -245,6 +289,14 @@ def _read_capabilities(words: Sequence[str] | None, family: str | None) -> froze
     if words is None:
         words = ["embedding"] if _embeds(family or "") else ["completion"]
     return frozenset(one for word, ours in CAPABILITIES if word in words for one in ours)
+
+
+def _read_messages(turns: list[wire.Message] | None) -> tuple[Message, ...]:
+    """A server's own turns; what is no turn there tells nothing here."""
+    try:
+        return tuple(read_messages(turns or []))
+    except InvalidRequest:
+        return ()
 
 
 def _text(value: Raw | None) -> str:

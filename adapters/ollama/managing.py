@@ -17,10 +17,9 @@ from msgspec import Struct
 from adapters.framing import LineReader, encode_line
 from adapters.ollama import wire
 from adapters.ollama.answers import error_body
-from adapters.ollama.call import write_messages
 from adapters.ollama.fields import read_fields, read_reply
 from adapters.ollama.replies import error_text
-from adapters.ollama.serve import read_messages
+from adapters.ollama.turns import read_messages, write_messages
 from adapters.ollama.values import read_option
 from canonical.errors import BackendError, GatewayError, InvalidRequest, ModelNotFound, Unsupported
 from canonical.progress import Progress
@@ -202,9 +201,9 @@ class ProgressReader:
                 found.append(
                     Progress(
                         status=told.status,
-                        digest=told.digest,
-                        total=max(told.total, 0),
-                        completed=max(told.completed, 0),
+                        digest=told.digest or "",
+                        total=max(told.total or 0, 0),
+                        completed=max(told.completed or 0, 0),
                     )
                 )
         return found

@@ -39,14 +39,14 @@ from adapters.ollama.discovery import (
     tags_reply,
     version_reply,
 )
-from adapters.ollama.fields import read_request, wrong_type
+from adapters.ollama.fields import read_request
 from adapters.ollama.times import read_keep_alive
-from adapters.ollama.values import arguments_object, read_format, read_options, read_think
+from adapters.ollama.turns import ROLES, read_images, read_messages
+from adapters.ollama.values import read_format, read_options, read_think
 from adapters.ollama.vocabulary import CHAT, EMBED, EMBEDDINGS, GENERATE
 from adapters.reading import Reading
 from canonical.errors import InvalidRequest, ModelNotFound, Unsupported
-from canonical.media import audio_from_base64, image_from_base64
-from canonical.messages import Audio, Image, Message, Part, Reasoning, Role, Text, ToolCall, ToolResult
+from canonical.messages import Message, Text
 from canonical.requests import Embed, Generate, Load, Origin, Prompt, Tool
 
 __all__ = [
@@ -68,16 +68,7 @@ __all__ = [
 ]
 
 _TOP_LOGPROBS = 20
-_ROLES: dict[str, Role] = {
-    "system": "system",
-    "user": "user",
-    "assistant": "assistant",
-    "tool": "tool",
-    "developer": "system",  # templates skip the role that they do not know, and with it all instructions
-}
-_SOUNDS = ("UklGR", "SUQz", "//")
-"""How the base64 of WAV and MP3 begins."""
-_PLAIN = frozenset(_ROLES) - {"developer"}
+_PLAIN = frozenset(ROLES) - {"developer"}
 _chat = Reading(wire.ChatRequest)
 _generate = Reading(wire.GenerateRequest)
 _embed = Reading(wire.EmbedRequest)
@@ -124,7 +115,7 @@ def read_generate(body: bytes) -> Ask | LoadAsk:
         raise Unsupported("context is not supported; send the conversation to /api/chat", param="context")
     if not asked.prompt:
         return _load(asked.model, asked.keep_alive, generate_loaded)
-    images = _images(asked.images)
+    images = read_images(asked.images)
     messages: tuple[Message, ...] = ()
     prompt = None
     if asked.raw or asked.suffix:
@@ -230,91 +221,6 @@ def _as_it_came(asked: wire.ChatRequest, tools: tuple[Tool, ...]) -> bool:
 
 def _same(read: Raw | None, sent: Raw) -> bool:
     return read is not None and bytes(read) == bytes(sent)
-
-
-def read_messages(turns: list[wire.Message]) -> list[Message]:
-    """Ids that Ollama's clients leave out come from the call's place; answers without one go to the first open call.
-
-    Pictures beside the results of tools follow them as the user's: no other dialect has a place for them there.
-    """
-    found: list[Message] = []
-    calls: list[ToolCall] = []
-    seen: list[Part] = []
-    for position, turn in enumerate(turns):
-        role = _ROLES.get((turn.role or "").lower())
-        if role is None:
-            raise InvalidRequest(
-                f'invalid role: "{(turn.role or "")[:80]}" (must be "system", "user", "assistant", or "tool")',
-                param="messages.role",
-            )
-        parts: list[Part] = []
-        if turn.thinking:
-            parts.append(Reasoning(turn.thinking))
-        if role == "tool":
-            parts.append(_tool_result(turn, position, calls))
-            seen.extend(_images(turn.images))
-        else:
-            if seen and role != "user":
-                found.append(Message("user", tuple(seen)))
-            elif seen:
-                parts.extend(seen)
-            seen = []
-            parts.extend(_images(turn.images))
-        if role != "tool" and (turn.content or not (parts or turn.tool_calls)):
-            parts.append(Text(turn.content or ""))
-        if turn.tool_calls:
-            calls = [_tool_call(call, position, place) for place, call in enumerate(turn.tool_calls)]
-            parts.extend(calls)
-        found.append(Message(role, tuple(parts)))
-    if seen:
-        found.append(Message("user", tuple(seen)))
-    return found
-
-
-def _tool_call(call: wire.ToolCall, position: int, place: int) -> ToolCall:
-    function = call.function
-    if function is None or not function.name:
-        raise InvalidRequest("a tool call needs a function with a name", param="messages.tool_calls")
-    text = bytes(function.arguments).strip()
-    if text == b"null":
-        text = b""
-    arguments = arguments_object(text)
-    if arguments is None:
-        got = {b'"': "string", b"[": "array", b"t": "bool", b"f": "bool"}.get(text[:1], "number")
-        field = "messages.tool_calls.function.arguments"
-        raise wrong_type(got, "ChatRequest", field, "api.ToolCallFunctionArguments")
-    return ToolCall(call.id or f"call_{position}_{place}", function.name, arguments.decode())
-
-
-def _tool_result(turn: wire.Message, position: int, open_calls: list[ToolCall]) -> ToolResult:
-    text = turn.content or ""
-    by_id = [call for call in open_calls if call.id == turn.tool_call_id]
-    by_name = [call for call in open_calls if call.name == turn.tool_name]
-    if turn.tool_call_id:
-        matches = by_id
-    elif turn.tool_name:
-        matches = by_name
-    else:
-        matches = open_calls
-    if not matches:
-        return ToolResult(turn.tool_call_id or f"call_{position}", turn.tool_name or "", text)
-    call = matches[0]
-    open_calls.remove(call)
-    return ToolResult(call.id, turn.tool_name or call.name, text)
-
-
-def _images(images: list[str] | None) -> tuple[Image | Audio, ...]:
-    return tuple(_medium(text) for text in images or ())
-
-
-def _medium(text: str) -> Image | Audio:
-    """A picture; or a sound, which has no other place here."""
-    try:
-        return Image(image_from_base64(text, param="images"))
-    except InvalidRequest:
-        if not text.startswith(_SOUNDS):
-            raise
-        return Audio(audio_from_base64(text, param="images"))
 
 
 def _tool(tool: wire.Tool) -> Tool:

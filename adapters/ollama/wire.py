@@ -168,9 +168,9 @@ class Progress(Wire):
     """A line of pull, push and create. A zero ``completed`` is left out."""
 
     status: str | None = None
-    digest: str = ""
-    total: int = 0
-    completed: int = 0
+    digest: str | None = ""
+    total: int | None = 0
+    completed: int | None = 0
     error: Any = None
 
 
