@@ -30,6 +30,7 @@ from backends.llama_cpp.starting import start_of
 from backends.llama_cpp.supervisor import Worker
 from canonical.errors import BackendError, Unsupported
 from canonical.models import Capability, ModelDetails, ModelInfo
+from canonical.own import over
 from canonical.requests import AS_CONFIGURED, LoadOptions
 
 _GRAPH = 64 * 1024 * 1024
@@ -84,12 +85,12 @@ class LlamaCppBackend:
             Unsupported: the file is of a kind that has no ability here yet.
             BackendError: the engine cannot load it.
         """
-        offered = await threads.call(lambda: self._files.find(name), name="gguf")
+        offered = await threads.call(lambda: self._files.openable(name), name="gguf")
         head, info, settings = offered.head, offered.info, offered.settings
         able = info.capabilities
         if not able & SERVED:
             raise Unsupported(f"{name!r} is neither a text model nor one of vectors or rankings", param="model")
-        start = self._start(offered, options)
+        start = self._start(offered, over(options, offered.own.load))
         info = structs.replace(info, context_length=start.context)
         runner = await self._runner(name, start)
         memory = info.size + head.cache_bytes(start.context * start.slots) + _GRAPH
@@ -100,6 +101,8 @@ class LlamaCppBackend:
         if Capability.RERANK in able:
             kind = RerankModel
         model = kind(info, runner, slots=start.slots, limits=limits, memory=memory)
+        if offered.own:
+            model.own = structs.replace(offered.own, load=AS_CONFIGURED)  # it is loaded so
         if isinstance(model, TextModel):
             model.thinking = settings.thinking in {True, "on", "auto"}
             model.engine = self._settings.engine

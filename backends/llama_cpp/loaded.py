@@ -13,6 +13,7 @@ from backends.llama_cpp.engine import read_error
 from backends.llama_cpp.inprocess import Runner
 from canonical.errors import BackendError, GatewayError, InvalidRequest
 from canonical.models import LoadedModel, ModelInfo
+from canonical.own import NOTHING, Own
 from canonical.report import Honours
 
 A = TypeVar("A")
@@ -28,6 +29,9 @@ class Loaded:
     honours = Honours(
         TABLE["llama_cpp"], extras={"openai": EXTRAS, "ollama": frozenset(f"options.{name}" for name in EXTRAS)}
     )
+
+    own: Own = NOTHING
+    """What it brings along to each request."""
 
     def __init__(self, info: ModelInfo, runner: Runner, *, slots: int, limits: Limits, memory: int) -> None:
         self.info = info

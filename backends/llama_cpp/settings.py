@@ -139,6 +139,10 @@ class LlamaCppSettings(Running, frozen=True):
     """The backend's section of the configuration."""
 
     models_dir: str = "models"
+    store: str = "data/models"
+    """Where models are pulled and made, in Ollama's layout; empty: nowhere."""
+    also_read: tuple[str, ...] = ()
+    """Folders of other programs whose models are offered as they lie there: Ollama's store, LM Studio's models."""
     engine: EngineName = "xllamacpp"
     isolation: Isolation = "auto"
     """Where xllamacpp runs: in a worker process per model, or in this one (auto: see ``LlamaCppBackend.expose``)."""

@@ -14,7 +14,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Collection, Generator, Iterable
+from collections.abc import Collection, Generator, Iterable, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Self
@@ -41,6 +41,7 @@ class Store(OllamaFolder):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self._using = folder / "using"
+        self._parts = folder / "parts"
         self._promised: dict[str, float] = {}
         self._swept = False
 
@@ -95,6 +96,22 @@ class Store(OllamaFolder):
             finally:
                 with suppress(OSError):
                     linked.unlink(missing_ok=True)
+
+    def assembled(self, model: str, parts: Sequence[Path]) -> tuple[Path, ...]:
+        """Links to the parts of a split model, here or elsewhere, under names that belong together. Raises StorageFailed."""
+        self._begin()
+        folder = self._parts / normal(f"sha256:{model}").partition(":")[2]
+        found = []
+        with failing():
+            folder.mkdir(parents=True, exist_ok=True)
+            for number, part in enumerate(parts, 1):
+                link = folder / f"model-{number:05}-of-{len(parts):05}.gguf"
+                if not link.exists():
+                    fresh = folder / f"{TEMPORARY}{secrets.token_hex(8)}"
+                    fresh.symlink_to(part.resolve())
+                    fresh.replace(link)
+                found.append(link)
+        return tuple(found)
 
     def commit(self, name: Name, manifest: bytes) -> None:
         """Give a model its name, in place of what has it. The blobs that only that one needed go.
@@ -239,6 +256,9 @@ class Store(OllamaFolder):
         old = [path for path in _files(self.blobs) if _is_blob(path.name) and _changed(path) < before]
         if old:
             self._drop([path.name for path in old])
+        for folder in list(self._parts.iterdir()) if self._parts.is_dir() else []:
+            if not all(link.exists() for link in folder.iterdir()):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 class Claim:
