@@ -30,7 +30,7 @@ class Listener(Section, frozen=True):
 
     port: Annotated[int, Meta(ge=0, le=65535)]
     host: str = "127.0.0.1"
-    dialects: tuple[Literal["anthropic", "ollama", "openai"], ...] = ("ollama", "openai", "anthropic")
+    dialects: tuple[Literal["anthropic", "lmstudio", "ollama", "openai"], ...] = ("ollama", "openai", "anthropic")
     hosts: tuple[str, ...] = ()
     """Names besides loopback ones that ``Host`` may bear (against DNS rebinding)."""
     cors: Cors = Cors()
@@ -59,6 +59,12 @@ class ModelEntry(Struct, frozen=True, kw_only=True):
     fallbacks: tuple[str, ...] = ()
     """Ids of models to try, in order, when this one's backend cannot be reached."""
     keep_alive: float | str | None = None
+    pinned: bool = False
+    """Loaded when the gateway starts, and never closed for want of room or of requests."""
+    exclusive: bool = False
+    """In memory alone: every other model of this machine is closed before, and none is loaded beside it."""
+    load_options: Literal["honour", "refuse", "ignore"] = "honour"
+    """What becomes of a request that wants the model loaded differently (Ollama's ``num_ctx`` ...)."""
     strict: bool = False
     """Refuse a request with a field that would be dropped."""
     relay: bool = False
@@ -104,6 +110,21 @@ class Limits(Section, frozen=True):
     """How long running answers may go on after SIGTERM."""
 
 
+class Memory(Section, frozen=True):
+    """What the models of this machine may take together, and who goes when another is wanted. Seconds."""
+
+    ram: float | str = "auto"
+    """``12GB``, ``8GiB``, ``75%``, bytes; ``auto``: what the machine or its container has, less a reserve."""
+    vram: float | str = "auto"
+    """The same of graphics processors; ``auto``: what is free there."""
+    models: Count = 0
+    """How many; 0: as many as fit."""
+    switch_after: Seconds = 10.0
+    """How long requests for loaded models may hold back those for others, where not all fit."""
+    abandoned: Seconds = 5.0
+    """How long a load goes on that nobody waits for any more."""
+
+
 class Key(Section, frozen=True):
     """An API key; ``strict`` as in a model's entry."""
 
@@ -146,6 +167,7 @@ class Config(Section, frozen=True):
     """The backend in which models are pulled and made; empty: the first that can."""
     limits: Limits = Limits()
     keep_alive: float | str = "5m"
+    memory: Memory = Memory()
     keys: tuple[str | Key, ...] = ()
     serve_the_whole_network_without_keys: bool = False
     access_log: bool = True

@@ -173,6 +173,7 @@ class House:
 
     async def close(self) -> None:
         assert not self.gateway.running
+        await self.gateway.downloads.close()
         await self.engine.close()
         if self.jobs is not None:
             await self.jobs.store.close()

@@ -37,7 +37,7 @@ class ChatStream:
     heartbeat: ClassVar[bytes] = b""
 
     __slots__ = (
-        "_begun", "_created", "_end", "_frame", "_instance", "_kind", "_loaded", "_output", "_pieces", "_prompt", "_size", "id",
+        "_begun", "_created", "_end", "_frame", "_instance", "_kind", "_last", "_loaded", "_output", "_pieces", "_prompt", "_size", "id",
         "store",
     )  # fmt: skip
 
@@ -74,6 +74,8 @@ class ChatStream:
         self._size = 0
         self._output: list[wire.Said | wire.InvalidCall] = []
         self._end: Finished | None = None
+        self._last = b""
+        """Frames that wait for the last one: the answer may yet fail to be kept."""
 
     # A load, which is nobody's event
 
@@ -110,17 +112,18 @@ class ChatStream:
                 return self._begin() + _frame("prompt_processing.start")
             case Finished():
                 self._end = event
-                return self._processed() + self._close()
+                self._last = self._processed() + self._close()
+                return b""
 
     def finish(self) -> bytes:
-        """The last frame, with the whole answer."""
-        return _frame("chat.end", result=self._result())
+        """The last frames: what is open ends, and the whole answer is told."""
+        return self._last + _frame("chat.end", result=self._result())
 
     def fail(self, error: GatewayError) -> bytes:
         """What went wrong, and the last frame, with what there is of an answer that nobody keeps."""
         self.store = False
-        frames = self._begin() + self._close() + _frame("error", error=error_object(error))
-        return frames + self.finish()
+        self._last += self._begin() + self._close() + _frame("error", error=error_object(error))
+        return self.finish()
 
     def body(self) -> bytes:
         """The answer not streamed."""

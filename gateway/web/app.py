@@ -11,10 +11,10 @@ from litestar.exceptions import HTTPException
 from litestar.types import ASGIApp
 from msgspec import Struct
 
-from canonical.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotFound
+from canonical.errors import GatewayError, InvalidRequest, MethodNotAllowed, NoRoute
 from gateway.config import ConfigError
 from gateway.settings import Config, Listener
-from gateway.web import anthropic, health, ollama, openai
+from gateway.web import anthropic, health, lmstudio, ollama, openai
 from gateway.web.crossroads import CROSSROADS, Choose, Headers, by_version
 from gateway.web.exchange import Exchange, Gateway, Handler, Voice, new_id
 from gateway.web.guard import VoiceOf, guarded
@@ -33,6 +33,7 @@ class Dialect(Struct, frozen=True):
 
 DIALECTS = {
     "anthropic": Dialect(anthropic.VOICE, anthropic.PREFIXES, anthropic.ROUTES),
+    "lmstudio": Dialect(lmstudio.VOICE, lmstudio.PREFIXES, lmstudio.ROUTES),
     "ollama": Dialect(ollama.VOICE, ollama.PREFIXES, ollama.ROUTES),
     "openai": Dialect(openai.VOICE, openai.PREFIXES, openai.ROUTES),
 }
@@ -69,6 +70,8 @@ def listener_app(listener: Listener, config: Config, gateway: Gateway) -> ASGIAp
         path = request.scope["path"]
         voice = voice_of(path, request.scope["headers"])
         error = _error(exception, path)
+        if isinstance(error, NoRoute) and voice.stray is not None:
+            error = type(error)(voice.stray(request.method, path))
         status = voice.error_status(error)
         id = new_id()
         name, told = voice.named(id)
@@ -136,7 +139,7 @@ def _error(exception: Exception, path: str) -> GatewayError:
     if exception.status_code == 405:
         return MethodNotAllowed(f"this method is not allowed on {path}")
     if exception.status_code == 404:
-        return NotFound(
+        return NoRoute(
             f"no route {path}: the base URL of OpenAI clients ends in /v1, those of Ollama's and Anthropic's clients have no path"
         )
     return InvalidRequest(str(exception.detail), status=exception.status_code)

@@ -20,6 +20,7 @@ from canonical.report import Report
 from canonical.requests import Generate
 from gateway.accesslog import AccessLog
 from gateway.background import Jobs
+from gateway.downloads import Downloads
 from gateway.engine import Engine
 from gateway.web.caller import HEADER, caller_of, header_value, in_body
 from gateway.web.cycle import DEPARTURE, Departure
@@ -38,6 +39,8 @@ class Voice(Struct, frozen=True):
     id_header: bytes = b"x-request-id"
     id_prefix: bytes = b""
     """Before a request's id; where there is one, the body of an error has the id too, as ``request_id``."""
+    stray: Callable[[str, str], str] | None = None
+    """A method and a path that there is not -> the words for it; None: the gateway's own."""
 
     def named(self, id: str) -> tuple[bytes, bytes]:
         """The header that tells a request's id, which people ask about it by."""
@@ -61,6 +64,8 @@ class Gateway:
         self.engine = engine
         self.jobs = jobs
         """What is made in the background, and the store of responses; None: nothing is kept."""
+        self.downloads = Downloads(engine.library.pull)
+        """Pulls that nobody waits for."""
         self.body_limit = body_limit
         self.access_log = access_log
         self.running: set[asyncio.Task[object]] = set()
@@ -130,7 +135,9 @@ class Exchange:
             if method in methods:
                 await methods[method](self)
             else:
-                error = MethodNotAllowed(f"method {method} is not allowed here")
+                stray = self.voice.stray
+                words = f"method {method} is not allowed here" if stray is None else stray(method, self.scope["path"])
+                error = MethodNotAllowed(words)
                 await self.fail(error, [(b"allow", ", ".join(methods).encode())])
         except GatewayError as error:
             await self.fail(error)

@@ -108,6 +108,7 @@ async def serve(settled: Settled) -> None:
             try:
                 await server.serve(sockets)
             finally:
+                await gateway.downloads.close()
                 await gateway.engine.close()
                 await store.close()
                 log.flush()
