@@ -116,6 +116,8 @@ class Need(Struct, frozen=True, kw_only=True):
 
     ram: int = 0
     vram: int = 0
+    mapped: int = 0
+    """How much of ``ram`` are pages of mapped files: the system counts these as free, and still they are needed."""
 
 
 @runtime_checkable

@@ -11,7 +11,7 @@ from enum import StrEnum
 from msgspec.structs import astuple
 
 from canonical.messages import Audio, Image, Part, Reasoning, Text, ToolCall, ToolResult
-from canonical.requests import Embed, Generate, Prompt, Rerank, Sampling
+from canonical.requests import AS_CONFIGURED, Embed, Generate, Prompt, Rerank, Sampling
 
 
 class Feature(StrEnum):
@@ -77,6 +77,12 @@ class Feature(StrEnum):
 
     LOGPROBS = "logprobs"
     CONTEXT_LENGTH = "context_length"
+    BATCH = "batch"
+    THREADS = "threads"
+    GPU_LAYERS = "gpu_layers"
+    MAIN_GPU = "main_gpu"
+    MMAP = "mmap"
+    """That the weights are not mapped from their file. That they may be holds anyway."""
     KEEP_ALIVE = "keep_alive"
 
     PROMPT = "prompt"
@@ -99,6 +105,15 @@ class Feature(StrEnum):
 
 _SAMPLING = tuple(map(Feature, Sampling.__struct_fields__))
 _NOTHING = Sampling()
+LOADS = {
+    Feature.CONTEXT_LENGTH: "context",
+    Feature.BATCH: "batch",
+    Feature.THREADS: "threads",
+    Feature.GPU_LAYERS: "gpu_layers",
+    Feature.MAIN_GPU: "main_gpu",
+    Feature.MMAP: "mmap",
+}
+"""What a model must be loaded with -> its field of ``LoadOptions``."""
 _STOP = Feature.STOP
 _SYSTEM, _SYSTEM_LATER = Feature.SYSTEM, Feature.SYSTEM_LATER
 _CHOICES = {"none": Feature.TOOL_NONE, "required": Feature.TOOL_REQUIRED, "named": Feature.TOOL_NAMED}
@@ -143,8 +158,10 @@ def _said_generate(request: Generate) -> list[Feature]:
         _said_prompt(request, request.prompt, found)
     if request.top_logprobs is not None:
         found.append(Feature.LOGPROBS)
-    if request.load.context is not None:
-        found.append(Feature.CONTEXT_LENGTH)
+    if request.load != AS_CONFIGURED:
+        found.extend(feature for feature, field in LOADS.items() if getattr(request.load, field) is not None)
+        if request.load.mmap:
+            found.remove(Feature.MMAP)
     if request.keep_alive is not None:
         found.append(Feature.KEEP_ALIVE)
     return found

@@ -13,10 +13,12 @@ from typing import Literal
 from msgspec import Struct, field
 
 from canonical.errors import Unsupported
-from canonical.features import Feature, said
+from canonical.features import LOADS, Feature, said
+from canonical.loading import met
 from canonical.origin import MORE, Vocabulary, top
-from canonical.requests import Embed, Generate, Rerank
+from canonical.requests import AS_CONFIGURED, Embed, Generate, LoadOptions, Rerank
 
+_NONE: frozenset[Feature] = frozenset()
 NAMES, NAME = 5, 200
 """How many names of fields an error tells, and characters of each: clients choose them."""
 
@@ -52,8 +54,9 @@ class Honours(Struct, frozen=True, eq=False):
     """Fields that only this dialect knows travel on as they came; empty: none do."""
     extras: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """Dialect -> its fields without a canonical form that are understood all the same (``options.mirostat``)."""
-    context: int = 0
-    """Tokens that every request has at its disposal: who asks for no more gets them, whatever the verdict. 0: unknown."""
+    load: LoadOptions | None = None
+    """How the model is loaded: who asks for no more gets it, whatever the verdict; another value takes a new load.
+    None: that is none of the gateway's business."""
     refuses: Mapping[Feature, str] = field(default_factory=dict)
     """What this model's server was found to refuse, and its words: so nobody needs to ask it again."""
 
@@ -94,8 +97,9 @@ def report(request: Generate | Embed | Rerank, honours: Honours) -> Report:
     origin = request.origin
     words = origin.vocabulary
     travels = bool(origin.dialect) and origin.dialect == honours.dialect
-    room = isinstance(request, Generate) and (request.load.context or 0) <= honours.context
-    fates = _fates(tuple(said(request)), origin.spelled(), words, honours, travels, travels and origin.verbatim, room)
+    features = tuple(said(request))
+    as_loaded = _as_loaded(request, honours) if isinstance(request, Generate) else _NONE
+    fates = _fates(features, origin.spelled(), words, honours, travels, travels and origin.verbatim, as_loaded)
     unknown = origin.unknown()
     if not unknown and not origin.lost:
         return fates
@@ -111,6 +115,16 @@ def report(request: Generate | Embed | Rerank, honours: Honours) -> Report:
     return _told(honoured, fates.approximated, dropped)
 
 
+def _as_loaded(request: Generate, honours: Honours) -> frozenset[Feature]:
+    """What ``request`` wants of the model's load and has."""
+    load = honours.load
+    if load is None or request.load == AS_CONFIGURED:
+        return _NONE
+    return frozenset(
+        feature for feature, field in LOADS.items() if met(field, getattr(request.load, field), getattr(load, field))
+    )
+
+
 @lru_cache(4096)
 def _fates(  # noqa: PLR0917  positions, as the cache is slower by names
     features: tuple[Feature, ...],
@@ -119,7 +133,7 @@ def _fates(  # noqa: PLR0917  positions, as the cache is slower by names
     honours: Honours,
     travels: bool,
     verbatim: bool,
-    room: bool,
+    as_loaded: frozenset[Feature],
 ) -> Report:
     """What becomes of ``features``. Remembered: most requests of one client say the same few."""
     own = (words.own | words.talk if verbatim else words.own) if travels else frozenset()
@@ -128,7 +142,7 @@ def _fates(  # noqa: PLR0917  positions, as the cache is slower by names
     dropped: list[str] = []
     for feature in features:
         verdict = honours.verdicts.get(feature, DROPPED)
-        if room and feature is Feature.CONTEXT_LENGTH:
+        if feature in as_loaded:
             verdict = HONOURED
         name = words.name(feature, present)
         if verdict.fate == "honoured" or (top(name) in own and verdict is not IGNORED):

@@ -28,8 +28,15 @@ class Catalog:
     """The lists of all backends, each with its age."""
 
     def __init__(
-        self, backends: Mapping[str, Backend], models: Sequence[ModelEntry], *, clock: Callable[[], float]
+        self,
+        backends: Mapping[str, Backend],
+        models: Sequence[ModelEntry],
+        *,
+        clock: Callable[[], float],
+        changed: Callable[[str, str, ModelInfo | None], None] = lambda _backend, _name, _info: None,
     ) -> None:
+        """``changed`` learns of a model that is not the same as before, or (None) gone."""
+        self._changed = changed
         self._backends = backends
         self._models = models
         self._clock = clock
@@ -92,7 +99,12 @@ class Catalog:
             self._silent.add(name)
         elif name in self._silent or found != self._lists.get(name):
             self._silent.discard(name)
-            self._lists[name] = found
+            before, self._lists[name] = self._lists.get(name, []), found
+            now = {info.id: info for info in found}
+            for known in before:
+                info = now.get(known.id)
+                if info is None or info.digest != known.digest:
+                    self._changed(name, known.id, info)
         else:
             return
         ordered = {backend: self._lists[backend] for backend in self._backends if backend in self._lists}

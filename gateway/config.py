@@ -22,7 +22,8 @@ from backends.links import check_entry
 from backends.strict_yaml import YamlError, read_yaml
 from canonical.durations import seconds
 from gateway.brought import brought_along
-from gateway.settings import ANY_ADDRESS, Config, Defaults, Images, ModelEntry, Settled, is_loopback
+from gateway.memory import amount
+from gateway.settings import ANY_ADDRESS, Config, Defaults, Images, Memory, ModelEntry, Settled, is_loopback
 
 KEY_LENGTH = 8
 """Characters a key has at least."""
@@ -67,6 +68,7 @@ def settle(document: Any, *, base: Path, environ: Mapping[str, str]) -> Settled:
     _check_listeners(config)
     _check_keys(config)
     _check_duration(config.keep_alive, "$.keep_alive")
+    _check_memory(config.memory)
     _check_duration(config.responses.keep, "$.responses.keep")
     _check_image_hosts(config.images)
     backends = {name: _backend(name, section, base) for name, section in config.backends.items()}
@@ -177,6 +179,14 @@ def _check_duration(value: float | str, place: str) -> None:
         seconds(value)
     except ValueError as error:
         raise ConfigError(f"{error} - at `{place}`") from error
+
+
+def _check_memory(memory: Memory) -> None:
+    for name in ("ram", "vram"):
+        try:
+            amount(getattr(memory, name), math.inf)
+        except ValueError as error:
+            raise ConfigError(f"{error} - at `$.memory.{name}`") from error
 
 
 def _check_image_hosts(images: Images) -> None:

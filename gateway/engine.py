@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import TypeGuard, TypeVar
@@ -33,11 +34,13 @@ from gateway.brought import with_own
 from gateway.catalog import Catalog
 from gateway.fetch import Fetcher
 from gateway.judge import judge
+from gateway.keeping import rules_of, source_of
 from gateway.library import Library
-from gateway.pool import Lease, Pool
+from gateway.memory import Machine
+from gateway.pool import Lease, Pool, Source
 from gateway.relay import passed_on, relayer
 from gateway.router import Directory, Route, candidates, check_needs, resolve
-from gateway.settings import ModelEntry, Settled
+from gateway.settings import Settled
 from gateway.shims import Shimmed, gains, said_by, shimmed, with_shims
 from gateway.watched import Watched
 
@@ -65,9 +68,13 @@ class Engine:
         self._defaults = config.defaults
         self._keep_alive = seconds(config.keep_alive)
         self._backends = settled.backends
-        self._catalog = Catalog(settled.backends, settled.models, clock=time.monotonic)
+        self._catalog = Catalog(settled.backends, settled.models, clock=time.monotonic, changed=self._changed)
         self.library = Library(settled, self._catalog, self.retire)
-        self._pool = Pool(waiting=config.limits.waiting, waiting_time=config.limits.waiting_time)
+        machine = Machine()
+        self._pool = Pool(rules_of(config, machine), measure=machine.free)
+        self._sources: dict[str, Source] = {}
+        self._pinned = [entry.id for entry in settled.models if entry.pinned]
+        self._beginning: set[asyncio.Task[None]] = set()
         self.relays = any(entry.relay for entry in settled.models)
         """Whether the answers of some model may be relayed."""
         self._fetcher = fetcher or Fetcher(config.images)
@@ -266,6 +273,13 @@ class Engine:
         """A backend's model was removed or replaced: what runs ends with the old one, who comes now gets the new one."""
         self._pool.retire((backend, name))
 
+    def _changed(self, backend: str, name: str, info: ModelInfo | None) -> None:
+        """A backend lists a model otherwise than before, or no longer."""
+        for resident in self._pool.residents():
+            model = resident.model
+            if resident.key == (backend, name) and (info is None or model is None or model.info.digest != info.digest):
+                self.retire(backend, name)
+
     async def models(self) -> tuple[ModelInfo, ...]:
         """The catalog: one row an id."""
         return (await self._catalog.refresh()).rows
@@ -284,23 +298,47 @@ class Engine:
         return structs.replace(details, info=info)
 
     def loaded(self) -> list[LoadedModel]:
-        """The models that hold memory of this machine now."""
-        public = {(route.backend, route.name): route.id for route in reversed(self._catalog.names.by_id.values())}
+        """The models that hold memory of this machine now, or are about to."""
+        names = self._catalog.names.by_id.values()
+        public = {(route.backend, route.name): route for route in reversed(names)}
         rows: list[LoadedModel] = []
         now, epoch = asyncio.get_running_loop().time(), time.time_ns()
         for resident in self._pool.residents():
-            model = resident.model
-            if model is None or not model.slots:
+            model, need = resident.model, resident.need
+            if not resident.terms.local and (model is None or not model.slots):
                 continue
-            row = model.loaded()
+            route = public.get(resident.key)
+            if model is not None:
+                row = model.loaded()
+            else:
+                row = LoadedModel(info=(route.info if route is not None else None) or ModelInfo(id=resident.key[1]))
             idle_until = resident.expiry if resident.expiry is not None else now + max(resident.keep_alive, 0)
-            expires = None if resident.keep_alive < 0 else epoch + int((idle_until - now) * 1e9)
-            id = public.get(resident.key, row.info.id)
-            rows.append(structs.replace(row, info=structs.replace(row.info, id=id), expires=expires))
+            forever = resident.keep_alive < 0 or resident.terms.pinned
+            info = row.info if route is None else structs.replace(row.info, id=route.id)
+            rows.append(
+                structs.replace(
+                    row,
+                    info=info,
+                    size=need.ram + need.vram or row.size,
+                    size_vram=need.vram or row.size_vram,
+                    expires=None if forever else epoch + int((idle_until - now) * 1e9),
+                )
+            )
         return rows
+
+    def begin(self) -> None:
+        """Start to load what is pinned; what cannot be loaded is in the log."""
+
+        async def load(name: str) -> None:
+            with contextlib.suppress(GatewayError):  # the pool has told
+                await self.load(name)
+
+        self._beginning = {asyncio.create_task(load(name)) for name in self._pinned}
 
     async def close(self) -> None:
         """Unload everything and let go of the backends."""
+        for task in self._beginning:
+            task.cancel()
         await self.library.close()
         await self._catalog.close()
         await self._pool.close()
@@ -332,12 +370,10 @@ class Engine:
         tenant: str = "",
         tell: Callable[[Progress], None] = tell_nobody,
     ) -> Lease:
-        del options, tenant, tell  # not looked at yet
-        backend = self._backends[route.backend]
-        own = self._own_keep_alive(route.entry)
-        return await self._pool.lease(
-            (route.backend, route.name), lambda: backend.open(route.name), keep_alive=own, override=keep_alive
-        )
+        source = self._sources.get(route.id)
+        if source is None or source.key != (route.backend, route.name):
+            source = self._sources[route.id] = source_of(route, self._backends[route.backend], self._keep_alive)
+        return await self._pool.lease(source, options=options, keep_alive=keep_alive, tenant=tenant, tell=tell)
 
     async def _fetched(self, request: Generate, route: Route, images: dict[str, Blob] | None = None) -> Generate:
         """``request`` with the images instead of the links to them, where following these is up to us."""
@@ -350,11 +386,6 @@ class Engine:
         """
         backend = self._backends[route.backend]
         return bool(self._fetcher.links(request)) and not (isinstance(backend, RemoteBackend) and backend.image_links)
-
-    def _own_keep_alive(self, entry: ModelEntry | None) -> float:
-        if entry is None or entry.keep_alive is None:
-            return self._keep_alive
-        return seconds(entry.keep_alive)
 
     def _timed(self, event: Finished, arrived: int, leased: int, first: int | None) -> Finished:
         """Fill in what the backend did not measure; of an answer that came whole only the total is known."""

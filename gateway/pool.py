@@ -1,263 +1,274 @@
-"""Loaded models: one load that all who want it join, leases that keep a model, a fair queue, idle expiry.
+"""Loaded models: who wants one gets a lease, which keeps it; loads are joined and watched.
 
-A lease is one running request. At most ``model.slots`` leases are open at once; who comes later waits in the order of
-coming, bounded in number and time. A model with no lease for ``keep_alive`` seconds is closed. Nobody outside tests a
-state and then changes it: every decision falls between two awaits.
-
-    loading ── ready ── closing ── gone
-       └────────────────── └─ somebody waits: loading again
+``scheduling`` decides, this acts: it runs the loads and closings that are ordered, wakes who waits, keeps the one timer,
+and reports. Every decision falls between two awaits.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from collections import deque
+import math
 from collections.abc import Awaitable, Callable
+from typing import cast
 
-from backends.base import Model
-from canonical.errors import Busy
+from msgspec import Struct
 
-Key = tuple[str, str]
-"""Backend's name, model's name there."""
-Open = Callable[[], Awaitable[Model]]
+from backends.base import Model, Need, Tell, tell_nobody
+from canonical.loading import merged
+from canonical.progress import Progress
+from canonical.requests import AS_CONFIGURED, LoadOptions
+from gateway.residents import Abort, Close, Key, Open, Order, Phase, Resident, Rules, Terms, Wake, Weigh
+from gateway.room import Free
+from gateway.scheduling import Schedule
+from gateway.turns import Stand, Turn
+
+LATEST = 3600.0
+"""Seconds that the timer is set for at most: event loops do not take any number."""
 
 logger = logging.getLogger("dragoman.pool")
 
 
-class Resident:
-    """A model that is loaded, being loaded or being closed, who uses it and who waits for it."""
-
-    __slots__ = (
-        "closing", "expiry", "keep_alive", "key", "loading", "model", "open", "own", "running", "timer", "waiting",
-    )  # fmt: skip
-
-    def __init__(self, key: Key, open_model: Open, keep_alive: float) -> None:
-        self.key = key
-        self.open = open_model
-        self.own = keep_alive
-        """Seconds it stays by its configuration, each time it is loaded."""
-        self.keep_alive = keep_alive
-        """Seconds it stays now: the last that a request wished."""
-        self.loading: asyncio.Task[None] | None = None
-        self.model: Model | None = None
-        """Set while it is ready."""
-        self.closing: asyncio.Task[None] | None = None
-        self.running = 0
-        """Open leases."""
-        self.waiting: deque[asyncio.Future[Model]] = deque()
-        """Turns, in the order of coming. One that is done got a slot or was given up."""
-        self.timer: asyncio.TimerHandle | None = None
-        self.expiry: float | None = None
-        """Loop time at which it closes, while idle."""
+NOTHING = Need()
 
 
-class Lease:
+async def _weightless(_: LoadOptions) -> Need:
+    return NOTHING
+
+
+class Source(Struct, frozen=True, kw_only=True, eq=False):
+    """A model that can be leased: what it is called, how it is kept, how it is weighed and loaded."""
+
+    key: Key
+    open: Callable[[LoadOptions, Tell], Awaitable[Model]]
+    need: Callable[[LoadOptions], Awaitable[Need]] = _weightless
+    terms: Terms = Terms()
+
+
+class Lease(Turn):
     """One request's hold on a model; ``release`` once, however the request ended."""
 
-    __slots__ = ("_pool", "_resident", "model")
+    __slots__ = ("_pool", "tell", "waiter")
 
-    def __init__(self, pool: Pool, resident: Resident, model: Model) -> None:
-        self._pool, self._resident, self.model = pool, resident, model
+    def __init__(self, pool: Pool, options: LoadOptions, keep_alive: float | None, tenant: str, tell: Tell) -> None:
+        super().__init__(options, keep_alive, tenant)
+        self._pool = pool
+        self.tell = tell
+        self.waiter: asyncio.Future[None] | None = None
 
     def release(self) -> None:
-        """Give the slot to the next in the queue, or start the idle clock."""
-        self._pool._release(self._resident)  # noqa: SLF001  # the two are one mechanism
+        """Give the slot to whose turn it is, or start the idle clock."""
+        self._pool._release(self)  # noqa: SLF001  # the two are one mechanism
+
+
+class _Work(Struct, eq=False):
+    """A weighing, a load or a closing under way."""
+
+    task: asyncio.Task[Need | Model | None]
+    end: asyncio.Future[None]
+    """Done when its end has been reported."""
 
 
 class Pool:
     """All residents of this process."""
 
-    def __init__(self, *, waiting: int, waiting_time: float) -> None:
-        self._limit = waiting
-        self._waiting_time = waiting_time
-        self._residents: dict[Key, Resident] = {}
-        self._closed = False
+    def __init__(self, rules: Rules | None = None, *, measure: Callable[[bool], Free] | None = None) -> None:
+        """``measure`` tells what memory is free, graphics processors' too if its argument is True."""
+        self._schedule = Schedule(rules or Rules())
+        self._measure = measure
+        self._work: dict[Resident, _Work] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = math.inf
 
     def residents(self) -> list[Resident]:
-        """Those that are ready."""
-        return [resident for resident in self._residents.values() if resident.model is not None]
+        """Those that are ready or being loaded."""
+        schedule = self._schedule
+        return [
+            resident
+            for resident in (*schedule.residents.values(), *schedule.retired)
+            if resident.phase in {Phase.LOADING, Phase.READY}
+        ]
 
-    async def lease(self, key: Key, open_model: Open, *, keep_alive: float, override: float | None = None) -> Lease:
+    async def lease(
+        self,
+        source: Source,
+        *,
+        options: LoadOptions = AS_CONFIGURED,
+        keep_alive: float | None = None,
+        tenant: str = "",
+        tell: Tell = tell_nobody,
+    ) -> Lease:
         """Wait for the model and for a slot of it.
 
-        ``keep_alive`` is the model's own; ``override`` is the request's and stays until another request gives one.
+        ``keep_alive`` is the request's wish and stays until another request gives one. Tenants wait in turn. ``tell`` learns
+        how far the load is, while this waits for one.
 
         Raises:
-            Busy: the queue is full, or the wait for a slot was too long; a load takes the time it takes.
+            Busy: the queue is full, or the wait for others was too long; a load takes the time it takes.
+            OutOfMemory: the model can never fit.
+            InvalidRequest: the model may not be loaded as ``options`` want it.
             GatewayError: what the load raised; every waiter gets it.
         """
-        if self._closed:
-            raise _ending()
-        resident = self._residents.get(key)
-        if resident is None:
-            resident = self._residents[key] = Resident(key, open_model, keep_alive)
-            self._load(resident)
-        model = resident.model
-        if model is None or resident.waiting or not _free(resident, model):
-            model = await self._turn(resident)
-        else:
-            resident.running += 1
-        if override is not None:
-            resident.keep_alive = override
-        if resident.timer is not None:
-            resident.timer.cancel()
-            resident.timer = resident.expiry = None
-        return Lease(self, resident, model)
+        schedule = self._schedule
+        if options != AS_CONFIGURED:
+            if source.terms.options == "ignore":
+                options = AS_CONFIGURED
+            elif source.terms.local and not schedule.does_for(source.key, options):
+                # Before anybody else's model is closed for it. What may change meanwhile is decided when it has its turn.
+                schedule.check(source.key, await source.need(merged(source.terms.load, options)))
+        lease = Lease(self, options, keep_alive, tenant, tell)
+        loop = asyncio.get_running_loop()
+        schedule.ask(lease, source.key, source.terms, source, loop.time())
+        if schedule.orders or schedule.next < self._timer_at:
+            self._act(loop)
+        if lease.stand is Stand.HOLDS:
+            return lease
+        return await self._turn(lease, loop)
 
-    async def _turn(self, resident: Resident) -> Model:
-        # How many a model that is not ready can serve at once is not known yet: the load's end bounds its queue.
-        if resident.model is not None and len(resident.waiting) >= self._limit:
-            raise _full()
-        turn: asyncio.Future[Model] = asyncio.get_running_loop().create_future()
-        resident.waiting.append(turn)
-        try:
-            while not turn.done() and (change := resident.loading or resident.closing) is not None:
-                await asyncio.wait((turn, change), return_when=asyncio.FIRST_COMPLETED)
-            async with asyncio.timeout(self._waiting_time):
-                return await turn
-        except BaseException as error:
-            if turn.done() and not turn.cancelled():
-                if turn.exception() is None:  # the slot came in the same instant: pass it on
-                    self._release(resident)
-            else:
-                turn.cancel()
-                with contextlib.suppress(ValueError):  # a release has passed it over already
-                    resident.waiting.remove(turn)
-            if isinstance(error, TimeoutError):
-                raise Busy(f"no slot came free within {self._waiting_time:g} s", retry_after=5) from error
-            raise
+    async def _turn(self, lease: Lease, loop: asyncio.AbstractEventLoop) -> Lease:
+        if lease.error is None:
+            lease.waiter = loop.create_future()
+            try:
+                await lease.waiter
+            except BaseException:
+                self._given_up(lease)
+                raise
+        if lease.error is not None:
+            raise lease.error
+        return lease
 
-    def _load(self, resident: Resident) -> None:
-        resident.keep_alive = resident.own
-        resident.loading = asyncio.ensure_future(self._run_load(resident))
-
-    async def _run_load(self, resident: Resident) -> None:
-        try:
-            model = await resident.open()
-        except BaseException as error:
-            self._forget(resident)
-            logger.info("loading %s/%s failed: %s", *resident.key, error)
-            failure = _ending() if isinstance(error, asyncio.CancelledError) else error
-            _refuse(resident.waiting, failure)
-            if isinstance(error, Exception):
-                return  # it has reached everybody whom it concerns
-            raise
-        finally:
-            resident.loading = None
-        logger.info("loaded %s/%s", *resident.key)
-        resident.model = model
-        if self._closed:
-            self._start_closing(resident)
-            return
-        self._grant(resident, model)
-        while len(resident.waiting) > self._limit:
-            _refuse_one(resident.waiting.pop(), _full())
-        self._arm(resident)
-
-    def _grant(self, resident: Resident, model: Model) -> None:
-        """Give free slots to those who wait longest."""
-        while resident.waiting and _free(resident, model):
-            turn = resident.waiting.popleft()
-            if not turn.done():
-                resident.running += 1
-                turn.set_result(model)
-
-    def _release(self, resident: Resident) -> None:
-        assert resident.running > 0
-        resident.running -= 1
-        if resident.model is not None:
-            self._grant(resident, resident.model)
-        self._arm(resident)
-
-    def _arm(self, resident: Resident) -> None:
-        """Start the idle clock of a model that nobody uses."""
-        if resident.running or resident.model is None:
-            return
-        if resident.timer is not None:
-            resident.timer.cancel()
-            resident.timer = resident.expiry = None
-        if resident.keep_alive == 0:
-            self._start_closing(resident)
-        elif resident.keep_alive > 0:
+    def _given_up(self, lease: Lease) -> None:
+        if lease.stand is Stand.HOLDS:  # the slot came in the same instant: pass it on
+            self._release(lease)
+        elif lease.stand is Stand.WAITS:
             loop = asyncio.get_running_loop()
-            resident.expiry = loop.time() + resident.keep_alive
-            resident.timer = loop.call_at(resident.expiry, self._start_closing, resident)
-
-    def _start_closing(self, resident: Resident) -> None:
-        if resident.timer is not None:
-            resident.timer.cancel()
-            resident.timer = resident.expiry = None
-        model, resident.model = resident.model, None
-        if model is not None:
-            resident.closing = asyncio.ensure_future(self._run_close(resident, model))
-
-    async def _run_close(self, resident: Resident, model: Model) -> None:
-        try:
-            await model.close()
-            logger.info("unloaded %s/%s", *resident.key)
-        except Exception:  # whoever waits for the model is not helped by the reason
-            logger.exception("closing %s/%s failed", *resident.key)
-        finally:
-            resident.closing = None
-            if self._closed:
-                _refuse(resident.waiting, _ending())
-            if any(not turn.done() for turn in resident.waiting):
-                self._load(resident)
-            else:
-                self._forget(resident)
-
-    def _forget(self, resident: Resident) -> None:
-        if self._residents.get(resident.key) is resident:
-            del self._residents[resident.key]
+            if self._schedule.crowded:
+                self._look()
+            self._schedule.leave(lease, loop.time())
+            self._act(loop)
 
     async def unload(self, key: Key) -> None:
-        """Close the model now, or when its last request ends; nothing happens when it is not there."""
-        resident = self._residents.get(key)
-        if resident is None:
-            return
-        resident.keep_alive = 0
-        self._arm(resident)
-        if resident.closing is not None:
-            await asyncio.wait((resident.closing,))
+        """Close the model now, or when its last request ends; back when it is closed, or at once while requests run."""
+        loop = asyncio.get_running_loop()
+        resident = self._schedule.residents.get(key)
+        self._schedule.unload(key, loop.time())
+        self._act(loop)
+        if resident is not None and resident.phase in {Phase.CLOSING, Phase.ABORTING}:
+            await asyncio.wait((self._work[resident].end,))
 
     def retire(self, key: Key) -> None:
-        """The model's files are gone or replaced: it is closed once its running requests end."""
-        resident = self._residents.get(key)
-        if resident is not None:
-            resident.keep_alive = 0
-            self._arm(resident)
+        """The model's files are gone or replaced: what runs ends with the old one, who comes or waits gets the new one."""
+        loop = asyncio.get_running_loop()
+        self._schedule.retire(key, loop.time())
+        self._act(loop)
 
     async def close(self) -> None:
         """Close every model, whoever uses it, and refuse all who wait: the process ends."""
-        self._closed = True
-        for resident in list(self._residents.values()):
-            _refuse(resident.waiting, _ending())
-            if resident.loading is not None:
-                resident.loading.cancel()
-            self._start_closing(resident)
-        while ends := [end for each in self._residents.values() if (end := each.loading or each.closing) is not None]:
-            await asyncio.wait(ends)
+        loop = asyncio.get_running_loop()
+        self._schedule.close(loop.time())
+        self._act(loop)
+        while self._work:
+            await asyncio.wait([work.end for work in self._work.values()])
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _release(self, lease: Lease) -> None:
+        loop = asyncio.get_running_loop()
+        schedule = self._schedule
+        if schedule.crowded:
+            self._look()
+        schedule.release(lease, loop.time())
+        if schedule.orders or schedule.next < self._timer_at:
+            self._act(loop)
+
+    def _look(self, need: Need = NOTHING) -> None:
+        """Measure what memory is free, for those who want some."""
+        if self._measure is not None:
+            graphics = need.vram or any(resident.need.vram for resident in self._schedule.residents.values())
+            self._schedule.free = self._measure(bool(graphics))
+
+    def _tick(self) -> None:
+        self._timer, self._timer_at = None, math.inf
+        loop = asyncio.get_running_loop()
+        if self._schedule.crowded:
+            self._look()
+        self._schedule.tick(loop.time())
+        self._act(loop)
+
+    def _act(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Carry out what is ordered, and set the timer."""
+        schedule = self._schedule
+        orders, schedule.orders = schedule.orders, []
+        for order in orders:
+            match order:
+                case Wake(turn):
+                    assert isinstance(turn, Lease)
+                    if turn.waiter is not None and not turn.waiter.done():
+                        turn.waiter.set_result(None)
+                case Weigh(resident):
+                    self._start(order, _source(resident).need(resident.options))
+                case Open(resident):
+                    self._start(order, self._load(resident))
+                case Close(_, model):
+                    self._start(order, model.close())
+                case Abort(resident):
+                    self._work[resident].task.cancel()
+        if schedule.next < self._timer_at:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer_at = min(schedule.next, loop.time() + LATEST)
+            self._timer = loop.call_at(self._timer_at, self._tick)
+
+    def _start(self, order: Order, work: Awaitable[Need | Model | None]) -> None:
+        """Begin work on a resident, which has no other under way."""
+        task = asyncio.ensure_future(work)
+        self._work[order.resident] = _Work(task, task.get_loop().create_future())
+        # Not at the end of the work itself: what is cancelled before it has begun never gets there.
+        task.add_done_callback(lambda _: self._ended(order))
+
+    async def _load(self, resident: Resident) -> Model:
+        def tell(progress: Progress) -> None:
+            if resident.phase is Phase.LOADING:
+                resident.progress = progress
+                for turn in resident.turns():
+                    assert isinstance(turn, Lease)
+                    turn.tell(progress)
+
+        return await _source(resident).open(resident.options, tell)
+
+    def _ended(self, order: Order) -> None:
+        """Report the end of some work."""
+        resident = order.resident
+        work = self._work.pop(resident)
+        loop = work.end.get_loop()
+        now = loop.time()
+        schedule = self._schedule
+        error = asyncio.CancelledError() if work.task.cancelled() else work.task.exception()
+        name = "/".join(resident.key)
+        if isinstance(order, Close):
+            if error is None:
+                logger.info("unloaded %s", name)
+            else:  # whoever waits for the model is not helped by the reason
+                logger.error("closing %s failed", name, exc_info=error)
+            self._look()
+            schedule.closed(resident, now)
+        elif error is not None:
+            logger.info("loading %s failed: %s", name, error or "stopped")
+            self._look()
+            schedule.failed(resident, error, now)
+        elif isinstance(order, Weigh):
+            need = cast("Need", work.task.result())
+            self._look(need)
+            schedule.weighed(resident, need, now)
+        else:
+            logger.info("loaded %s", name)
+            self._look()
+            schedule.loaded(resident, cast("Model", work.task.result()), now)
+        self._act(loop)
+        work.end.set_result(None)
 
 
-def _free(resident: Resident, model: Model) -> bool:
-    return not model.slots or resident.running < model.slots
-
-
-def _full() -> Busy:
-    return Busy("server busy, please try again.  maximum pending requests exceeded", retry_after=1)
-
-
-def _ending() -> Busy:
-    return Busy("the gateway is shutting down", retry_after=5)
-
-
-def _refuse(waiting: deque[asyncio.Future[Model]], error: BaseException) -> None:
-    while waiting:
-        _refuse_one(waiting.popleft(), error)
-
-
-def _refuse_one(turn: asyncio.Future[Model], error: BaseException) -> None:
-    if not turn.done():
-        turn.set_exception(error)
+def _source(resident: Resident) -> Source:
+    assert isinstance(resident.source, Source)
+    return resident.source

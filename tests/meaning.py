@@ -14,7 +14,7 @@ from msgspec import structs
 
 from adapters.anthropic.call import MAX_TOKENS
 from adapters.anthropic.turns import OPENING
-from canonical.features import Feature
+from canonical.features import LOADS, Feature
 from canonical.messages import Image, Message, Reasoning, Text, ToolCall, ToolResult
 from canonical.requests import Embed, Generate, Origin, Output, Rerank, Tool
 
@@ -62,7 +62,8 @@ def _generate(request: Generate, without: Collection[Feature]) -> Any:
         "output": _output(request.output, without),
         "think": (request.think, request.think_budget),
         "logprobs": None if request.top_logprobs is None else max(request.top_logprobs, 1),
-        "context": request.load.context,
+        **{feature.value: getattr(request.load, field) for feature, field in LOADS.items()},
+        Feature.MMAP.value: request.load.mmap is not False,
         "stay": request.keep_alive,
         **sampling,
     }
@@ -86,7 +87,6 @@ _PLACES = {
     Feature.STOP_BLANK: "",
     Feature.PARALLEL_TOOLS: "single",
     Feature.LOGPROBS: "logprobs",
-    Feature.CONTEXT_LENGTH: "context",
     Feature.KEEP_ALIVE: "stay",
     Feature.TOOL_REQUIRED: "choice",
     Feature.TOOL_NAMED: "choice",

@@ -17,7 +17,7 @@ from backends.llama_cpp import LlamaCppBackend
 from backends.llama_cpp.engine import Kind
 from backends.llama_cpp.model import TextModel
 from canonical.errors import InvalidRequest
-from canonical.features import Feature
+from canonical.features import LOADS, Feature
 from canonical.media import Blob
 from canonical.messages import Image
 from canonical.models import Capability
@@ -39,7 +39,7 @@ MODELS = [
 ]
 ELSEWHERE = {
     Feature.KEEP_ALIVE: "the pool's",
-    Feature.CONTEXT_LENGTH: "by the value: see the tests of facts",
+    **dict.fromkeys(LOADS, "by the value: see the tests of loads"),
     Feature.STOP_TOLD: "asked for with every stop string",
     Feature.THINK_OFF: "where nothing is thought anyway, nothing is said",
     Feature.PARALLEL_TOOLS: "the second engine has its own field, the first is cut off",

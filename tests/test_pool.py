@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
+from backends.base import Tell, tell_nobody
 from canonical.errors import BackendError, Busy
 from canonical.models import LoadedModel, ModelInfo
 from canonical.report import Honours
-from gateway.pool import Lease, Pool
+from canonical.requests import AS_CONFIGURED, LoadOptions
+from gateway.pool import Pool, Source
+from gateway.residents import Key, Rules, Terms
 from tests.virtual_time import run
 
 KEY = ("local", "m")
@@ -48,7 +49,7 @@ class House:
         self.loads = self.open_now = 0
         self.failures: list[Exception] = []
 
-    async def open(self) -> OneModel:
+    async def open(self, options: LoadOptions = AS_CONFIGURED, tell: Tell = tell_nobody) -> OneModel:
         self.loads += 1
         self.open_now += 1
         assert self.open_now == 1, "the model was loaded twice at once"
@@ -59,8 +60,14 @@ class House:
         return OneModel(self, self.slots)
 
 
-def pool(*, waiting: int = 512, waiting_time: float = 60.0) -> Pool:
-    return Pool(waiting=waiting, waiting_time=waiting_time)
+def pool(**rules: Any) -> Pool:
+    return Pool(Rules(**rules))
+
+
+def source(
+    key: Key, open: Callable[[LoadOptions, Tell], Awaitable[Any]], keep_alive: float = -1, **terms: Any
+) -> Source:
+    return Source(key=key, open=open, terms=Terms(keep_alive=keep_alive, **terms))
 
 
 def in_virtual_time(test: Callable[[], object]) -> Callable[[], None]:
@@ -85,7 +92,7 @@ def now() -> float:
 @in_virtual_time
 async def test_a_hundred_waiters_share_one_load():
     house, residents = House(slots=0), pool()
-    leases = await asyncio.gather(*(residents.lease(KEY, house.open, keep_alive=-1) for _ in range(100)))
+    leases = await asyncio.gather(*(residents.lease(source(KEY, house.open, -1)) for _ in range(100)))
     assert house.loads == 1
     assert len({id(lease.model) for lease in leases}) == 1
     for lease in leases:
@@ -97,11 +104,12 @@ async def test_a_hundred_waiters_share_one_load():
 async def test_a_failed_load_reaches_every_waiter_and_the_next_try_loads_again():
     house, residents = House(slots=0), pool()
     house.failures.append(BackendError("broken file"))
-    waiters = [residents.lease(KEY, house.open, keep_alive=-1) for _ in range(100)]
+    waiters = [residents.lease(source(KEY, house.open, -1)) for _ in range(100)]
     answers = await asyncio.gather(*waiters, return_exceptions=True)
     assert [str(answer) for answer in answers] == ["broken file"] * 100
     assert residents.residents() == []
-    lease = await residents.lease(KEY, house.open, keep_alive=-1)
+    await asyncio.sleep(1)
+    lease = await residents.lease(source(KEY, house.open, -1))
     assert house.loads == 2
     lease.release()
     await residents.close()
@@ -115,7 +123,7 @@ async def test_first_come_first_served_and_slots_are_never_exceeded():
 
     async def request(number: int) -> None:
         nonlocal running
-        lease = await residents.lease(KEY, house.open, keep_alive=-1)
+        lease = await residents.lease(source(KEY, house.open, -1))
         order.append(number)
         running += 1
         assert running <= 3
@@ -134,13 +142,13 @@ async def test_who_comes_in_the_instant_of_the_loads_end_does_not_overtake():
     order: list[str] = []
 
     async def request(name: str) -> None:
-        lease = await residents.lease(KEY, house.open, keep_alive=-1)
+        lease = await residents.lease(source(KEY, house.open, -1))
         order.append(name)
         await asyncio.sleep(1)
         lease.release()
 
-    async def open_and_call() -> OneModel:
-        model = await house.open()
+    async def open_and_call(options: LoadOptions, tell: Tell) -> OneModel:
+        model = await house.open(options, tell)
         late.append(asyncio.ensure_future(request("late")))
         return model
 
@@ -153,7 +161,7 @@ async def test_who_comes_in_the_instant_of_the_loads_end_does_not_overtake():
 
 
 async def _with_open(residents: Pool, open_model, name: str, order: list[str]) -> None:
-    lease = await residents.lease(KEY, open_model, keep_alive=-1)
+    lease = await residents.lease(source(KEY, open_model, -1))
     order.append(name)
     await asyncio.sleep(1)
     lease.release()
@@ -162,8 +170,8 @@ async def _with_open(residents: Pool, open_model, name: str, order: list[str]) -
 @in_virtual_time
 async def test_a_waiter_that_leaves_during_the_load_does_not_abort_it():
     house, residents = House(), pool()
-    leaver = asyncio.ensure_future(residents.lease(KEY, house.open, keep_alive=-1))
-    stayer = asyncio.ensure_future(residents.lease(KEY, house.open, keep_alive=-1))
+    leaver = asyncio.ensure_future(residents.lease(source(KEY, house.open, -1)))
+    stayer = asyncio.ensure_future(residents.lease(source(KEY, house.open, -1)))
     await turns()
     leaver.cancel()
     lease = await stayer
@@ -176,7 +184,7 @@ async def test_a_waiter_that_leaves_during_the_load_does_not_abort_it():
 @in_virtual_time
 async def test_a_load_that_everybody_left_is_kept_for_its_time_and_closed():
     house, residents = House(), pool()
-    leaver = asyncio.ensure_future(residents.lease(KEY, house.open, keep_alive=10))
+    leaver = asyncio.ensure_future(residents.lease(source(KEY, house.open, 10)))
     await turns()
     leaver.cancel()
     await asyncio.sleep(5)
@@ -189,8 +197,8 @@ async def test_a_load_that_everybody_left_is_kept_for_its_time_and_closed():
 @in_virtual_time
 async def test_cancelled_waiters_are_passed_over_and_free_nothing():
     house, residents = House(), pool()
-    first = await residents.lease(KEY, house.open, keep_alive=-1)
-    waiters = [asyncio.ensure_future(residents.lease(KEY, house.open, keep_alive=-1)) for _ in range(5)]
+    first = await residents.lease(source(KEY, house.open, -1))
+    waiters = [asyncio.ensure_future(residents.lease(source(KEY, house.open, -1))) for _ in range(5)]
     await turns()
     for index in (0, 2, 4):
         waiters[index].cancel()
@@ -209,9 +217,9 @@ async def test_cancelled_waiters_are_passed_over_and_free_nothing():
 @in_virtual_time
 async def test_a_slot_that_comes_in_the_instant_of_leaving_is_passed_on():
     house, residents = House(), pool()
-    first = await residents.lease(KEY, house.open, keep_alive=-1)
-    leaver = asyncio.ensure_future(residents.lease(KEY, house.open, keep_alive=-1))
-    stayer = asyncio.ensure_future(residents.lease(KEY, house.open, keep_alive=-1))
+    first = await residents.lease(source(KEY, house.open, -1))
+    leaver = asyncio.ensure_future(residents.lease(source(KEY, house.open, -1)))
+    stayer = asyncio.ensure_future(residents.lease(source(KEY, house.open, -1)))
     await turns()
     first.release()  # the leaver's turn has come
     leaver.cancel()  # and it leaves before it learns so
@@ -225,12 +233,12 @@ async def test_a_slot_that_comes_in_the_instant_of_leaving_is_passed_on():
 @in_virtual_time
 async def test_a_full_queue_refuses_at_once():
     house, residents = House(), pool(waiting=2)
-    lease = await residents.lease(KEY, house.open, keep_alive=-1)
-    waiters = [asyncio.ensure_future(residents.lease(KEY, house.open, keep_alive=-1)) for _ in range(2)]
+    lease = await residents.lease(source(KEY, house.open, -1))
+    waiters = [asyncio.ensure_future(residents.lease(source(KEY, house.open, -1))) for _ in range(2)]
     await turns()
     began = now()
     with pytest.raises(Busy, match=r"try again\.  maximum pending requests exceeded") as busy:
-        await residents.lease(KEY, house.open, keep_alive=-1)
+        await residents.lease(source(KEY, house.open, -1))
     assert now() == began
     assert busy.value.retry_after
     lease.release()
@@ -242,7 +250,7 @@ async def test_a_full_queue_refuses_at_once():
 @in_virtual_time
 async def test_a_queue_that_grew_during_the_load_is_cut_to_its_limit_from_behind():
     house, residents = House(slots=1), pool(waiting=2)
-    waiters = [asyncio.ensure_future(residents.lease(KEY, house.open, keep_alive=-1)) for _ in range(5)]
+    waiters = [asyncio.ensure_future(residents.lease(source(KEY, house.open, -1))) for _ in range(5)]
     for waiter in waiters[:3]:
         (await waiter).release()
     assert [type(waiter.exception()) for waiter in waiters[3:]] == [Busy, Busy]
@@ -252,7 +260,7 @@ async def test_a_queue_that_grew_during_the_load_is_cut_to_its_limit_from_behind
 @in_virtual_time
 async def test_any_number_may_come_while_a_model_without_slots_loads():
     house, residents = House(slots=0), pool(waiting=2)
-    leases = await asyncio.gather(*(residents.lease(KEY, house.open, keep_alive=-1) for _ in range(2000)))
+    leases = await asyncio.gather(*(residents.lease(source(KEY, house.open, -1, local=False)) for _ in range(2000)))
     for lease in leases:
         lease.release()
     await residents.close()
@@ -261,7 +269,7 @@ async def test_any_number_may_come_while_a_model_without_slots_loads():
 @in_virtual_time
 async def test_the_wait_for_a_slot_is_bounded_and_the_load_does_not_count():
     house, residents = House(load_time=500), pool(waiting_time=60)
-    waiters = [asyncio.ensure_future(residents.lease(KEY, house.open, keep_alive=-1)) for _ in range(2)]
+    waiters = [asyncio.ensure_future(residents.lease(source(KEY, house.open, -1))) for _ in range(2)]
     lease = await waiters[0]
     assert now() == pytest.approx(500)
     with pytest.raises(Busy, match="within 60 s"):
@@ -277,7 +285,7 @@ async def test_keep_alive_in_seconds_zero_and_for_ever():
     house, residents = House(close_time=0), pool()
 
     async def use(keep_alive: float, override: float | None = None) -> None:
-        (await residents.lease(KEY, house.open, keep_alive=keep_alive, override=override)).release()
+        (await residents.lease(source(KEY, house.open, keep_alive), keep_alive=override)).release()
 
     await use(300)
     await asyncio.sleep(299)
@@ -306,7 +314,7 @@ async def test_a_requests_keep_alive_stays_until_another_request_gives_one_and_e
     house, residents = House(close_time=0), pool()
 
     async def use(override: float | None) -> None:
-        (await residents.lease(KEY, house.open, keep_alive=300, override=override)).release()
+        (await residents.lease(source(KEY, house.open, 300), keep_alive=override)).release()
 
     await use(20)
     await use(None)
@@ -323,7 +331,7 @@ async def test_a_requests_keep_alive_stays_until_another_request_gives_one_and_e
 @in_virtual_time
 async def test_a_running_request_outlives_keep_alive():
     house, residents = House(close_time=0), pool()
-    lease = await residents.lease(KEY, house.open, keep_alive=5)
+    lease = await residents.lease(source(KEY, house.open, 5))
     await asyncio.sleep(1000)
     assert residents.residents()[0].expiry is None
     lease.release()
@@ -334,7 +342,7 @@ async def test_a_running_request_outlives_keep_alive():
 @in_virtual_time
 async def test_unload_while_busy_closes_after_the_last_request():
     house, residents = House(), pool()
-    lease = await residents.lease(KEY, house.open, keep_alive=-1)
+    lease = await residents.lease(source(KEY, house.open, -1))
     await residents.unload(KEY)
     assert residents.residents()
     lease.release()
@@ -349,7 +357,7 @@ async def test_unload_while_busy_closes_after_the_last_request():
 async def test_unload_waits_for_its_own_model_only():
     slow, quick, residents = House(close_time=100), House(close_time=1), pool()
     for key, house in ((("local", "slow"), slow), (("local", "quick"), quick)):
-        (await residents.lease(key, house.open, keep_alive=-1)).release()
+        (await residents.lease(source(key, house.open, -1))).release()
     background = asyncio.ensure_future(residents.unload(("local", "slow")))
     await turns()
     began = now()
@@ -361,7 +369,7 @@ async def test_unload_waits_for_its_own_model_only():
 @in_virtual_time
 async def test_unload_during_the_load_closes_it_afterwards():
     house, residents = House(close_time=0), pool()
-    waiter = asyncio.ensure_future(residents.lease(KEY, house.open, keep_alive=-1))
+    waiter = asyncio.ensure_future(residents.lease(source(KEY, house.open, -1)))
     await turns()
     await residents.unload(KEY)
     (await waiter).release()
@@ -372,11 +380,11 @@ async def test_unload_during_the_load_closes_it_afterwards():
 @in_virtual_time
 async def test_a_lease_while_closing_waits_and_loads_again_with_the_models_own_keep_alive():
     house, residents = House(close_time=3), pool()
-    (await residents.lease(KEY, house.open, keep_alive=300)).release()
+    (await residents.lease(source(KEY, house.open, 300))).release()
     unloading = asyncio.ensure_future(residents.unload(KEY))
     await turns()
     leases = await asyncio.gather(
-        *(residents.lease(KEY, house.open, keep_alive=300) for _ in range(1)),
+        *(residents.lease(source(KEY, house.open, 300)) for _ in range(1)),
     )
     assert house.loads == 2
     assert unloading.done()
@@ -388,7 +396,7 @@ async def test_a_lease_while_closing_waits_and_loads_again_with_the_models_own_k
 @in_virtual_time
 async def test_a_model_that_cannot_be_closed_is_forgotten_all_the_same():
     house, residents = House(), pool()
-    lease = await residents.lease(KEY, house.open, keep_alive=0)
+    lease = await residents.lease(source(KEY, house.open, 0))
 
     async def broken() -> None:
         house.open_now -= 1
@@ -397,7 +405,7 @@ async def test_a_model_that_cannot_be_closed_is_forgotten_all_the_same():
     lease.model.close = broken
     lease.release()
     await turns()
-    (await residents.lease(KEY, house.open, keep_alive=-1)).release()
+    (await residents.lease(source(KEY, house.open, -1))).release()
     assert house.loads == 2
     await residents.close()
 
@@ -405,10 +413,10 @@ async def test_a_model_that_cannot_be_closed_is_forgotten_all_the_same():
 @in_virtual_time
 async def test_close_ends_loads_refuses_waiters_and_closes_models_in_use():
     house, residents = House(), pool()
-    lease = await residents.lease(KEY, house.open, keep_alive=-1)
-    waiter = asyncio.ensure_future(residents.lease(KEY, house.open, keep_alive=-1))
+    lease = await residents.lease(source(KEY, house.open, -1))
+    waiter = asyncio.ensure_future(residents.lease(source(KEY, house.open, -1)))
     loading = House(load_time=1000)
-    caller = asyncio.ensure_future(residents.lease(("local", "other"), loading.open, keep_alive=-1))
+    caller = asyncio.ensure_future(residents.lease(source(("local", "other"), loading.open, -1)))
     await turns()
     began = now()
     await residents.close()
@@ -418,77 +426,7 @@ async def test_close_ends_loads_refuses_waiters_and_closes_models_in_use():
     with pytest.raises(Busy, match="shutting down"):
         await caller
     with pytest.raises(Busy, match="shutting down"):
-        await residents.lease(KEY, house.open, keep_alive=-1)
+        await residents.lease(source(KEY, house.open, -1))
     lease.release()
     assert house.open_now == 0
     assert residents.residents() == []
-
-
-def check_step(residents: Pool, slots: int, waiting: int) -> None:
-    for resident in residents.residents():
-        assert 0 <= resident.running <= slots
-        live = [turn for turn in resident.waiting if not turn.done()]
-        assert len(live) <= waiting
-        assert not live or resident.running == slots
-        assert (resident.timer is None) == (resident.expiry is None)
-        assert resident.timer is None or resident.running == 0
-
-
-@given(seed=st.integers(0, 2**32))
-@settings(max_examples=150)
-def test_any_schedule_keeps_the_promises(seed: int):
-    """Requests come, leave, time out, wish keep-alives, models fail to load and are unloaded: at random times."""
-    chance = random.Random(seed)
-    slots, waiting = chance.choice([1, 2, 5]), chance.choice([1, 3, 50])
-    house = House(slots=slots, load_time=chance.choice([0, 0.5, 3]), close_time=chance.choice([0, 1]))
-    if chance.random() < 0.3:
-        house.failures = [BackendError("x")] * chance.randrange(3)
-    residents = pool(waiting=waiting, waiting_time=chance.choice([1, 5, 100]))
-    held: set[int] = set()
-    served: list[tuple[float, int]] = []
-
-    async def request(number: int) -> str:
-        override = chance.choice([None, None, 0, 0.3, 2, -1])
-        try:
-            lease: Lease = await residents.lease(KEY, house.open, keep_alive=1, override=override)
-        except Busy:
-            return "busy"
-        except BackendError:
-            return "failed"
-        held.add(number)
-        served.append((now(), number))
-        try:
-            assert len(held) <= slots
-            assert not lease.model.closed
-            await asyncio.sleep(chance.choice([0, 0.1, 1, 4]))
-            assert not lease.model.closed
-        finally:
-            held.discard(number)
-            lease.release()
-        return "served"
-
-    async def whole() -> None:
-        tasks: list[asyncio.Task[str]] = []
-        for number in range(chance.randrange(5, 60)):
-            tasks.append(asyncio.ensure_future(request(number)))
-            if chance.random() < 0.5:
-                await asyncio.sleep(chance.choice([0, 0, 0.1, 1, 5]))
-            if chance.random() < 0.25:
-                chance.choice(tasks).cancel()
-            if chance.random() < 0.1:
-                await residents.unload(KEY)
-            check_step(residents, slots, waiting)
-        ends = await asyncio.gather(*tasks, return_exceptions=True)
-        assert all(isinstance(end, str | asyncio.CancelledError) for end in ends), ends
-        await turns()
-        assert not held
-        for resident in residents.residents():
-            assert resident.running == 0
-            assert not resident.waiting
-        await residents.close()
-        assert house.open_now == 0
-        numbers = [number for _, number in served]
-        # First come, first served; with several slots those granted in one instant may wake in any order.
-        assert slots > 1 or numbers == sorted(numbers)
-
-    run(whole())

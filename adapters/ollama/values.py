@@ -41,7 +41,7 @@ LOAD_OPTIONS = {
     "use_mmap": "mmap",
 }
 """Ollama's name of an option -> that of ``LoadOptions``."""
-KNOWN_OPTIONS = frozenset({*OPTIONS, CONTEXT})
+KNOWN_OPTIONS = frozenset({*OPTIONS, *LOAD_OPTIONS})
 
 INTEGERS = frozenset(("num_ctx", "num_batch", "num_gpu", "main_gpu", "num_thread", "draft_num_predict")) | frozenset(
     ("num_keep", "seed", "num_predict", "top_k", "repeat_last_n")
@@ -52,6 +52,7 @@ FLOATS = frozenset(
 BOOLEANS = frozenset(("use_mmap",))
 _POSITIVE = frozenset((CONTEXT, "num_batch", "num_thread"))
 """0 is Ollama's way to leave these to the server."""
+_NEGATIVE_IS_AUTOMATIC = frozenset(("num_gpu", "main_gpu"))
 _NEGATIVE_IS_UNSET = frozenset(("seed", "num_predict"))
 _LEVELS: dict[str, Think] = {"low": "low", "medium": "medium", "high": "high", "max": "max"}
 _THINK_WORDS: dict[Think, bool | str] = {"off": False, "on": True, "minimal": "low"}
@@ -92,7 +93,9 @@ def read_options(options: dict[str, Any] | None) -> tuple[Sampling, LoadOptions]
         value = read_option(name, value)
         if name in OPTIONS and not (name in _NEGATIVE_IS_UNSET and value < 0):
             found[OPTIONS[name]] = value
-        elif name in LOAD_OPTIONS and not (name in _POSITIVE and value <= 0):
+        elif name in LOAD_OPTIONS and not (
+            (name in _POSITIVE and value <= 0) or (name in _NEGATIVE_IS_AUTOMATIC and value < 0)
+        ):
             load[LOAD_OPTIONS[name]] = value
     return Sampling(**found), LoadOptions(**load)
 

@@ -6,16 +6,17 @@ Source: Ollama's API reference and ``api/types.go`` of 0.33.
 from __future__ import annotations
 
 from adapters.ollama import wire
-from adapters.ollama.values import CONTEXT, KNOWN_OPTIONS, OPTIONS
+from adapters.ollama.values import KNOWN_OPTIONS, LOAD_OPTIONS, OPTIONS
 from adapters.reading import inside_of, shape_of
-from canonical.features import Feature
+from canonical.features import LOADS, Feature
 from canonical.requests import Vocabulary
 
+_LOAD_NAMES = {ours: name for name, ours in LOAD_OPTIONS.items()}
 _SHARED: dict[str, tuple[str, ...]] = {
     **{ours: (f"options.{name}",) for name, ours in OPTIONS.items()},
     Feature.HOT: ("options.temperature",),
     Feature.STOP_BLANK: ("options.stop",),
-    Feature.CONTEXT_LENGTH: (f"options.{CONTEXT}",),
+    **{feature: (f"options.{_LOAD_NAMES[field]}",) for feature, field in LOADS.items()},
     Feature.JSON: ("format",),
     Feature.SCHEMA: ("format",),
     Feature.THINK_OFF: ("think",),
@@ -29,8 +30,6 @@ _IDLE = {
     "truncate": frozenset((b"true",)),
     "shift": frozenset((b"true",)),
     "messages[].tool_calls[].type": frozenset((b'"function"',)),
-    "options.num_gpu": frozenset((b"-1",)),
-    "options.use_mmap": frozenset((b"true",)),
     "options.low_vram": frozenset((b"false",)),
     "options.numa": frozenset((b"false",)),
     "options.mirostat": frozenset((b"0",)),

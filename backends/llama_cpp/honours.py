@@ -10,6 +10,7 @@ from backends.llama_cpp.facts import Facts
 from canonical.features import Feature
 from canonical.models import Capability
 from canonical.report import DROPPED, HONOURED, REFUSED, Honours, Verdict, approximated
+from canonical.requests import LoadOptions
 
 _SWITCH = re.compile(r"\b(?:enable_)?thinking\b")
 _LEVELS = "reasoning_effort"
@@ -77,5 +78,5 @@ def honours_of(able: frozenset[Capability], limits: Limits, facts: Facts, templa
     return Honours(
         verdicts,
         extras={"openai": names, "ollama": frozenset(f"options.{name}" for name in names)},
-        context=limits.context,
+        load=LoadOptions(context=limits.context),
     )

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Raw, Struct, structs
 
 from backends.abilities import Found
-from canonical.features import Feature
+from canonical.features import LOADS, Feature
 from canonical.messages import Audio, Image, Message, Reasoning, Text, ToolCall, ToolResult
 from canonical.requests import Embed, Embeddings, Generate, Output, Prompt, Rerank, Sampling, Tool, ToolChoice
 from gateway.probe import judges, numbers
@@ -45,7 +45,7 @@ NOT_ASKED = {
     Feature.SCHEMA_NAME: "changes nothing that can be seen",
     Feature.THINK_MINIMAL: "shown by other levels",
     Feature.THINK_BUDGET: "thoughts are shorter than any budget",
-    Feature.CONTEXT_LENGTH: "makes a server load the model again",
+    **dict.fromkeys(LOADS, "makes a server load the model again"),
     Feature.KEEP_ALIVE: "changes what a server keeps in memory",
     Feature.PROMPT_OUTPUT: "shown by conversations",
     Feature.PROMPT_THINK: "shown by conversations",
