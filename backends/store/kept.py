@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct, field
 
 from adapters.ollama import wire
-from adapters.ollama.serve import read_messages
+from adapters.ollama.turns import read_messages
 from adapters.ollama.values import read_options
 from backends.store.folder import OllamaFolder, Stored
 from backends.store.manifests import Manifest
