@@ -69,7 +69,7 @@ class Response:
     __slots__ = (
         "_begun", "_buffer", "_clock", "_complete", "_connection", "_draining", "_dry", "_error", "_head_only", "_head_size",
         "_interim", "_keep", "_last", "_limits", "_loop", "_name", "_parser", "_paused", "_size", "_timer",
-        "_total_at", "_until_close", "_waiter", "_wire", "headers", "status",
+        "_total_at", "_until_close", "_waiter", "_wire", "headers", "sending", "status",
     )  # fmt: skip
 
     def __init__(self, connection: Connection, *, name: str, limits: Limits, head_only: bool = False) -> None:
@@ -77,6 +77,8 @@ class Response:
         """0 until the head is complete."""
         self.headers: dict[bytes, bytes] = {}
         """By lower-case name; the last of equal names counts."""
+        self.sending = False
+        """Whether the request is still on its way: its connection cannot be kept then."""
         self._connection: Connection | None = connection
         self._name = name
         self._limits = limits
@@ -100,6 +102,15 @@ class Response:
     def header(self, name: bytes) -> str:
         """The value of a header by its lower-case name, or an empty text."""
         return self.headers.get(name, b"").decode("latin-1")
+
+    @property
+    def answered(self) -> bool:
+        """Whether its head has come, or never will."""
+        return bool(self.status) or self._error is not None
+
+    def alive(self) -> None:
+        """The backend has taken more of the request: its patience with us is not tried, nor ours with it."""
+        self._last = self._clock()
 
     async def head(self) -> None:
         """Wait for the head. Raises BackendError, BackendTimeout."""
@@ -312,7 +323,7 @@ class Response:
         self._resume()
         self._connection = None
         del self._parser  # it holds our methods: a cycle a request keeps the garbage collector busy
-        connection.release(keep=self._keep)
+        connection.release(keep=self._keep and not self.sending)
 
     def _fail(self, error: GatewayError) -> None:
         connection = self._connection
@@ -329,7 +340,7 @@ class Response:
 class Connection(asyncio.Protocol):
     """A TCP or TLS connection; it outlives its responses."""
 
-    __slots__ = ("_keeper", "_poll", "idle_since", "loop", "response", "transport")
+    __slots__ = ("_keeper", "_poll", "_room", "idle_since", "loop", "response", "transport")
 
     def __init__(self, keeper: Keeper, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
@@ -338,6 +349,8 @@ class Connection(asyncio.Protocol):
         self.idle_since = 0.0
         self._keeper = keeper
         self._poll: select.poll | None = None
+        self._room: asyncio.Event | None = None
+        """Set while more may be written; None: nobody has ever asked, and it may."""
 
     def usable(self) -> bool:
         """Whether the peer has neither closed it nor sent anything, as far as this host's kernel knows.
@@ -358,6 +371,11 @@ class Connection(asyncio.Protocol):
             else:
                 transport.write(head)
                 transport.write(body)
+
+    async def room(self) -> None:
+        """Wait until most of what was written is on its way, or the connection is gone."""
+        if self._room is not None:
+            await self._room.wait()
 
     def pause(self) -> None:
         """Stop reading: the peer's window fills and it stops sending."""
@@ -397,6 +415,16 @@ class Connection(asyncio.Protocol):
             self._poll = select.poll()
             self._poll.register(sock.fileno(), select.POLLIN)
 
+    def pause_writing(self) -> None:
+        """The peer takes no more for now."""
+        self._room = asyncio.Event()
+
+    def resume_writing(self) -> None:
+        """It takes more."""
+        if self._room is not None:
+            self._room.set()
+            self._room = None
+
     def data_received(self, data: bytes) -> None:
         """Bytes came."""
         if self.response is not None:
@@ -407,6 +435,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  the event loop's signature
         """Closed, by whomever."""
         self.transport = None
+        self.resume_writing()
         response, self.response = self.response, None
         if response is not None:
             response.lost()

@@ -16,6 +16,7 @@ from msgspec import structs
 from adapters.ollama import call
 from backends.abilities import known_models
 from backends.base import Tell, new_call_id, tell_nobody
+from backends.forwarding import Forwarding
 from backends.honours import TABLE
 from backends.reading import Reads, reading
 from backends.remote import Handle, RemoteBackend
@@ -45,8 +46,8 @@ class OllamaSettings(RemoteSettings, frozen=True):
             raise ValueError("Ollama's API has no links to images: leave image_links out, and the gateway follows them")
 
 
-class OllamaBackend(RemoteBackend):
-    """The models of one server."""
+class OllamaBackend(Forwarding, RemoteBackend):
+    """The models of one server, which can be told to fetch and make others."""
 
     Settings = OllamaSettings
     dialect = "ollama"

@@ -16,7 +16,7 @@ import os
 import socket
 import ssl
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
 from msgspec import Struct, structs
 
@@ -27,6 +27,10 @@ __all__ = ["Address", "Client", "Head", "Limits", "Response"]
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 """Gives the addresses of a name and a port. Raises OSError."""
+
+
+_LENGTH = b"Content-Length: "
+"""How the prefix of a request with a body ends."""
 
 
 class Address(Struct, frozen=True):
@@ -99,7 +103,7 @@ class Client:
                 raise ValueError(f"the value of header {name} has a control character")
             lines.append(f"{name}: {value}")
         bodiless = method in ("GET", "HEAD")
-        lines.append("" if bodiless else "Content-Length: ")
+        lines.append("" if bodiless else _LENGTH.decode())
         return Head("\r\n".join(lines).encode("latin-1"), bodiless, method == "HEAD")
 
     async def send(self, head: Head, body: bytes = b"") -> Response:
@@ -118,6 +122,36 @@ class Client:
         connection.response = response
         try:
             connection.send(head.prefix + (b"\r\n" if head.bodiless else b"%d\r\n\r\n" % len(body)), body)
+            await response.head()
+        except BaseException:
+            response.close()
+            raise
+        return response
+
+    async def upload(self, head: Head, pieces: AsyncIterator[bytes]) -> Response:
+        """As ``send``, with a body that comes in pieces, as fast as the backend takes them.
+
+        An answer that comes before the end stops the sending. What ``pieces`` raises leaves the backend with half a body.
+        """
+        connection = self._fresh()
+        if connection is None:
+            connection = await self._acquire()
+        response = Response(connection, name=self._name, limits=self._limits)
+        connection.response = response
+        response.sending = True
+        try:
+            connection.send(head.prefix.removesuffix(_LENGTH) + b"Transfer-Encoding: chunked\r\n\r\n", b"")
+            async for piece in pieces:
+                if response.answered:
+                    break
+                if piece:
+                    connection.send(b"%x\r\n" % len(piece), piece + b"\r\n")
+                    await connection.room()
+                    response.alive()
+            else:
+                if not response.answered:
+                    response.sending = False
+                    connection.send(b"0\r\n\r\n", b"")
             await response.head()
         except BaseException:
             response.close()

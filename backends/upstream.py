@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import re
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -33,6 +33,11 @@ ERROR_TIME = 5.0
 """Seconds in which they have to come: the status already says what matters."""
 SECRET = 4
 """Characters of a key from which on it is taken out of messages; a dummy like ``x`` would garble them."""
+
+WORK_TIME = 7 * 86400.0
+"""Seconds that fetching or making a model may take."""
+WORK_LINES = 1024 * 1024 * 1024
+"""Bytes that a server may tell of it."""
 
 Seconds = Annotated[float, Meta(gt=0)]
 
@@ -128,6 +133,12 @@ class Upstream:
         soon, whole = min(30.0, limits.first_byte), min(60.0, limits.total)
         self._control = Client(name, address, structs.replace(limits, connections=8, first_byte=soon, total=whole))
 
+        # Work on a model goes on for hours, and may be silent while a large file is checked.
+        patient = structs.replace(
+            limits, connections=64, idle=max(600.0, limits.idle), total=WORK_TIME, reply=WORK_LINES
+        )
+        self._work = Client(name, address, patient)
+
     def head(self, method: str, path: str) -> Head:
         """Prepare a request to ``path`` under the URL."""
         return self._data.head(method, self._prefix + path, self._headers)
@@ -214,9 +225,44 @@ class Upstream:
             finally:
                 response.close()
 
+    async def lines(self, head: Head, body: bytes) -> AsyncGenerator[bytes, None]:
+        """What a server tells of long work, as it comes; closing the generator closes the connection."""
+        with self._worded():
+            response = await self._work.send(head, body)
+            try:
+                await self._check(response)
+                while data := await response.read():
+                    yield self._told(data)
+            finally:
+                response.close()
+
+    async def upload(self, head: Head, pieces: AsyncIterator[bytes]) -> int:
+        """Send a file; the status of the answer."""
+        with self._worded():
+            response = await self._work.upload(head, pieces)
+            try:
+                await self._check(response)
+                return response.status
+            finally:
+                response.close()
+
+    async def done(self, head: Head, body: bytes = b"", *, absent: bool = False) -> bool:
+        """Ask for something that has no answer but its status; False: 404, where it may be ``absent``."""
+        with self._worded():
+            response = await self._control.send(head, body)
+            try:
+                if absent and response.status == 404:
+                    return False
+                await self._check(response)
+                response.drain()
+            finally:
+                response.close()
+        return True
+
     async def close(self) -> None:
         """Close all connections."""
         await self._data.close()
+        await self._work.close()
         await self._control.close()
 
     async def _ask(self, client: Client, head: Head, body: bytes) -> bytes:

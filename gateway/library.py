@@ -25,7 +25,7 @@ from gateway.watched import Watched
 
 NAME_LIMIT = 2048
 """Characters of a name; an address is one, too."""
-_PATHS = ("/", ".", "~", "\\", "file:")
+_PATHS = ("/", ".", "~", "\\", "file:/")
 """How a name begins that means a file of this machine: whoever can reach a port could look for files by it."""
 
 

@@ -580,6 +580,17 @@ def test_questions_about_an_account_are_answered_at_once(method, path, status, e
     run(whole())
 
 
+def test_a_model_may_be_called_file():
+    async def whole() -> None:
+        a = house(Shelf())
+        call = await a.ask("POST", "/api/copy", {"source": "file:latest", "destination": "file:two"})
+        assert call.status == 200
+        assert (await a.ask("DELETE", "/api/delete", {"model": "file:two"})).status == 200
+        await a.close()
+
+    run(whole())
+
+
 def test_the_library_can_be_named():
     async def whole() -> None:
         one, two = Shelf(), Shelf()
