@@ -23,6 +23,7 @@ TYPES = {
     "anthropic": "backends.anthropic:AnthropicBackend",
     "echo": "backends.echo:EchoBackend",
     "llama_cpp": "backends.llama_cpp:LlamaCppBackend",
+    "lmstudio": "backends.lmstudio:LMStudioBackend",
     "ollama": "backends.ollama:OllamaBackend",
     "openai": "backends.openai:OpenAIBackend",
 }

@@ -128,7 +128,10 @@ BROKEN = [
     ("keys: ['has a blank in it']", "`$.keys[0]`"),
     ("keys: ['schlüsselschlüssel']", "`$.keys[0]`"),
     ("keys: abcdefghij", "`$.keys`"),
-    ("backends: {x: {type: olama}}", "unknown type 'olama' (one of anthropic, echo, llama_cpp, ollama, openai) - at"),
+    (
+        "backends: {x: {type: olama}}",
+        "unknown type 'olama' (one of anthropic, echo, llama_cpp, lmstudio, ollama, openai) - at",
+    ),
     ("backends: {x: {}}", "missing `type`"),
     ("backends: {x: {type: 3}}", "missing `type`"),
     ("backends: {x: {type: 'nowhere.at.all:Class'}}", "`$.backends.x.type`"),

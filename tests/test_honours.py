@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,6 +17,8 @@ from adapters.openai import serve as openai
 from backends.anthropic import AnthropicBackend, AnthropicSettings
 from backends.echo import EchoBackend, EchoSettings
 from backends.honours import BACKENDS, TABLE
+from backends.lmstudio import LMStudioBackend
+from backends.lmstudio.settings import LMStudioSettings
 from backends.ollama import OllamaBackend, OllamaSettings
 from backends.openai import OpenAIBackend, OpenAISettings
 from backends.transport import Head
@@ -61,6 +64,7 @@ def backend(column: str, **settings: Any) -> Any:
         "openai": (OpenAIBackend, OpenAISettings),
         "ollama": (OllamaBackend, OllamaSettings),
         "anthropic": (AnthropicBackend, AnthropicSettings),
+        "lmstudio": (LMStudioBackend, partial(LMStudioSettings, jit=True)),  # what loads nothing needs no server
     }
     kind, made = kinds[column]
     return kind("b", made(url=URL, models=("m",), **settings), Path())
@@ -92,6 +96,7 @@ def body_of(column: str, request: Asked, **settings: Any) -> bytes:
 
 def read_back(column: str, request: Asked, body: bytes) -> Asked:
     """What a server of the backend's dialect understands."""
+    column = "openai" if column == "lmstudio" else column
     fields = msgspec.json.decode(body)
     if isinstance(request, Rerank):
         return openai.read_rerank(body).request
@@ -151,7 +156,7 @@ def test_a_probe_says_its_feature_and_nothing_else(feature: Feature) -> None:
     assert set(said(saying)) - set(said(without)) == {feature}
 
 
-@pytest.mark.parametrize("column", ["openai", "ollama", "anthropic"])
+@pytest.mark.parametrize("column", ["openai", "ollama", "anthropic", "lmstudio"])
 @pytest.mark.parametrize("feature", Feature)
 def test_m5_a_backend_does_what_its_column_says(column: str, feature: Feature) -> None:
     check(column, feature)

@@ -115,5 +115,5 @@ def from_rest(body: dict[str, Any]) -> Asked:
         tools=tools,
         answered=last["role"] == "tool",
         schema=form.get("json_schema"),
-        limit=body.get("max_tokens"),
+        limit=limit if (limit := body.get("max_tokens")) and limit > 0 else None,
     )
