@@ -94,3 +94,9 @@ class LoadedModel(Struct, frozen=True, kw_only=True):
     expires: int | None = None
     """Epoch nanoseconds; None: never."""
     context_length: int = 0
+    slots: int = 0
+    """Requests it runs at once; 0: as many as come."""
+    batch: int = 0
+    """Prompt tokens computed at once; 0: unknown."""
+    loading: bool = False
+    """It is on its way, and its memory is taken already."""

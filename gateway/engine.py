@@ -297,15 +297,18 @@ class Engine:
         info = structs.replace(with_shims(details.info, route.entry), id=route.id, backend=route.backend)
         return structs.replace(details, info=info)
 
-    def loaded(self) -> list[LoadedModel]:
-        """The models that hold memory of this machine now, or are about to."""
+    def loaded(self, *, elsewhere: bool = False) -> list[LoadedModel]:
+        """The models that hold memory of this machine now, or are about to.
+
+        ``elsewhere``: also those that were opened and whose memory is another server's.
+        """
         names = self._catalog.names.by_id.values()
         public = {(route.backend, route.name): route for route in reversed(names)}
         rows: list[LoadedModel] = []
         now, epoch = asyncio.get_running_loop().time(), time.time_ns()
         for resident in self._pool.residents():
             model, need = resident.model, resident.need
-            if not resident.terms.local and (model is None or not model.slots):
+            if not resident.terms.local and (model is None or not (model.slots or elsewhere)):
                 continue
             route = public.get(resident.key)
             if model is not None:
@@ -321,6 +324,9 @@ class Engine:
                     info=info,
                     size=need.ram + need.vram or row.size,
                     size_vram=need.vram or row.size_vram,
+                    slots=0 if model is None else model.slots,
+                    batch=0 if model is None or model.honours.load is None else model.honours.load.batch or 0,
+                    loading=model is None,
                     expires=None if forever else epoch + int((idle_until - now) * 1e9),
                 )
             )

@@ -292,9 +292,14 @@ FAR = ModelInfo(id="far", backend="cloud")
 
 
 def test_models_are_listed_with_what_is_loaded_of_them() -> None:
-    resident = {"pip": LoadedModel(info=PIP, context_length=2048)}
+    resident = {
+        "pip": LoadedModel(info=PIP, context_length=2048, slots=4, batch=512),
+        "far": LoadedModel(info=FAR),
+    }
     pip, embed, far = json.loads(serve.models_reply([PIP, EMBED, RERANK, FAR], resident))["models"]
-    assert pip["loaded_instances"] == [{"id": "pip", "config": {"context_length": 2048}}]
+    config = {"context_length": 2048, "eval_batch_size": 512, "parallel": 4}
+    assert pip["loaded_instances"] == [{"id": "pip", "config": config}]
+    assert far["loaded_instances"] == [{"id": "far", "config": {"context_length": 0}}]
     assert (pip["type"], pip["publisher"], pip["params_string"]) == ("llm", "local", "1.30M")
     assert pip["quantization"] == {"name": "Q8_0", "bits_per_weight": 8.0}
     assert pip["capabilities"]["reasoning"]["allowed_options"] == ["off", "on", "low", "medium", "high"]

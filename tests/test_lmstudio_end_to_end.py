@@ -114,9 +114,9 @@ def test_h6_the_documented_life_of_a_model(documented: Served) -> None:
         row = next(row for row in listed["models"] if row["key"] == "openai/gpt-oss-20b")
         return [instance["id"] for instance in row["loaded_instances"]]
 
-    status, reply = curl(documented, "load")
+    status, reply = curl(documented, "load", **{"16384": "4096"})  # the demo model knows no more
     assert (status, reply["status"], reply["instance_id"]) == (200, "loaded", "openai/gpt-oss-20b")
-    assert reply["load_config"]["context_length"] > 0
+    assert reply["load_config"]["context_length"] == 4096
     assert loaded() == ["openai/gpt-oss-20b"]
     assert curl(documented, "unload") == (200, {"instance_id": "openai/gpt-oss-20b"})
     assert loaded() == []

@@ -237,10 +237,6 @@ class Heavy(Home):
         return await super().open(name, options)
 
 
-untold = pytest.mark.xfail(reason="the pool does not tell yet how far a load is", strict=False)
-
-
-@untold
 @pytest.mark.parametrize("silent", [False, True], ids=["told", "silent"])
 def test_a_load_is_watched_in_the_stream_of_who_waits_for_it(silent: bool) -> None:
     async def story(house: House) -> None:
@@ -265,7 +261,6 @@ def test_a_load_for_an_answer_that_comes_whole_is_told_in_its_figures() -> None:
     live(None, story, Heavy())
 
 
-@untold
 def test_a_load_that_fails_in_a_stream_is_told_there() -> None:
     async def story(house: House) -> None:
         found, result = told((await house.ask("POST", CHAT, {**ASK, "stream": True})).body, broken=True)
@@ -302,7 +297,7 @@ def test_a_model_is_loaded_listed_and_unloaded() -> None:
             call = await house.ask("POST", "/api/v1/models/load", {"model": "a", "echo_load_config": True, "ttl": 60})
             loaded = call.json()
             assert (loaded["type"], loaded["instance_id"], loaded["status"]) == ("llm", "a", "loaded")
-            assert loaded["load_config"].keys() == {"context_length"}
+            assert loaded["load_config"] == {"context_length": 0, "parallel": 1}
             assert await state() == ["a"], "a second load makes no second instance"
         call = await house.ask("POST", "/api/v1/models/load", {"model": "a"})
         assert "load_config" not in call.json()

@@ -49,8 +49,13 @@ def embeds(info: ModelInfo) -> bool:
 
 def load_config(info: ModelInfo, resident: LoadedModel | None) -> wire.LoadConfig:
     """How a model is loaded, as far as that is known."""
-    known = resident.context_length if resident is not None else 0
-    return wire.LoadConfig(context_length=known or info.context_length)
+    if resident is None:
+        return wire.LoadConfig(context_length=info.context_length)
+    config = wire.LoadConfig(context_length=resident.context_length or info.context_length)
+    if not embeds(info):
+        config.eval_batch_size = resident.batch or None
+        config.parallel = resident.slots or None
+    return config
 
 
 def _listed(info: ModelInfo) -> bool:

@@ -212,12 +212,13 @@ def _state(download: Download) -> serve.DownloadState:
 
 
 def _resident(exchange: Exchange) -> serve.Resident:
-    return {row.info.id: row for row in exchange.engine.loaded()}
+    """What is loaded, here or at another server, by its name."""
+    return {row.info.id: row for row in exchange.engine.loaded(elsewhere=True) if not row.loading}
 
 
 def _held(exchange: Exchange, info: ModelInfo) -> bool:
-    """Whether the model is loaded."""
-    return info.id in _resident(exchange)
+    """Whether the model is loaded in this machine's memory; of another server's nobody tells how long it took."""
+    return any(row.info.id == info.id and not row.loading for row in exchange.engine.loaded())
 
 
 # OpenAI's shapes with figures
