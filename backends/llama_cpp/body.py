@@ -191,9 +191,8 @@ def _joined(request: Generate, body: bytes, extras: dict[str, Any]) -> bytes:
     if request.sampling.stop:
         extras["verbose"] = True  # says which of them it was: see ``notes``
     if request.tenant:
-        extras["dragoman_tenant"] = (
-            request.tenant
-        )  # whose computed prefixes it may use; the core does not know the word
+        # Whose computed prefixes it may use; the core itself does not know the word.
+        extras["dragoman_tenant"] = request.tenant
     # return_progress: a record per batch of the prompt, without which nothing could stop a long one.
     return body[:-1] + b"," + _encode({"return_progress": True, **extras})[1:]
 

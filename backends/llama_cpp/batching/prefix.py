@@ -11,7 +11,7 @@ from typing import Generic, NamedTuple
 from backends.llama_cpp.batching.slots import Slot, W
 from backends.llama_cpp.common import common
 
-WORTH = 32
+WORTH = 8
 """Tokens of a prompt that a neighbour is computing anyway, from which on it is worth waiting for them."""
 
 
