@@ -34,8 +34,8 @@ class Bell:
     """
 
     def __init__(self) -> None:
-        self.streams = 0
-        """That share it now."""
+        self.channels: set[_Channel[Any]] = set()
+        """Of the streams that share it now."""
         self._rung: deque[_Channel[Any]] = deque()
         self._called = False
 
@@ -46,6 +46,16 @@ class Bell:
             return True  # whoever called looks at all that rang before
         self._called = True
         return channel.tell(self._heard, channel.loop)
+
+    @property
+    def streams(self) -> int:
+        """How many share it."""
+        return len(self.channels)
+
+    def silence(self, error: Exception) -> None:
+        """On the loop: end all streams with ``error`` and wait for none of their threads, which may never come back."""
+        for channel in self.channels:
+            channel.abandon(error)
 
     def _heard(self, loop: asyncio.AbstractEventLoop) -> None:
         if self.streams < CROWD:
@@ -70,7 +80,7 @@ async def stream(
     bell = bell or Bell()
     channel: _Channel[T] = _Channel(asyncio.get_running_loop(), lag, bell)
     threading.Thread(target=channel.run, args=(work,), name=name, daemon=True).start()
-    bell.streams += 1
+    bell.channels.add(channel)
     try:
         while True:
             await channel.ready.wait()
@@ -80,23 +90,30 @@ async def stream(
             if over:
                 break
     finally:
-        bell.streams -= 1
+        bell.channels.discard(channel)
         channel.close()
         await _settled(channel.out)
     if channel.error is not None:
         raise channel.error
 
 
-async def call(work: Callable[[], T], *, name: str = "work") -> T:
+async def call(work: Callable[[], T], *, name: str = "work", bell: Bell | None = None) -> T:
     """The result of a blocking function that cannot be stopped: when cancelled, this still waits for its end."""
     results: list[T] = []
 
     def keep(_emit: Emit[None]) -> None:
         results.append(work())
 
-    async for _ in stream(keep, name=name):
+    async for _ in stream(keep, name=name, bell=bell):
         pass
     return results[0]
+
+
+async def settled(task: asyncio.Future[Any]) -> None:
+    """Wait for a task's end, however it ends, through any number of cancellations; the last is passed on afterwards."""
+    out = asyncio.Event()
+    task.add_done_callback(lambda _: out.set())
+    await _settled(out)
 
 
 async def _settled(out: asyncio.Event) -> None:
@@ -145,12 +162,18 @@ class _Channel(Generic[T]):
             self._items.clear()
             self._changed.notify()
 
+    def abandon(self, error: Exception) -> None:
+        """On the loop: what the thread does counts no more."""
+        self.error, self._over = error, True
+        self.close()
+        self._end()
+
     def run(self, work: Callable[[Emit[T]], None]) -> None:
         """In the thread."""
         try:
             work(self._emit)
         except Exception as error:  # noqa: BLE001  whatever it is, it belongs to the consumer
-            self.error = error
+            self.error = self.error or error
         self._over = True
         self.tell(self._end)
 

@@ -22,9 +22,9 @@ from msgspec import Raw
 
 from backends.llama_cpp import LlamaCppBackend
 from backends.llama_cpp.embedding import EmbeddingModel
+from backends.llama_cpp.isolated import Isolated
 from backends.llama_cpp.model import TextModel
 from backends.llama_cpp.schema import check_held
-from backends.llama_cpp.supervisor import Worker
 from canonical.errors import BackendError, BackendUnavailable, GatewayError, InvalidRequest, ModelNotFound, Unsupported
 from canonical.events import Check, Completion, Event, TextDelta, fold
 from canonical.media import Blob
@@ -440,7 +440,7 @@ def test_more_than_the_context_is_told_with_its_limit(engine: dict[str, Any]) ->
 def test_a_killed_worker_fails_its_own_request_and_the_next_works(engine: dict[str, Any]) -> None:
     async def story(model: TextModel) -> None:
         worker = model.runner
-        assert isinstance(worker, Worker)
+        assert isinstance(worker, Isolated)
         stream = model.generate(ask("Tell me a story."))
         await anext(stream)
         assert worker.pid is not None
@@ -455,7 +455,7 @@ def test_a_killed_worker_fails_its_own_request_and_the_next_works(engine: dict[s
 def test_a_worker_that_keeps_dying_is_left_alone_for_a_while() -> None:
     async def story(model: TextModel) -> BackendUnavailable:
         worker = model.runner
-        assert isinstance(worker, Worker)
+        assert isinstance(worker, Isolated)
         for _ in range(3):
             stream = model.generate(ask("Tell me a story."))
             await anext(stream)
@@ -477,13 +477,13 @@ def test_a_slow_reader_does_not_make_the_worker_run_ahead() -> None:
 
     async def story(model: TextModel) -> int:
         worker = model.runner
-        assert isinstance(worker, Worker)
+        assert isinstance(worker, Isolated)
         stream = worker.stream("chat", model._asked(endless)[1])
         await anext(stream)
         # Another slot of the same worker goes on meanwhile.
         assert (await answer(model, ask("Count to 3"))).text == "1, 2, 3"
-        assert worker._life is not None
-        held = max(len(one.chunks) for one in worker._life.answers.values())
+        assert worker.worker._life is not None
+        held = max(len(one.chunks) for one in worker.worker._life.answers.values())
         await stream.aclose()
         return held
 
@@ -509,7 +509,7 @@ def test_nobody_can_connect_to_an_engine(engine: dict[str, Any]) -> None:
     async def main() -> None:
         before = listening(os.getpid())
         async with opened(engine) as model:
-            if isinstance(model.runner, Worker):
+            if isinstance(model.runner, Isolated):
                 assert model.runner.pid is not None
                 assert listening(model.runner.pid) == set()
                 return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import asyncio
 from pathlib import Path
 
 from msgspec import structs
@@ -11,24 +11,25 @@ from backends import threads
 from backends.base import Model, Tell, tell_nobody
 from backends.llama_cpp.body import Limits
 from backends.llama_cpp.embedding import EmbeddingModel
-from backends.llama_cpp.engine import Engine, Start
+from backends.llama_cpp.engine import Start
 from backends.llama_cpp.facts import Facts, find_facts
 from backends.llama_cpp.files import SERVED, Files, Offered
 from backends.llama_cpp.gguf import Head
 from backends.llama_cpp.honours import has_switch, honours_of
-from backends.llama_cpp.inprocess import InProcess, Runner
+from backends.llama_cpp.inprocess import Runner
 from backends.llama_cpp.loaded import Loaded
 from backends.llama_cpp.model import TextModel
 from backends.llama_cpp.ranking import RerankModel
+from backends.llama_cpp.runners import Runners, has_gpu
 from backends.llama_cpp.settings import (
     LlamaCppModelSettings,
     LlamaCppSettings,
     check_model,
     check_running,
+    merged,
 )
 from backends.llama_cpp.starting import start_of
-from backends.llama_cpp.supervisor import Worker
-from canonical.errors import BackendError, Unsupported
+from canonical.errors import Unsupported
 from canonical.models import Capability, ModelDetails, ModelInfo
 from canonical.own import over
 from canonical.requests import AS_CONFIGURED, LoadOptions
@@ -52,8 +53,8 @@ class LlamaCppBackend:
         self.name = name
         self._settings = settings
         self._files = Files(name, settings, base)
-        self._exposed = False
-        check_running(settings)
+        self._runners = Runners(settings)
+        check_running(settings, settings.engine)
 
     def configure(self, id: str, settings: LlamaCppModelSettings) -> None:
         """Name a model and say how it runs.
@@ -66,7 +67,7 @@ class LlamaCppBackend:
 
     def expose(self) -> None:
         """Say that other machines can reach the gateway: with isolation ``auto``, models then load into workers."""
-        self._exposed = True
+        self._runners.expose()
 
     async def models(self) -> list[ModelInfo]:
         """Every configured model whose file is there, and every other GGUF file that is a model by itself."""
@@ -76,14 +77,14 @@ class LlamaCppBackend:
         """What the file says of itself. Raises ModelNotFound."""
         return await threads.call(lambda: self._files.details(name), name="gguf")
 
-    async def open(self, name: str, options: LoadOptions = AS_CONFIGURED, tell: Tell = tell_nobody) -> Model:  # noqa: ARG002
+    async def open(self, name: str, options: LoadOptions = AS_CONFIGURED, tell: Tell = tell_nobody) -> Model:
         """Load a model.
 
         Raises:
             ModelNotFound: there is no such file.
             InvalidRequest: ``options`` that cannot be.
             Unsupported: the file is of a kind that has no ability here yet.
-            BackendError: the engine cannot load it.
+            OutOfMemory, BackendError: the engine cannot load it.
         """
         offered = await threads.call(lambda: self._files.openable(name), name="gguf")
         head, info, settings = offered.head, offered.info, offered.settings
@@ -92,7 +93,8 @@ class LlamaCppBackend:
             raise Unsupported(f"{name!r} is neither a text model nor one of vectors or rankings", param="model")
         start = self._start(offered, over(options, offered.own.load))
         info = structs.replace(info, context_length=start.context)
-        runner = await self._runner(name, start)
+        run = merged(self._settings, settings)
+        runner = await self._runners.start(name, start, run, size=info.size, tell=tell)
         memory = info.size + head.cache_bytes(start.context * start.slots) + _GRAPH
         limits = Limits(
             context=start.context, fill=_fill(head), temperature=settings.temperature, engine=self._settings.engine
@@ -117,7 +119,7 @@ class LlamaCppBackend:
 
     def _start(self, offered: Offered, options: LoadOptions) -> Start:
         engine = self._settings.engine
-        gpu = None if engine == "llama-cpp-python" else _has_gpu()  # the one is loaded in its workers alone
+        gpu = None if engine == "llama-cpp-python" else has_gpu()  # the one is loaded in its workers alone
         return start_of(offered, self._settings, options, gpu=gpu)
 
     async def _facts(self, runner: Runner, able: frozenset[Capability]) -> Facts:
@@ -125,19 +127,8 @@ class LlamaCppBackend:
         try:
             return await find_facts(runner, tools=Capability.TOOLS in able, thinks=Capability.REASONING in able)
         except BaseException:
-            await runner.close()
+            await threads.settled(asyncio.ensure_future(runner.close()))
             raise
-
-    async def _runner(self, name: str, start: Start) -> Runner:
-        engine, isolation = self._settings.engine, self._settings.isolation
-        apart = isolation == "process" or (isolation == "auto" and self._exposed)
-        if apart or engine == "llama-cpp-python":
-            return await Worker.start(name, engine, start)
-        try:
-            return InProcess(await threads.call(lambda: _load(start), name="llama-load"))
-        except (ImportError, RuntimeError, ValueError, TypeError) as error:
-            reason = str(error).replace(f"{self._files.folder}{os.sep}", "")  # no reply tells where files are
-            raise BackendError(f"the model {name!r} could not be loaded: {reason}") from error
 
 
 def _fill(head: Head) -> tuple[int, int, int] | None:
@@ -148,15 +139,3 @@ def _fill(head: Head) -> tuple[int, int, int] | None:
             before, after, middle = (head.number(key) for key in keys)
             return before, after, middle
     return None
-
-
-def _load(start: Start) -> Engine:
-    from backends.llama_cpp.xllamacpp import XLlamaCpp  # 40 ms and 10 MB: only who loads pays
-
-    return XLlamaCpp(start)
-
-
-def _has_gpu() -> bool:
-    from backends.llama_cpp.xllamacpp import has_gpu  # as above
-
-    return has_gpu()

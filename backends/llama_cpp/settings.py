@@ -82,7 +82,8 @@ class Running(Section, frozen=True):
     check_tensors: bool | None = None
     isolation: Isolation | None = None
     memory_limit: int | str | None = None
-    """Bytes (or ``8GiB``) that a worker may have beside the mapped file; what wants more dies alone. 0: no limit."""
+    """Bytes (or ``8GiB``) that a worker may have beside the mapped file; what wants more dies alone. 0: no limit. A model
+    with a limit is isolated."""
 
 
 class LoraSettings(Section, frozen=True):
@@ -166,9 +167,14 @@ def merged(common: Running, own: Running) -> Running:
     )
 
 
-def check_running(settings: Running) -> None:
+def check_running(settings: Running, engine: EngineName) -> None:
     """Raises ValueError for what no type tells: values of one key that another forbids."""
-    memory_bytes(settings.memory_limit)
+    limit = memory_bytes(settings.memory_limit)
+    if settings.isolation == "none":
+        if engine == "llama-cpp-python":
+            raise ValueError("isolation none: the engine llama-cpp-python always runs in a worker")
+        if limit:
+            raise ValueError("memory_limit is of a worker, and isolation none has none")
     if settings.override_tensor:
         for pair in settings.override_tensor.split(","):
             pattern, _, place = pair.partition("=")
@@ -186,7 +192,7 @@ def check_running(settings: Running) -> None:
 
 def check_model(settings: LlamaCppModelSettings, engine: EngineName) -> None:
     """Raises ValueError for what a model's settings cannot be, or its engine cannot do."""
-    check_running(settings)
+    check_running(settings, engine)
     if settings.draft_min > settings.draft_max:
         raise ValueError("draft_min is more than draft_max")
     if settings.image_max_tokens and settings.image_min_tokens > settings.image_max_tokens:

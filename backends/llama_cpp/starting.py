@@ -20,6 +20,7 @@ TINY = 20 * 1024 * 1024
 """Bytes of a file below which a second thread costs more at its barriers than it computes."""
 WIDEST = 4096
 """Prompt tokens that a request may have computed at once; the working memory grows with them."""
+_MOST = 2**31
 _OPERATIONS = 1.2e9
 """Parameters times prompt tokens that one thread gets through in some 40 ms (measured: 150M, Q8_0, one EPYC core)."""
 _BATCHES = (512, 256, 128, 64, 32, 16, 8)
@@ -42,6 +43,8 @@ def start_of(offered: Offered, common: LlamaCppSettings, options: LoadOptions, *
     ranking = Capability.RERANK in able
     embedding = ranking or Capability.EMBED in able
     slots = run.slots or 1
+    if context * slots >= _MOST:
+        raise InvalidRequest(f"{slots} slots of {context} tokens are more than the engine can count", param="num_ctx")
     draft = _draft(offered, own, layers if own.gpu_layers_draft is None else own.gpu_layers_draft)
     # An encoder takes a text in one batch or not at all; a batch below the slots aborts the process.
     batch = context if embedding else max(min(batch, context), slots)
@@ -113,15 +116,13 @@ def _cores() -> int:
 
 
 def _context(options: LoadOptions, offered: Offered) -> int:
-    wished, trained = options.context, offered.head.context_length
-    if wished is None or wished == 0:
+    wished = options.context
+    if not wished:
         return offered.info.context_length
-    if wished < 0 or (trained and wished > max(trained, offered.info.context_length)):
-        raise InvalidRequest(
-            f"this model's context is 1 to {trained} tokens, not {wished}" if trained else "a context has tokens",
-            param="num_ctx",
-        )
-    return min(wished, 2**24)
+    if wished < 0:
+        raise InvalidRequest(f"a context has 1 token or more, not {wished}", param="num_ctx")
+    # Clients ask every model for the same; what it has is told with the answer.
+    return min(wished, max(offered.head.context_length, offered.info.context_length) or wished, 2**24)
 
 
 def _threads(options: LoadOptions, configured: int | None) -> int:

@@ -22,6 +22,7 @@ import xllamacpp
 from backends.llama_cpp.engine import Counted, Draft, Emit, Kind, Start, experts, is_error, write_error
 from backends.llama_cpp.places import Places
 
+SILENT = -1
 _PROGRESS = b'"prompt_progress":'
 _LENGTH = re.compile(rb'(?:"prompt_progress":\{"total"|"n_prompt_tokens"):(\d+)')
 
@@ -34,7 +35,7 @@ def has_gpu() -> bool:
 class XLlamaCpp:
     """One model in one server core. Each running request blocks a thread of its caller's."""
 
-    def __init__(self, start: Start) -> None:
+    def __init__(self, start: Start, *, verbosity: int = SILENT) -> None:
         """Load the model.
 
         Raises:
@@ -43,6 +44,7 @@ class XLlamaCpp:
         folder = _short_folder()
         try:
             params = params_of(start, str(folder / "unused.sock") if folder else "")
+            params.verbosity = verbosity
             self._server: xllamacpp.Server | None = xllamacpp.Server(params)
             self._places = Places(start.slots)
             self._settle(start)
@@ -167,7 +169,6 @@ def _short_folder() -> Path | None:
 def params_of(start: Start, address: str = "") -> xllamacpp.CommonParams:
     """Everything that the core is told. ``address``: of the listener that it insists on."""
     params = xllamacpp.CommonParams()
-    params.verbosity = -1
     params.model.path = start.path
     params.model_alias = {"model"}  # the default is the path, and that is nobody's business
     if start.projector:

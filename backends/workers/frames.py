@@ -1,17 +1,15 @@
 """What the gateway and a worker process tell each other: MessagePack, each message after its length in four bytes.
 
-Data only, over inherited pipes; nothing in it is ever executed.
+Data only, over inherited pipes; nothing in it is ever executed. What an ask's body and an answer's chunks hold is
+between the two ends of an engine.
 """
 
 from __future__ import annotations
 
 import struct
-from typing import Literal
 
 import msgspec
 from msgspec import Struct
-
-from backends.llama_cpp.engine import Kind, Start
 
 LIMIT = 128 * 1024 * 1024
 """Bytes of one message: a request of the largest body, and room."""
@@ -21,17 +19,21 @@ CREDIT = 256
 
 
 class Open(Struct, frozen=True, tag=True):
-    """First of all: load this model."""
+    """First of all: load this, and be ready for so many asks at once."""
 
-    engine: Literal["xllamacpp", "llama-cpp-python"]
-    start: Start
+    start: bytes
+    slots: int = 1
+    memory: int = 0
+    """Bytes that it may have beside mapped files; 0: as many as there are."""
+    parent: int = 0
+    """The process that it belongs to."""
 
 
 class Ask(Struct, frozen=True, tag=True):
     """Answer this body."""
 
     id: int
-    kind: Kind | Literal["embed", "rerank"]
+    kind: str
     body: bytes
 
 
@@ -48,8 +50,18 @@ class Taken(Struct, frozen=True, tag=True):
     count: int
 
 
+class Ping(Struct, frozen=True, tag=True):
+    """Show that you are alive."""
+
+
+class Loading(Struct, frozen=True, tag=True):
+    """How much is loaded, 0 to 1."""
+
+    part: float
+
+
 class Opened(Struct, frozen=True, tag=True):
-    """The model is loaded; or it could not be, and why."""
+    """It is loaded; or it could not be, and why."""
 
     failure: str = ""
 
@@ -68,8 +80,21 @@ class Done(Struct, frozen=True, tag=True):
     failure: str = ""
 
 
-ToWorker = Open | Ask | Stop | Taken
-FromWorker = Opened | Chunk | Done
+class Pulse(Struct, frozen=True, tag=True):
+    """The answer to ``Ping``."""
+
+    steps: int = 0
+    """Signs of life from all asks so far: a token, a piece of a prompt."""
+    computing: int = 0
+    """Asks that are being computed, and do not wait for their reader."""
+    stepping: int = 0
+    """Those of them that have made a step already, and so should make more."""
+    seconds: float = 0.0
+    """Processor time that the process has used."""
+
+
+ToWorker = Open | Ask | Stop | Taken | Ping
+FromWorker = Loading | Opened | Chunk | Done | Pulse
 
 _encode = msgspec.msgpack.Encoder().encode
 read_to_worker = msgspec.msgpack.Decoder(ToWorker).decode

@@ -1,0 +1,94 @@
+"""Runs an engine in a worker process of its own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncGenerator
+
+import msgspec
+
+from backends.base import Tell, tell_nobody
+from backends.llama_cpp.engine import Kind, Start
+from backends.llama_cpp.loading import Gauge
+from backends.llama_cpp.settings import EngineName
+from backends.llama_cpp.worker import Orders
+from backends.workers.deaths import Deaths
+from backends.workers.worker import Failed, Job, Worker
+from canonical.errors import BackendError, GatewayError, OutOfMemory
+
+_ERROR = re.compile(r"^[\d.]* ?E +(?:(?:cmn|srv|llama|ggml) +)?(.+)$", re.MULTILINE)
+"""A line of llama.cpp's log that tells of an error; the first one tells why, the others what followed from it."""
+_PATH = re.compile(r"(?:/[^\s/'\":,]+)+/(?=[^\s/'\":,]+)")
+_MEMORY = re.compile(r"alloc|out of memory|MemoryError", re.IGNORECASE)
+
+
+class Isolated:
+    """An engine behind a wall; see ``Runner``."""
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+
+    @classmethod
+    async def start(
+        cls,
+        name: str,
+        engine: EngineName,
+        start: Start,
+        *,
+        size: int = 0,
+        memory: int = 0,
+        hang: float = 60.0,
+        deaths: Deaths | None = None,
+        tell: Tell = tell_nobody,
+    ) -> Isolated:
+        """Start a process and wait until the model is loaded. ``size``: bytes of its file.
+
+        Raises:
+            OutOfMemory: it does not fit, as far as one can tell.
+            BackendError: the engine cannot load it.
+        """
+        job = Job(
+            name=name,
+            module="backends.llama_cpp.worker",
+            start=msgspec.msgpack.encode(Orders(engine, start)),
+            slots=start.slots,
+            memory=memory,
+            hang=hang,
+        )
+        isolated = cls(Worker(job, deaths, explain))
+        gauge = Gauge(start.path, size, tell)
+        # One engine tells how far it is; of the other one only the kernel knows.
+        await isolated.worker.start(gauge.far, gauge.look if engine == "xllamacpp" else None)
+        return isolated
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process, while there is one."""
+        return self.worker.pid
+
+    def stream(self, kind: Kind, body: bytes) -> AsyncGenerator[list[bytes], None]:
+        """See ``Runner``."""
+        return self.worker.stream(kind, body)
+
+    async def embed(self, body: bytes) -> bytes:
+        """See ``Runner``."""
+        return await self.worker.whole("embed", body)
+
+    async def rerank(self, body: bytes) -> bytes:
+        """See ``Runner``."""
+        return await self.worker.whole("rerank", body)
+
+    async def close(self) -> None:
+        """See ``Runner``."""
+        await self.worker.close()
+
+
+def explain(name: str, failed: Failed) -> GatewayError:
+    """Why a model could not be loaded, as far as llama.cpp tells; no reply tells where files are."""
+    told = _ERROR.search(failed.said)
+    words = told[1] if told and not failed.starved else failed.words
+    words = _PATH.sub("", words)[:300]
+    message = f"the model {name!r} could not be loaded: {words}"
+    if failed.starved or _MEMORY.search(f"{words} {failed.words}"):
+        return OutOfMemory(message)
+    return BackendError(message)
