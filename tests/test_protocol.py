@@ -582,8 +582,15 @@ class Rig:
         self.loop = loop
         self.go = asyncio.Event()
         self.heard: list[str] = []
+        self.at_once = 0
+        """A status: the answer does not wait for the body."""
 
         async def slow(scope: Any, receive: Any, send: Any) -> None:
+            if self.at_once:
+                head = [(b"content-length", b"0")]
+                await send({"type": "http.response.start", "status": self.at_once, "headers": head})
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+                return
             await self.go.wait()
             while True:
                 message = await receive()
@@ -645,6 +652,37 @@ async def test_the_head_has_ten_seconds_from_its_first_byte_however_it_drips(rig
     assert rig.wire.ended
     await rig.pass_time(2.1)
     assert rig.wire.closed
+
+
+@on_a_clock
+async def test_who_was_refused_a_file_sends_no_more_of_it_than_any_body_may_have(rig: Rig) -> None:
+    for status in (200, 403):
+        one = Rig(rig.loop, body=1000, uploads=(b"/files/",))
+        one.at_once = status
+        one.protocol.data_received(b"POST /files/x HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n")
+        assert f" {status} ".encode() in await one.take()
+        for _ in range(10):
+            one.protocol.data_received(b"x" * 100)
+        assert not one.wire.ended
+        one.protocol.data_received(b"x")
+        assert one.wire.ended is (status == 403)
+        assert await one.take() == b"", "no second answer"
+        if status == 200:
+            one.protocol.data_received(b"x" * (100_000 - 1001) + REQUEST.replace(b"/api", b"/files"))
+            assert b" 200 " in await one.take(), "the connection goes on"
+        one.wire.close()
+    await rig.pass_time(0)
+
+
+@on_a_clock
+async def test_files_have_a_limit_of_their_own(rig: Rig) -> None:
+    for path, refused in ((b"/files/x", False), (b"/other", True)):
+        for framing in (b"Content-Length: 2000\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n7d0\r\n"):
+            one = Rig(rig.loop, body=1000, upload=5000, uploads=(b"/files/",))
+            one.protocol.data_received(b"POST " + path + b" HTTP/1.1\r\nHost: a\r\n" + framing + b"x" * 2000)
+            assert one.wire.ended is refused
+            one.wire.close()
+    await rig.pass_time(0)
 
 
 @on_a_clock
