@@ -18,6 +18,7 @@ from backends.llama_cpp.gguf import Head
 from backends.llama_cpp.honours import has_switch, honours_of
 from backends.llama_cpp.inprocess import Runner
 from backends.llama_cpp.loaded import Loaded
+from backends.llama_cpp.managing import Managed
 from backends.llama_cpp.model import TextModel
 from backends.llama_cpp.ranking import RerankModel
 from backends.llama_cpp.runners import Runners, has_gpu
@@ -38,7 +39,7 @@ _GRAPH = 64 * 1024 * 1024
 """Working memory beside weights and cache, guessed upwards."""
 
 
-class LlamaCppBackend:
+class LlamaCppBackend(Managed):
     """GGUF files of one folder, each a model. ``base``: what a relative ``models_dir`` counts from."""
 
     Settings = LlamaCppSettings

@@ -107,6 +107,7 @@ class Files:
 
     def catalog(self) -> list[ModelInfo]:
         """Every configured model whose file is there, every other GGUF file that is a model by itself, and what is kept."""
+        self.shelves.tidy()
         rows: dict[str, ModelInfo] = {}
         for id in [*self._configured, *self._unnamed()]:
             with suppress(ModelNotFound, BackendError):  # what is gone, half there or no model costs itself alone

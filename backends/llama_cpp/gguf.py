@@ -121,6 +121,11 @@ class Head(Struct, frozen=True, kw_only=True):
         return self.family == "clip" or self.text("general.type") == "mmproj"
 
     @property
+    def is_adapter(self) -> bool:
+        """Whether this is laid over the weights of another model."""
+        return self.text("general.type") == "adapter"
+
+    @property
     def is_model(self) -> bool:
         """Whether this file is a model by itself: no projector, adapter or vocabulary."""
         return not self.is_projector and self.text("general.type") in {"", "model"} and self.parameters > 0

@@ -12,6 +12,7 @@ from typing import Annotated, ClassVar, Literal
 from msgspec import Meta
 
 from backends.base import Section
+from backends.fetching.hosts import PullSettings
 from backends.llama_cpp.engine import CacheType, Pooling, RopeScaling, SplitMode
 
 EngineName = Literal["xllamacpp", "llama-cpp-python"]
@@ -144,6 +145,7 @@ class LlamaCppSettings(Running, frozen=True):
     """Where models are pulled and made, in Ollama's layout; empty: nowhere."""
     also_read: tuple[str, ...] = ()
     """Folders of other programs whose models are offered as they lie there: Ollama's store, LM Studio's models."""
+    pull: PullSettings = PullSettings()
     engine: EngineName = "xllamacpp"
     isolation: Isolation = "auto"
     """Where xllamacpp runs: in a worker process per model, or in this one (auto: see ``LlamaCppBackend.expose``)."""

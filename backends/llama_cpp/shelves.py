@@ -12,7 +12,7 @@ from adapters.ollama.go.parse import BadTemplate
 from backends.store import OllamaFolder, Store
 from backends.store.kept import Brings, Kept
 from backends.store.studio import StudioFolder, parts_of
-from canonical.errors import BackendError, Unsupported
+from canonical.errors import BackendError, StorageFailed, Unsupported
 
 logger = logging.getLogger("dragoman.store")
 
@@ -23,7 +23,18 @@ class Shelves:
     def __init__(self, store: Store | None, also_read: Sequence[Path]) -> None:
         self.store = store
         self._store = Brings(store) if store is not None else None
+        self._tidied = store is None
         self._others = [(path, Brings(OllamaFolder(path)), StudioFolder(path)) for path in also_read]
+
+    def tidy(self) -> None:
+        """Once: remove what killed processes left in the store."""
+        if self._tidied or self.store is None:
+            return
+        self._tidied = True
+        try:
+            self.store.sweep()
+        except StorageFailed as error:
+            logger.warning("%s: what was left in it stays", error.message)
 
     def every(self) -> Iterator[Kept]:
         """All models; one name may come several times, and the first is meant."""

@@ -75,6 +75,8 @@ class Config(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The quantization."""
     renderer: str = ""
     parser: str = ""
+    requires: str = ""
+    """The least version of Ollama that it says it needs."""
     architecture: str = ""
     os: str = ""
     rootfs: dict[str, Any] = field(default_factory=dict)

@@ -1,0 +1,66 @@
+"""Weights in fewer bits: llama.cpp's own quantizer, which llama-cpp-python has, in a process of its own.
+
+    python -m backends.llama_cpp.quantizing SOURCE TARGET Q4_K_M
+
+It tells how far it is on standard error, in llama.cpp's words: ``[  12/ 291] blk.0.attn_k.weight ...``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from backends.llama_cpp.gguf import FILE_TYPES
+from canonical.errors import BackendError, StorageFailed, Unsupported
+
+_FAR = re.compile(rb"\[ *(\d+)/ *(\d+)\]")
+_TYPES = {name: number for number, name in FILE_TYPES.items()}
+
+
+def quantize(source: Path, target: Path, kind: str, tell: Callable[[float], None]) -> None:
+    """Write ``source`` to ``target`` in ``kind``. ``tell`` takes shares of the whole; what it raises stops the work.
+
+    Raises:
+        Unsupported: the engine that can do it is not installed.
+        BackendError, StorageFailed: it failed.
+    """
+    if importlib.util.find_spec("llama_cpp") is None:
+        raise Unsupported(
+            "quantizing needs llama-cpp-python (pip install 'dragoman[llama-cpp-python]')", param="quantize"
+        )
+    command = [sys.executable, "-m", __name__, str(source), str(target), kind]
+    tell(0.0)
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL) as work:  # noqa: S603
+        last = b""
+        try:
+            assert work.stderr is not None
+            for line in work.stderr:
+                last = line.strip() or last
+                if far := _FAR.search(line):
+                    tell(int(far[1]) / max(int(far[2]), 1))
+            code = work.wait()
+        finally:
+            work.kill()
+    if code:
+        if b"write" in last or b"No space" in last:
+            raise StorageFailed("the store has no room left for the quantized model")
+        raise BackendError(f"the model could not be quantized to {kind}")
+
+
+def main() -> int:
+    """In the process of its own."""
+    import llama_cpp
+
+    source, target, kind = sys.argv[1:]
+    params = llama_cpp.llama_model_quantize_default_params()
+    params.ftype = _TYPES[kind]
+    params.nthread = 0
+    return int(llama_cpp.llama_model_quantize(source.encode(), target.encode(), params))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
