@@ -14,6 +14,7 @@ import yaml
 from msgspec import Struct
 
 from backends.llama_cpp.settings import LlamaCppModelSettings, LlamaCppSettings
+from backends.lmstudio.settings import LMStudioSettings, Loading
 from backends.strict_yaml import YamlError, read_yaml
 from gateway import __main__
 from gateway.config import ConfigError, load
@@ -69,19 +70,32 @@ def test_every_commented_key_is_accepted(tmp_path):
     assert set(shown["limits"]) == set(Limits.__struct_fields__)
     assert set(shown["listeners"][0]) == set(Listener.__struct_fields__)
     assert set(shown["listeners"][0]["cors"]) == set(Cors.__struct_fields__)
-    assert {"anthropic", "llama_cpp", "openai", "ollama", "echo"} == {
+    assert {"anthropic", "llama_cpp", "lmstudio", "openai", "ollama", "echo"} == {
         section["type"] for section in shown["backends"].values()
     }
     # Two examples contradict what stands around them, as examples may.
     text = text.replace("[other-id]", "[embed]").replace("models_dir: ./models", f"models_dir: {ROOT / 'models'}")
     settled = load(write(tmp_path, text), ENVIRON)
     assert settled.config.keys == (SECRET,)
-    assert len(settled.backends) == 5
+    assert len(settled.backends) == 6
 
 
 @pytest.mark.parametrize(
     "section",
-    [Config, Images, Responses, Listener, Cors, Limits, Defaults, ModelEntry, LlamaCppSettings, LlamaCppModelSettings],
+    [
+        Config,
+        Images,
+        Responses,
+        Listener,
+        Cors,
+        Limits,
+        Defaults,
+        ModelEntry,
+        LlamaCppSettings,
+        LlamaCppModelSettings,
+        LMStudioSettings,
+        Loading,
+    ],
 )
 def test_every_key_is_shown(section: type[Struct]):
     for name in section.__struct_fields__:
