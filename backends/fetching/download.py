@@ -246,7 +246,8 @@ class _Download:
         if response.status == 416:
             total = _NO_RANGE.fullmatch(response.header(b"content-range"))
             raise _Changed(int(total[1]), "") if total and int(total[1]) != self._partial.ledger.size else verdict
-        raise verdict if direct is None or isinstance(verdict, Failed) else Failed(verdict)
+        # What the redirects led to may have run out in between; what the source itself says is final.
+        raise Failed(verdict) if there != wanted.link and not isinstance(verdict, Failed) else verdict
 
     def _placed(self, response: Response, start: int, end: int) -> Span:
         """Which bytes the answer holds. Raises _Changed: of another file; Failed: none that were asked for."""

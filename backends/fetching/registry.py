@@ -94,11 +94,16 @@ class Registry:
 
     async def manifest(self, tag: str) -> bytes:
         """Raises ModelNotFound, BackendError."""
-        try:
-            response = await self.ask("GET", self.link(f"/manifests/{tag}"), {"Accept": MANIFEST})
-        except Missing:
-            raise ModelNotFound("pull model manifest: file does not exist", param="model") from None
-        return await self.web.body(response, SIZE_LIMIT)
+        patience = Patience(self._pace)
+        while True:
+            try:
+                response = await self.ask("GET", self.link(f"/manifests/{tag}"), {"Accept": MANIFEST})
+            except Missing:
+                raise ModelNotFound("pull model manifest: file does not exist", param="model") from None
+            try:
+                return await self.web.body(response, SIZE_LIMIT)
+            except BackendError as error:
+                await patience.after(Failed(error))
 
     async def blob(self, layer: Layer, blobs: Blobs, tell: Tell) -> None:
         """Fetch one layer."""

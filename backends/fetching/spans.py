@@ -40,9 +40,15 @@ class Spans:
         return self._ends[0] if self._starts and self._starts[0] == 0 else 0
 
     def gaps(self, size: int) -> list[Span]:
-        """What is missing of ``size`` bytes."""
-        edges = [0, *(edge for span in zip(self._starts, self._ends, strict=True) for edge in span), size]
-        return [(edges[i], edges[i + 1]) for i in range(0, len(edges), 2) if edges[i] < edges[i + 1]]
+        """What is missing of the first ``size`` bytes."""
+        found, at = [], 0
+        for start, end in self:
+            if start >= size:
+                break
+            if at < start:
+                found.append((at, start))
+            at = end
+        return [*found, (at, size)] if at < size else found
 
 
 def split(gaps: Iterable[Span], longest: int) -> list[Span]:

@@ -70,7 +70,8 @@ class Answers(BaseHTTPRequestHandler):
 
     def troubled(self, where: Where) -> bool:
         """Whether a fault has answered."""
-        fault = self.site.fault(where, "status", "redirect", "endless", "header", "body", "gzip", "stall")
+        kinds = ("status", "redirect", "endless", "header", "body", "gzip")
+        fault = self.site.fault(where, *kinds) or (self.site.fault(where, "stall") if where != "data" else None)
         match fault:
             case None:
                 return False
@@ -148,7 +149,7 @@ class Answers(BaseHTTPRequestHandler):
             self.wfile.write(out)
             self.seen.sent += len(out)
             self.site.went(len(out))
-            if at + piece >= stop and fault is not None:
+            if at + piece >= stop and fault is not None and fault.kind != "drip":
                 return self.hang_up() if fault.kind == "drop" else self.fall_silent()
         return None
 
