@@ -112,6 +112,14 @@ class Backend(Protocol):
         """Let go of connections and workers; models are closed before."""
 
 
+@runtime_checkable
+class TellsAll(Protocol):
+    """A backend that knows more of a model than anybody wants to read at first."""
+
+    async def all_details(self, name: str) -> ModelDetails:
+        """``details`` with the long lists in it: the vocabulary, the tensors."""
+
+
 class Need(Struct, frozen=True, kw_only=True):
     """Memory that a model takes, in bytes, estimated upwards."""
 

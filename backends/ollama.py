@@ -66,7 +66,14 @@ class OllamaBackend(Forwarding, RemoteBackend):
 
     async def details(self, name: str) -> ModelDetails:
         """What the server shows of the model. Raises ModelNotFound, BackendError."""
-        body = msgspec.json.encode({"model": name})
+        return await self._shown(name, verbose=False)
+
+    async def all_details(self, name: str) -> ModelDetails:
+        """The same with the long lists in it."""
+        return await self._shown(name, verbose=True)
+
+    async def _shown(self, name: str, *, verbose: bool) -> ModelDetails:
+        body = msgspec.json.encode({"model": name, "verbose": verbose})
         details = call.read_show(await self._upstream.control(self._show, body), name)
         return structs.replace(details, info=self._probed.info(details.info))
 

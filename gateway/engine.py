@@ -10,7 +10,7 @@ from typing import TypeGuard, TypeVar
 
 from msgspec import structs
 
-from backends.base import Counts, Embeds, Generates, Model, Reranks, tell_nobody
+from backends.base import Counts, Embeds, Generates, Model, Reranks, TellsAll, tell_nobody
 from backends.remote import RemoteBackend
 from canonical.durations import seconds
 from canonical.errors import BackendUnavailable, GatewayError, NotImplementedHere, Unsupported
@@ -290,10 +290,12 @@ class Engine:
         route = await self._route(name, frozenset())
         return structs.replace(route.info or ModelInfo(id=route.id), id=route.id, backend=route.backend)
 
-    async def details(self, name: str) -> ModelDetails:
-        """More on one model. Raises ModelNotFound."""
+    async def details(self, name: str, *, verbose: bool = False) -> ModelDetails:
+        """More on one model; ``verbose``: with the long lists, where the backend has them. Raises ModelNotFound."""
         route = await self._route(name, frozenset())
-        details = await self._backends[route.backend].details(route.name)
+        backend = self._backends[route.backend]
+        tell = backend.all_details if verbose and isinstance(backend, TellsAll) else backend.details
+        details = await tell(route.name)
         info = structs.replace(with_shims(details.info, route.entry), id=route.id, backend=route.backend)
         return structs.replace(details, info=info)
 

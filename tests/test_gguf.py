@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import struct
 import tracemalloc
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backends.llama_cpp import gguf
+from backends.llama_cpp.lists import read_lists
 from canonical.models import Capability
 
 MODELS = Path(__file__).parent.parent / "models"
@@ -145,3 +148,16 @@ def test_a_damaged_file_is_read_or_refused_and_nothing_else(
     gguf.model_info("x", found)
     gguf.metadata_json(found)
     assert found.cache_bytes(512) >= 0
+
+
+def test_the_long_lists_are_read_for_who_wants_them():
+    path = MODELS / "pip.gguf"
+    lists, tensors = read_lists(path)
+    found = gguf.read_head(path)
+    assert set(lists) == {key for key, value in found.metadata.items() if value is None}
+    tokens = msgspec.json.decode(lists["tokenizer.ggml.tokens"])
+    assert len(tokens) > 100
+    assert all(isinstance(token, str) for token in tokens)
+    assert sum(math.prod(row.shape) for row in tensors) == found.parameters
+    assert found.tensor_type in {row.type for row in tensors}
+    assert "token_embd.weight" in {row.name for row in tensors}

@@ -78,6 +78,10 @@ class LlamaCppBackend(Managed):
         """What the file says of itself. Raises ModelNotFound."""
         return await threads.call(lambda: self._files.details(name), name="gguf")
 
+    async def all_details(self, name: str) -> ModelDetails:
+        """The same with the vocabulary and the tensors. Raises ModelNotFound, BackendError."""
+        return await threads.call(lambda: self._files.all_details(name), name="gguf")
+
     async def open(self, name: str, options: LoadOptions = AS_CONFIGURED, tell: Tell = tell_nobody) -> Model:
         """Load a model.
 

@@ -15,6 +15,7 @@ from adapters.ollama.modelfile import write_parameters
 from backends.llama_cpp import gguf
 from backends.llama_cpp.engine import Lora
 from backends.llama_cpp.gguf import Head
+from backends.llama_cpp.lists import read_lists
 from backends.llama_cpp.settings import LlamaCppModelSettings, LlamaCppSettings
 from backends.llama_cpp.shelves import Shelves, jinja
 from backends.store import Store
@@ -168,6 +169,16 @@ class Files:
             requires=brought.requires,
             projector=self._projector(offered),
         )
+
+    def all_details(self, name: str) -> ModelDetails:
+        """``details``, with the lists that the file has."""
+        details = self.details(name)
+        try:
+            parts = [read_lists(path) for path in self.find(name).kept.parts]
+        except OSError as error:  # it has just been removed
+            raise ModelNotFound(f"model {name!r} not found", param="model") from error
+        tensors = tuple(row for _, rows in parts for row in rows)
+        return structs.replace(details, metadata={**details.metadata, **parts[0][0]}, tensors=tensors)
 
     def _offered(self, kept: Kept, settings: LlamaCppModelSettings) -> Offered:
         """Raises ModelNotFound for files that are no model by themselves; OSError, ValueError, BackendError."""

@@ -34,7 +34,7 @@ _CHUNK = 1024 * 1024
 
 _INTEGERS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 10: "<Q", 11: "<q"}
 _SCALARS = {kind: struct.Struct(form) for kind, form in {**_INTEGERS, 6: "<f", 7: "<?", 12: "<d"}.items()}
-_STRING, _ARRAY = 8, 9
+STRING, ARRAY = 8, 9
 _U32, _U64 = struct.Struct("<I"), struct.Struct("<Q")
 
 _FILE_TYPES = (
@@ -150,7 +150,7 @@ def read_head(path: Path) -> Head:
     """
     with path.open("rb") as file:
         status = path.stat()
-        reader = _Reader(file, status.st_size)
+        reader = Reader(file, status.st_size)
         if reader.take(4) != b"GGUF":
             raise BadGguf(f"{path.name} is not a GGUF file")
         if reader.u32() not in {2, 3}:
@@ -163,7 +163,7 @@ def read_head(path: Path) -> Head:
         for _ in range(pairs):
             key = reader.string()
             kind = reader.u32()
-            if kind == _ARRAY:
+            if kind == ARRAY:
                 metadata[key] = None
                 values = reader.array()
                 if values is not None:
@@ -184,7 +184,7 @@ def read_head(path: Path) -> Head:
     )
 
 
-def _tensors(reader: _Reader, count: int) -> tuple[int, Counter[int]]:
+def _tensors(reader: Reader, count: int) -> tuple[int, Counter[int]]:
     parameters = 0
     types: Counter[int] = Counter()
     for _ in range(count):
@@ -254,7 +254,7 @@ def metadata_json(head: Head) -> dict[str, Raw]:
     return {key: Raw(msgspec.json.encode(value)) for key, value in values.items()}
 
 
-class _Reader:
+class Reader:
     """Bytes from the front of a file, read in chunks and never past its size or ``HEAD_LIMIT``."""
 
     def __init__(self, file: BinaryIO, size: int) -> None:
@@ -265,26 +265,32 @@ class _Reader:
         self._elements = 0
 
     def seen(self) -> memoryview:
+        """All that was taken or passed."""
         return memoryview(self._data)[: self._at]
 
     def take(self, count: int) -> bytes:
+        """The next ``count`` bytes."""
         at = self._skip(count)
         return bytes(self._data[at : self._at])
 
     def u32(self) -> int:
+        """A number of 32 bits."""
         return int(_U32.unpack_from(self._data, self._skip(4))[0])
 
     def u64(self) -> int:
+        """A number of 64 bits."""
         return int(_U64.unpack_from(self._data, self._skip(8))[0])
 
     def string(self) -> str:
+        """A string, its length before it."""
         length = self.u64()
         if length > STRING_LIMIT:
             raise BadGguf(f"the file has a string of {length} bytes")
         return self.take(length).decode(errors="replace")
 
     def value(self, kind: int) -> int | float | bool | str:
-        if kind == _STRING:
+        """A scalar of one of the format's types."""
+        if kind == STRING:
             return self.string()
         scalar = _SCALARS.get(kind)
         if scalar is None:
@@ -295,7 +301,7 @@ class _Reader:
     def array(self) -> list[int] | None:
         """Pass an array; its values if it is a short one of integers."""
         kind, count = self.u32(), self.u64()
-        if kind == _STRING:
+        if kind == STRING:
             self._elements += count
             if self._elements > ELEMENTS:
                 raise BadGguf(f"the file has arrays of more than {ELEMENTS} strings")

@@ -72,7 +72,7 @@ async def _ps(exchange: Exchange) -> None:
 async def _show(exchange: Exchange) -> None:
     ask = serve.read_show(await exchange.body())
     try:
-        details = await exchange.engine.details(ask.name)
+        details = await exchange.engine.details(ask.name, verbose=ask.verbose)
     except ModelNotFound as error:
         raise ModelNotFound(f"model '{short(ask.name)}' not found", param="model") from error
     agent = next((value for name, value in exchange.scope["headers"] if name == b"user-agent"), b"")
