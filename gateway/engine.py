@@ -18,6 +18,7 @@ from canonical.events import Check, Event, Finished, Timings
 from canonical.limits import check_generate
 from canonical.media import Blob
 from canonical.models import Capability, LoadedModel, ModelDetails, ModelInfo
+from canonical.own import over
 from canonical.progress import Progress
 from canonical.report import Report
 from canonical.requests import (
@@ -86,6 +87,7 @@ class Engine:
         strict: bool = False,
         tell: Tell = _nobody,
         images: dict[str, Blob] | None = None,
+        far: Callable[[Progress], None] = tell_nobody,
     ) -> AsyncGenerator[Sequence[Event], None]:
         """The answer's events, checked, as many at once as the backend gave.
 
@@ -93,6 +95,7 @@ class Engine:
         backend cannot be reached, is replaced by its fallbacks, as long as nothing has been yielded. ``tell`` learns what
         becomes of the request's fields, before the first event; with ``strict``, or a strict model, one that would be
         dropped is refused. ``images`` keeps what was behind links, for requests that have the same ones.
+        ``far`` learns how far a load is that the request waits for.
 
         Raises:
             GatewayError: whatever goes wrong; Unsupported also for what ``strict`` forbids.
@@ -111,7 +114,7 @@ class Engine:
             try:
                 if Capability.VISION in required:
                     request = await self._fetched(request, candidate, images)
-                lease = await self._lease(candidate, request.keep_alive, request.load, request.tenant)
+                lease = await self._lease(candidate, request.keep_alive, request.load, request.tenant, far)
                 leased = first = self._clock()
                 try:
                     asked = with_own(request, candidate.entry, lease.model)
@@ -378,6 +381,8 @@ class Engine:
         tenant: str = "",
         tell: Callable[[Progress], None] = tell_nobody,
     ) -> Lease:
+        if route.entry is not None:
+            options = over(options, route.entry.own.load)
         source = self._sources.get(route.id)
         if source is None or source.key != (route.backend, route.name):
             source = self._sources[route.id] = source_of(route, self._backends[route.backend], self._keep_alive)

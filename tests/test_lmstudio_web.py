@@ -225,6 +225,8 @@ class Heavy(Home):
         super().__init__(tells(*[[event] for event in HELLO]))
         self.fails = fails
         self.silent = silent
+        self.stuck = False
+        self.aborted = 0
 
     async def open(self, name: str, options: LoadOptions = AS_CONFIGURED, tell: Tell = tell_nobody) -> Talks | Vectors:
         for done in (1, 4):
@@ -234,6 +236,11 @@ class Heavy(Home):
                 await asyncio.sleep(0)
             if self.fails is not None:
                 raise self.fails
+            if self.stuck:
+                try:
+                    await asyncio.get_running_loop().create_future()
+                finally:
+                    self.aborted += 1
         return await super().open(name, options)
 
 
@@ -259,6 +266,34 @@ def test_a_load_for_an_answer_that_comes_whole_is_told_in_its_figures() -> None:
         assert "model_load_time_seconds" not in (await chat(house))["stats"]
 
     live(None, story, Heavy())
+
+
+def test_a_model_that_stays_for_one_answer_is_loaded_once_for_it() -> None:
+    home = Heavy()
+
+    async def story(house: House) -> None:
+        for count in (1, 2):
+            found, _ = told((await house.ask("POST", CHAT, {**ASK, "stream": True, "ttl": 0})).body)
+            assert "model_load.end" in types(found)
+            await until(lambda: not house.engine.loaded())
+            assert home.opened == count
+
+    live(None, story, home)
+
+
+def test_a_client_that_leaves_amid_a_load_ends_it() -> None:
+    home = Heavy()
+    home.stuck = True
+
+    async def story(house: House) -> None:
+        call = house.call("POST", CHAT, {**ASK, "stream": True})
+        await call.until(3)
+        call.leave()
+        await call.end()
+        await until(lambda: home.aborted == 1)
+        await until(lambda: not house.engine.loaded())
+
+    live(None, story, home)
 
 
 def test_a_load_that_fails_in_a_stream_is_told_there() -> None:

@@ -94,6 +94,13 @@ class ChatStream:
 
     # The answer
 
+    def processing(self) -> bytes:
+        """The prompt is being processed."""
+        if self._prompt:
+            return b""
+        self._prompt = True
+        return self._begin() + _frame("prompt_processing.start")
+
     def feed(self, event: Event, choice: int = 0) -> bytes:  # noqa: ARG002 - a chat has one choice
         """The frames of one event.
 
@@ -108,8 +115,7 @@ class ChatStream:
             case ToolCallDelta():
                 return self._call(event.name) if event.id else b""
             case Started():
-                self._prompt = True
-                return self._begin() + _frame("prompt_processing.start")
+                return self.processing()
             case Finished():
                 self._end = event
                 self._last = self._processed() + self._close()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 
 from msgspec import structs
 
@@ -18,6 +18,8 @@ from canonical.events import Event, Finished, fold
 from canonical.requests import Embed, Generate
 from gateway.web.caller import in_body
 from gateway.web.exchange import Exchange
+
+Opening = Callable[[Generate], Awaitable[AsyncGenerator[Sequence[Event], None]]]
 
 REPLY_LIMIT = 64 * 1024 * 1024
 """Characters of one whole answer."""
@@ -153,23 +155,22 @@ async def stream(
     encoder: Encoder,
     closing: Callable[[], Awaitable[None]] | None = None,
     *,
-    opening: Callable[[], Awaitable[None]] | None = None,
+    opening: Opening | None = None,
     path: str = "",
 ) -> None:
     """Generate, a choice a request, and send each frame as it comes.
 
-    ``opening`` is done before all else, and may begin the stream; ``closing`` before the last frames go.
+    ``opening`` gives the events of each request, and may begin the stream; ``closing`` is done before the last frames go.
     """
     try:
-        if opening is not None:
-            await opening()
         if await _relayed(exchange, requests[0], path, streamed=True):
             return
         last = b""
         for choice, request in enumerate(requests):
             if last:
                 await exchange.piece(last)
-            last = await _choice(exchange, encoder, choice, request)
+            batches = exchange.events(request) if opening is None else await opening(request)
+            last = await _choice(exchange, encoder, choice, batches)
         if closing is not None:
             await closing()
         last += encoder.finish()
@@ -192,11 +193,12 @@ async def stream(
         await exchange.end(encoder.fail(GatewayError("internal error")))
 
 
-async def _choice(exchange: Exchange, encoder: Encoder, choice: int, request: Generate) -> bytes:
+async def _choice(
+    exchange: Exchange, encoder: Encoder, choice: int, batches: AsyncGenerator[Sequence[Event], None]
+) -> bytes:
     """Send one choice; returns its last frames, which are not sent yet."""
     feed, send = encoder.feed, exchange.send  # what is done for each piece is written out: it is the hot path
     frames = b""
-    batches = exchange.events(request)
     try:
         async for batch in batches:
             frames = feed(batch[0], choice) if len(batch) == 1 else b"".join([feed(event, choice) for event in batch])

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, cast
 
 from msgspec import Struct, structs
 
+from backends.base import tell_nobody
 from canonical.errors import Busy, Forbidden, GatewayError, InvalidRequest, MethodNotAllowed, TooLarge
 from canonical.events import Event
 from canonical.media import Blob
+from canonical.progress import Progress
 from canonical.report import Report
 from canonical.requests import Generate
 from gateway.accesslog import AccessLog
@@ -216,10 +218,26 @@ class Exchange:
         """The report's header, where it was asked for."""
         return [(HEADER, header_value(self.report))] if self.report is not None and self.caller.report else []
 
-    def events(self, request: Generate) -> AsyncGenerator[Sequence[Event], None]:
-        """What a model says to ``request``, held to what the caller wishes. Closing it stops the generation."""
+    def events(
+        self,
+        request: Generate,
+        *,
+        far: Callable[[Progress], None] = tell_nobody,
+        ready: Callable[[], None] | None = None,
+    ) -> AsyncGenerator[Sequence[Event], None]:
+        """What a model says to ``request``, held to what the caller wishes. Closing it stops the generation.
+
+        ``far`` learns how far a load is that the request waits for; ``ready`` is called as soon as a model has the request.
+        """
         request = structs.replace(request, tenant=self.caller.owner)
-        return self.engine.generate(request, strict=self.caller.strict, tell=self.learn, images=self.images)
+        learn = self.learn
+        if ready is not None:
+
+            def learn(report: Report) -> None:
+                self.learn(report)
+                ready()
+
+        return self.engine.generate(request, strict=self.caller.strict, tell=learn, images=self.images, far=far)
 
     def learn(self, report: Report) -> None:
         """Take note of what becomes of the request's fields."""

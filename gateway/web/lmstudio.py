@@ -10,7 +10,6 @@ from adapters.dialect import Ask, Stamp
 from adapters.lmstudio import serve
 from adapters.openai import serve as openai
 from canonical.errors import (
-    BackendUnavailable,
     InvalidRequest,
     ModelNotFound,
     NotFound,
@@ -18,16 +17,15 @@ from canonical.errors import (
     Unsupported,
 )
 from canonical.events import Finished
-from canonical.limits import check_generate
-from canonical.models import Capability, ModelInfo
+from canonical.models import Capability
 from canonical.report import Report, forbidden
-from canonical.requests import AS_CONFIGURED, Generate, needs
 from gateway.downloads import Download
-from gateway.router import check_needs, lacks
+from gateway.router import check_needs
 from gateway.store import Row
 from gateway.web.answering import answer, embed, stream
 from gateway.web.exchange import Exchange, Handler, Voice
 from gateway.web.keeping import can_keep, keep, said_before
+from gateway.web.loading import held, watched
 
 VOICE = Voice("lmstudio", b"application/json", serve.error_status, serve.error_body, stray=serve.stray)
 _OLD_VOICE = structs.replace(VOICE, error_status=openai.error_status, error_body=openai.error_body)
@@ -62,9 +60,11 @@ async def _respond(exchange: Exchange, chat: serve.Chat) -> None:
             reply.store = await keep(exchange, _row(exchange, chat, reply), chat.stored)
 
     if chat.stream:
-        await stream(exchange, (request,), reply, settle, opening=lambda: _load_first(exchange, request, info, reply))
+        await stream(
+            exchange, (request,), reply, settle, opening=lambda asked: watched(exchange, asked, info.id, reply)
+        )
         return
-    before = _held(exchange, info)
+    before = held(exchange, info.id)
     batches = exchange.events(request)
     try:
         async for batch in batches:
@@ -73,43 +73,12 @@ async def _respond(exchange: Exchange, chat: serve.Chat) -> None:
                 if type(event) is Finished:
                     if event.usage is not None:
                         exchange.tokens += event.usage.completion
-                    if event.timings is not None and event.timings.load and not before and _held(exchange, info):
+                    if event.timings is not None and event.timings.load and not before and held(exchange, info.id):
                         reply.loaded(event.timings.load / 1e9)
     finally:
         await batches.aclose()
     await settle()
     await exchange.json(reply.body())
-
-
-async def _load_first(exchange: Exchange, request: Generate, info: ModelInfo, reply: serve.ChatStream) -> None:
-    """Load the model and tell how far that is, where it is not loaded as the chat wants it.
-
-    What is refused anyway is refused with its own status, before anything is loaded or told.
-    """
-    before = _held(exchange, info)
-    if (before and request.load == AS_CONFIGURED) or exchange.caller.strict or lacks(needs(request), info):
-        return
-    check_generate(request)
-    began = time.monotonic()
-    told = False
-    steps = exchange.engine.loading(request.model, request.keep_alive or None, request.load)
-    try:
-        async for step in steps:
-            if not told:
-                await exchange.begin(reply.media_type)
-                await exchange.piece(reply.loading())
-                told = True
-            await exchange.piece(reply.progress(step.share))
-    except BackendUnavailable:
-        return  # another model may stand in for it
-    finally:
-        await steps.aclose()
-    took = time.monotonic() - began
-    if told:
-        await exchange.piece(reply.loaded(took))
-    elif not before and _held(exchange, info):
-        await exchange.begin(reply.media_type)
-        await exchange.piece(reply.loading() + reply.loaded(took))
 
 
 def _row(exchange: Exchange, chat: serve.Chat, reply: serve.ChatStream) -> Row:
@@ -214,11 +183,6 @@ def _state(download: Download) -> serve.DownloadState:
 def _resident(exchange: Exchange) -> serve.Resident:
     """What is loaded, here or at another server, by its name."""
     return {row.info.id: row for row in exchange.engine.loaded(elsewhere=True) if not row.loading}
-
-
-def _held(exchange: Exchange, info: ModelInfo) -> bool:
-    """Whether the model is loaded in this machine's memory; of another server's nobody tells how long it took."""
-    return any(row.info.id == info.id and not row.loading for row in exchange.engine.loaded())
 
 
 # OpenAI's shapes with figures
