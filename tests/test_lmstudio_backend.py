@@ -304,46 +304,75 @@ async def pulled(home: LMStudioBackend, name: str) -> list[Progress]:
     return [progress async for progress in home.pull(name)]
 
 
-def test_a_pull_watches_its_download(studio: Studio) -> None:
+def statuses(told: list[Progress]) -> list[str]:
+    return [progress.status for progress in told]
+
+
+@pytest.fixture(params=["package", "rest"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """By which models are downloaded."""
+    if request.param == "rest":
+        monkeypatch.setattr("backends.lmstudio.backend.installed", lambda: False)
+    return str(request.param)
+
+
+def test_a_pull_tells_how_far_its_download_is(studio: Studio, way: str) -> None:
     async def scenario() -> None:
         home = backend(studio)
         assert isinstance(home, Pulls)
         assert not isinstance(home, Manages)  # it creates, copies and deletes nothing
-        told = await pulled(home, "acme/new")
-        assert [progress.status for progress in told] == ["pulling manifest", *["downloading"] * 4, "success"]
-        assert [progress.completed for progress in told[1:-1]] == [0, 250, 500, 750]
-        assert {progress.total for progress in told[1:-1]} == {1000}
+        told = await pulled(home, "acme/new:Q4_K_M")
+        middle = [progress for progress in told if progress.status == "downloading"]
+        assert statuses(told) == ["pulling manifest", *["downloading"] * 4, *["verifying"] * (way == "package")]
+        assert [progress.completed for progress in middle] == (
+            [250, 500, 750, 1000] if way == "package" else [0, 250, 500, 750]
+        )
+        assert {progress.total for progress in middle} == {1000}
         assert "acme/new" in {info.id for info in await home.models()}
-        assert [progress.status for progress in await pulled(home, "acme/new")] == ["pulling manifest", "success"]
-        with pytest.raises(ModelNotFound):
-            await pulled(home, "acme/none")
-        with pytest.raises(ModelNotFound):
-            await pulled(home, "hf.co/org/repo:Q4_K_M")
-        asked = studio.asked("POST /api/v1/models/download")[-1]
-        assert asked == {"model": "https://huggingface.co/org/repo", "quantization": "Q4_K_M"}
+        assert statuses(await pulled(home, "acme/new")) == ["pulling manifest"]
+        for name in ("acme/none", "hf.co/org/repo:Q4_K_M", "acme/none@q9"):
+            with pytest.raises(ModelNotFound):
+                await pulled(home, name)
+        assert studio.asked("POST /api/v1/models/download")[-2:] == [
+            {"model": "https://huggingface.co/org/repo", "quantization": "Q4_K_M"},
+            {"model": "acme/none", "quantization": "q9"},
+        ]
 
     run(scenario())
 
 
-def test_who_stops_watching_finds_the_download_where_it_is(studio: Studio) -> None:
+def test_a_download_that_nobody_watches_any_more_is_stopped(studio: Studio) -> None:
+    async def scenario() -> None:
+        studio.load_time = 60
+        watching = backend(studio).pull("acme/new")
+        assert statuses([await anext(watching) for _ in range(2)]) == ["pulling manifest", "downloading"]
+        await watching.aclose()
+        assert studio.log[-1].body["message"] == {"type": "cancel"}
+        assert "acme/new" not in studio.rows
+
+    run(scenario())
+
+
+def test_by_rest_it_goes_on_and_the_next_finds_it_where_it_is(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backends.lmstudio.backend.installed", lambda: False)
+
     async def scenario() -> None:
         home = backend(studio)
         watching = home.pull("acme/new")
         told = [await anext(watching) for _ in range(3)]
         await watching.aclose()
         assert told[-1].completed == 250
-        again = await pulled(home, "acme/new")
-        assert again[-1].status == "success"
+        assert (await pulled(home, "acme/new"))[-1].completed == 750
         assert len(studio.downloads) == 1
 
     run(scenario())
 
 
-def test_a_download_that_fails_or_cannot_be_asked_for_says_so(studio: Studio) -> None:
+def test_a_download_that_fails_or_cannot_be_asked_for_says_so(studio: Studio, way: str) -> None:
     async def scenario() -> None:
         home = backend(studio)
-        studio.fault = "load"
-        with pytest.raises(BackendError, match="could not download"):
+        studio.fault = "close" if way == "package" else "load"
+        with pytest.raises(BackendError):
             await pulled(home, "acme/new")
         studio.fault = ""
         studio.surfaces = frozenset({"/v1", "/api/v0"})

@@ -62,6 +62,16 @@ class Listed(Struct, frozen=True, kw_only=True):
         return Capability.EMBED in self.info.capabilities
 
 
+class Source(Struct, frozen=True):
+    """A model that can be downloaded."""
+
+    model: str
+    quantization: str = ""
+    """Empty: the one that is recommended."""
+    hub: bool = False
+    """It is a repository of Hugging Face."""
+
+
 # Lists
 
 
@@ -161,17 +171,19 @@ def write_unload(id: str) -> bytes:
     return msgspec.json.encode({"instance_id": id})
 
 
-def write_download(name: str) -> bytes:
-    """The body of ``/api/v1/models/download``, for a name as clients write it.
+def read_source(name: str) -> Source:
+    """What to download, for a name as clients write it: ``acme/model``, with ``@q4_k_m`` or ``:Q4_K_M``; ``hf.co/org/repo``."""
+    bare = re.sub(r"^(?:https?://)?(?:hf\.co|huggingface\.co)/", "", name)
+    found = re.fullmatch(r"(.+?)(?:[@:]([^/@:]+))?", bare, re.DOTALL)
+    model, quantization = (found[1], found[2] or "") if found else (bare, "")
+    return Source(model, "" if quantization == "latest" else quantization, hub=bare != name)
 
-    ``hf.co/org/repo:QUANT`` is a link and a quantization there.
-    """
-    found = re.fullmatch(r"(?:https://)?(?:hf\.co|huggingface\.co)/([^/:@]+/[^/:@]+)(?::([^/:@]+))?", name)
-    if found is None:
-        return msgspec.json.encode({"model": name})
-    asked = {"model": f"https://huggingface.co/{found[1]}"}
-    if found[2]:
-        asked["quantization"] = found[2]
+
+def write_download(source: Source) -> bytes:
+    """The body of ``/api/v1/models/download``."""
+    asked = {"model": f"https://huggingface.co/{source.model}" if source.hub else source.model}
+    if source.quantization:
+        asked["quantization"] = source.quantization
     return msgspec.json.encode(asked)
 
 

@@ -15,11 +15,12 @@ from backends.abilities import known_models
 from backends.base import Tell, tell_nobody
 from backends.honours import TABLE
 from backends.lmstudio.lists import Lists, find
-from backends.lmstudio.loads import Loads, RestLoads
+from backends.lmstudio.loads import Loads, NoWay, RestLoads
 from backends.lmstudio.model import STREAMS, LMStudioModel
 from backends.lmstudio.package import PackageLoads, installed
 from backends.lmstudio.residence import Residence
 from backends.lmstudio.settings import EntrySettings, LMStudioSettings, Loading, settled
+from backends.lmstudio.steps import told
 from backends.remote import RemoteBackend
 from backends.upstream import Upstream, read_url
 from canonical.durations import seconds
@@ -57,10 +58,12 @@ class LMStudioBackend(RemoteBackend):
         self._lists = Lists(upstream)
         ttl = TTL if settings.ttl is None else seconds(settings.ttl)
         ways: list[Loads] = [RestLoads(upstream)]
+        self._package: PackageLoads | None = None
         address, path = read_url(settings.url)
         if installed() and not address.tls and not base_path(path):  # its protocol knows neither TLS nor a path
             host = address.authority if address.port != 80 else f"{address.authority}:80"
-            ways.insert(0, PackageLoads(name, host, settings.api_key, silence=settings.load_time))
+            self._package = PackageLoads(name, host, settings.api_key, silence=settings.load_time)
+            ways.insert(0, self._package)
         self._residence = Residence(name, self._lists, ways, ttl=None if ttl < 0 else ttl)
         self._ttl = call.stay(ttl) if settings.jit and settings.ttl is not None else None
         self._chat = upstream.head("POST", "/v1/chat/completions")
@@ -127,12 +130,30 @@ class LMStudioBackend(RemoteBackend):
         )
 
     async def pull(self, name: str, *, insecure: bool = False) -> AsyncGenerator[Progress, None]:  # noqa: ARG002
-        """Have LM Studio download a model. Closing this only stops watching: its downloads are its user's to stop."""
+        """Have LM Studio download a model. Closing this stops the download, where the package is there to say so."""
         yield Progress(status="pulling manifest")
-        start, body = self._upstream.head("POST", "/api/v1/models/download"), call.write_download(name)
-        found = call.read_download(await self._upstream.control(start, body))
+        source = call.read_source(name)
+        if self._package is not None and find(await self._lists.ask(), source.model) is None:
+            package = self._package
+            steps = told(lambda tell: package.download(source, tell))
+            try:
+                async for step in steps:
+                    yield step
+            except (ModelNotFound, NoWay):
+                pass  # its search does not know all that can be downloaded
+            else:
+                return
+            finally:
+                await steps.aclose()
+        async for step in self._watched(source):
+            yield step
+
+    async def _watched(self, source: call.Source) -> AsyncGenerator[Progress, None]:
+        """A download by REST, looked at until it ends; there is no word to stop it."""
+        start = self._upstream.head("POST", "/api/v1/models/download")
+        found = call.read_download(await self._upstream.control(start, call.write_download(source)))
         if found is None:
-            raise NotImplementedHere("this LM Studio downloads nothing by its API: version 0.4 or newer does")
+            raise NotImplementedHere("this LM Studio downloads nothing by its REST: version 0.4 or newer does")
         job, progress = found
         look = None
         while progress is not None:
@@ -145,7 +166,6 @@ class LMStudioBackend(RemoteBackend):
             if found is None:
                 raise BackendError("LM Studio has forgotten the download")
             progress = found[1]
-        yield Progress(status="success")
 
 
 def base_path(path: str) -> str:

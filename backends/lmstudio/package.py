@@ -1,9 +1,9 @@
-"""Loading through LM Studio's official package: with progress, with every setting, and so that it can be stopped.
+"""LM Studio's official package: loads with progress and with every setting, and downloads; both can be stopped.
 
 The package's client belongs to the task that opened it and does not survive a broken connection. So each load and each
 unload opens one of its own, which takes some 20 ms of local handshakes, and nothing has to be mended after a restart.
 Calls that the server does not understand are never answered: every one has a deadline. Of the package's private names
-are used: the channel of a load (its public call cannot be cancelled), its handshake (1.5 knows no token), and the two
+are used: the channels of loads and downloads (its public calls cannot be cancelled), its handshake (1.5 knows no token), and the two
 places where it asks httpx for a connection (a proxy in the environment would get what is meant for this machine).
 """
 
@@ -18,7 +18,7 @@ from contextlib import asynccontextmanager, contextmanager
 from functools import lru_cache
 from typing import Any
 
-from adapters.lmstudio.call import Listed
+from adapters.lmstudio.call import Listed, Source
 from backends import threads
 from backends.base import Tell
 from backends.lmstudio.loads import NoWay, Owned
@@ -30,6 +30,8 @@ CALL_TIME = 20.0
 """Seconds that anything but a load may take."""
 STOP_TIME = 5.0
 """Seconds that the word on a cancelled load may take."""
+FOUND = 25
+"""Results of a search: LM Studio gives no more."""
 STEPS = 1000
 """A load's progress comes as a share; it is told in so many steps."""
 
@@ -90,6 +92,32 @@ class PackageLoads:
                 worded = self._worded(error)
                 if not isinstance(worded, ModelNotFound):
                     raise worded from error
+
+    async def download(self, source: Source, tell: Tell) -> None:
+        """Have a model downloaded; cancelling stops that. Raises ModelNotFound where its search does not find it."""
+        async with self._client() as (_, client), asyncio.timeout(CALL_TIME) as deadline:
+            loop = asyncio.get_running_loop()
+
+            def progress(update: Any) -> None:
+                deadline.reschedule(loop.time() + self._silence)
+                tell(Progress(status="downloading", total=update.total_bytes, completed=update.downloaded_bytes))
+
+            def last() -> None:
+                deadline.reschedule(loop.time() + self._silence)
+                tell(Progress(status="verifying"))
+
+            for found in await client.repository.search_models(source.model, limit=FOUND):
+                if found.search_result.identifier.identifier.casefold() == source.model.casefold():
+                    break
+            else:
+                raise ModelNotFound(f"LM Studio finds no model '{source.model}'", param="model")
+            options = await found.get_download_options()
+            wanted = [option for option in options if _wanted(option.info, source.quantization)]
+            if not wanted:
+                raise ModelNotFound(f"there is no {source.quantization} of '{source.model}'", param="model")
+            endpoint = wanted[0]._get_download_endpoint(progress, last)  # noqa: SLF001
+            deadline.reschedule(loop.time() + self._silence)
+            await _outcome(client.repository, endpoint)
 
     @asynccontextmanager
     async def _client(self) -> AsyncIterator[tuple[Any, Any]]:
@@ -153,7 +181,7 @@ class PackageLoads:
 
 
 async def _outcome(session: Any, endpoint: Any) -> Any:
-    """What becomes of one load through the package's channel."""
+    """What becomes of one load or download through the package's channel."""
     async with session._create_channel(endpoint) as channel:  # noqa: SLF001
         work = asyncio.ensure_future(channel.wait_for_result())
         try:
@@ -164,13 +192,21 @@ async def _outcome(session: Any, endpoint: Any) -> Any:
             raise
 
 
+def _wanted(option: Any, quantization: str) -> bool:
+    """Whether this is the file to take."""
+    if not quantization:
+        return bool(option.recommended)
+    return quantization.casefold() in {(option.quantization or "").casefold(), option.name.casefold()}
+
+
 async def _stop(session: Any, channel: Any, work: asyncio.Future[Any]) -> None:
-    """Cancel a load; one that was too far gone is unloaded. Never raises anything but a cancellation."""
+    """Cancel a load or a download; a load that was too far gone is unloaded. Raises nothing but a cancellation."""
     try:
         async with asyncio.timeout(STOP_TIME):
             await channel.cancel()
             result = await work
-            await session.unload(result.identifier)
+            if hasattr(session, "unload"):
+                await session.unload(result.identifier)
     except Exception:  # noqa: BLE001  the word on a cancelled load is an error
         work.cancel()
 
@@ -200,6 +236,7 @@ def _package() -> tuple[Any, Any]:
     # What fails is raised, and told by us. Its loggers bear the names of its classes.
     for name in ("AsyncWebsocketHandler", "LoadModelEndpoint", "_AsyncLMStudioWebsocket", "ChannelHandler"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
 
     class Client(lmstudio.AsyncClient):
         def __init__(self, host: str, token: Any) -> None:

@@ -25,7 +25,8 @@ class Running:
 
     def start(self) -> None:
         """Listen; returns when it does."""
-        sock = socket.socket()
+        # Said to be TCP, so that what is written goes out at once: the loop looks at that.
+        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(("127.0.0.1", self.studio.port))
         self.studio.port = sock.getsockname()[1]
