@@ -6,11 +6,12 @@ from pathlib import Path
 
 from msgspec import structs
 
-from adapters.ollama.modelfile import Modelfile, read_modelfile
+from adapters.ollama.modelfile import Modelfile, read_modelfile, read_parameters, write_parameters
 from adapters.ollama.values import LOAD_OPTIONS, OPTIONS, RETIRED, read_options
 from backends.base import Model
 from canonical.errors import InvalidRequest
 from canonical.messages import Message, Text
+from canonical.models import ModelDetails
 from canonical.own import NOTHING, Own, applied, laid_over
 from canonical.requests import Generate
 from gateway.settings import ModelEntry
@@ -46,7 +47,21 @@ def brought_along(entry: ModelEntry, base: Path) -> tuple[ModelEntry, str]:
     turns = tuple(Message(turn.role, (Text(turn.content),)) for turn in entry.messages)
     own = Own(system=entry.system or file.system or "", messages=turns or file.messages, sampling=sampling, load=load)
     template = file.template or ""
-    return structs.replace(entry, own=own), template if _JINJA in template else ""
+    parameters = {**file.parameters, **entry.parameters}
+    return structs.replace(entry, own=own, parameters=parameters), template if _JINJA in template else ""
+
+
+def shown(details: ModelDetails, entry: ModelEntry | None) -> ModelDetails:
+    """What is told of a model, with what its entry lets it bring along."""
+    if entry is None or entry.own is NOTHING:
+        return details
+    parameters = {**read_parameters(details.parameters), **entry.parameters}
+    return structs.replace(
+        details,
+        system=entry.own.system or details.system,
+        messages=entry.own.messages or details.messages,
+        parameters=write_parameters(parameters),
+    )
 
 
 def _modelfile(path: Path) -> Modelfile:

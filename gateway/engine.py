@@ -19,6 +19,7 @@ from canonical.limits import check_generate
 from canonical.media import Blob
 from canonical.models import Capability, LoadedModel, ModelDetails, ModelInfo
 from canonical.own import over
+from canonical.own import over
 from canonical.progress import Progress
 from canonical.report import Report
 from canonical.requests import (
@@ -31,7 +32,7 @@ from canonical.requests import (
     Rerank,
     needs,
 )
-from gateway.brought import with_own
+from gateway.brought import shown, with_own
 from gateway.catalog import Catalog
 from gateway.fetch import Fetcher
 from gateway.judge import judge
@@ -300,7 +301,7 @@ class Engine:
         tell = backend.all_details if verbose and isinstance(backend, TellsAll) else backend.details
         details = await tell(route.name)
         info = structs.replace(with_shims(details.info, route.entry), id=route.id, backend=route.backend)
-        return structs.replace(details, info=info)
+        return structs.replace(shown(details, route.entry), info=info)
 
     def loaded(self, *, elsewhere: bool = False) -> list[LoadedModel]:
         """The models that hold memory of this machine now, or are about to.
@@ -381,6 +382,8 @@ class Engine:
         tenant: str = "",
         tell: Callable[[Progress], None] = tell_nobody,
     ) -> Lease:
+        if route.entry is not None:
+            options = over(options, route.entry.own.load)
         if route.entry is not None:
             options = over(options, route.entry.own.load)
         source = self._sources.get(route.id)

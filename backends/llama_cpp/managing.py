@@ -7,7 +7,10 @@ a model of one of them gives the store links to its files, or copies.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import structs
 
 from adapters.ollama import names
 from adapters.ollama.names import Name
@@ -167,8 +170,10 @@ class Managed:
         return store
 
     def _source(self, name: str) -> Kept:
-        """Raises ModelNotFound, BackendError."""
-        return self._files.find(name).kept
+        """A model with all that config.yaml gives it. Raises ModelNotFound, BackendError."""
+        offered = self._files.find(name)
+        adapters = tuple(Path(lora.path) for lora in offered.loras)
+        return structs.replace(offered.kept, projector=offered.projector, draft=offered.draft, adapters=adapters)
 
     def _folder_has(self, name: str) -> Kept | None:
         """A model of the models folder."""
