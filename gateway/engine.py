@@ -19,7 +19,6 @@ from canonical.limits import check_generate
 from canonical.media import Blob
 from canonical.models import Capability, LoadedModel, ModelDetails, ModelInfo
 from canonical.own import over
-from canonical.own import over
 from canonical.progress import Progress
 from canonical.report import Report
 from canonical.requests import (
@@ -382,8 +381,6 @@ class Engine:
         tenant: str = "",
         tell: Callable[[Progress], None] = tell_nobody,
     ) -> Lease:
-        if route.entry is not None:
-            options = over(options, route.entry.own.load)
         if route.entry is not None:
             options = over(options, route.entry.own.load)
         source = self._sources.get(route.id)
