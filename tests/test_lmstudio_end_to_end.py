@@ -14,7 +14,8 @@ import httpx
 import pytest
 
 from tests.chatting import told
-from tests.serving import Served, serving
+from tests.registry import registry
+from tests.serving import ROOT, Served, serving
 from tests.ways import EMBED_WAYS, INSIDE, WAYS, four_ways
 
 EXAMPLES = Path(__file__).parent / "lmstudio_examples"
@@ -114,9 +115,9 @@ def test_h6_the_documented_life_of_a_model(documented: Served) -> None:
         row = next(row for row in listed["models"] if row["key"] == "openai/gpt-oss-20b")
         return [instance["id"] for instance in row["loaded_instances"]]
 
-    status, reply = curl(documented, "load", **{"16384": "4096"})  # the demo model knows no more
+    status, reply = curl(documented, "load")
     assert (status, reply["status"], reply["instance_id"]) == (200, "loaded", "openai/gpt-oss-20b")
-    assert reply["load_config"]["context_length"] == 4096
+    assert reply["load_config"]["context_length"] == 4096  # the demo model has no more
     assert loaded() == ["openai/gpt-oss-20b"]
     assert curl(documented, "unload") == (200, {"instance_id": "openai/gpt-oss-20b"})
     assert loaded() == []
@@ -132,7 +133,10 @@ def test_h6_the_documented_older_routes(documented: Served) -> None:
     assert {row["id"] for row in listed["data"]} >= {*CHATS, VECTORS}
     status, row = curl(documented, "v0_model")
     assert (status, row["id"], row["type"]) == (200, "qwen2-vl-7b-instruct", "vlm")
-    for name, stops in (("v0_chat", {"eosFound"}), ("v0_completion", {"eosFound", "maxPredictedTokensReached"})):
+    for name, stops in (
+        ("v0_chat", {"eosFound"}),
+        ("v0_completion", {"eosFound", "stopStringFound", "maxPredictedTokensReached"}),
+    ):
         status, reply = curl(documented, name)
         assert status == 200
         assert reply["stats"]["stop_reason"] in stops
@@ -199,3 +203,41 @@ def test_h6_the_older_chat_has_its_figures_by_every_way(ways: str, model: str) -
 def test_h6_the_older_embeddings_by_every_way(ways: str, model: str) -> None:
     reply = httpx.post(f"{ways}/api/v0/embeddings", json={"model": model, "input": ["a", "b"]}, timeout=60).json()
     assert len(reply["data"]) == 2
+
+
+# Downloads
+
+
+def test_h6_a_model_is_downloaded_in_the_background_and_answers(tmp_path: Path) -> None:
+    """A repository's link, as the documentation has it; the hub is a stand-in."""
+    with registry() as hub:
+        hub.hub("acme/pip-GGUF", {"pip.Q8_0.gguf": (ROOT / "models" / "pip.gguf").read_bytes()})
+        config = f"""
+{SPEAKS}
+backends:
+  local:
+    type: llama_cpp
+    models_dir: {tmp_path}
+    store: {tmp_path}/store
+    threads: 1
+    pull: {{hosts: [{hub.host}, {hub.cdn}, hf.co]}}
+"""
+        with serving(config, environ={"HF_ENDPOINT": hub.url}) as gateway:
+            asked = {"model": "https://huggingface.co/acme/pip-GGUF", "quantization": "Q8_0"}
+            job = httpx.post(f"{gateway.url}/api/v1/models/download", json=asked, timeout=30).json()
+            told_of: dict[str, Any] = job
+            while told_of["status"] == "downloading":
+                told_of = httpx.get(f"{gateway.url}/api/v1/models/download/status/{job['job_id']}").json()
+            assert told_of["status"] == "completed", told_of
+            assert told_of["downloaded_bytes"] == told_of["total_size_bytes"] > 1_000_000
+            (row,) = httpx.get(f"{gateway.url}/api/v1/models").json()["models"]
+            asked_again = httpx.post(f"{gateway.url}/api/v1/models/download", json=asked).json()
+            assert asked_again == {"status": "already_downloaded"}
+            answer = httpx.post(
+                f"{gateway.url}/api/v1/chat",
+                json={"model": row["key"], "input": ASK, "temperature": 0, "reasoning": "off"},
+            )
+            assert answer.json()["output"][0]["content"] == PARIS
+            asked = {"model": "https://huggingface.co/acme/nothing"}
+            missing = httpx.post(f"{gateway.url}/api/v1/models/download", json=asked)
+            assert (missing.status_code, missing.json()["error"]["type"]) == (404, "model_not_found")
