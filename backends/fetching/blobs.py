@@ -13,7 +13,7 @@ from msgspec import Struct
 from adapters.ollama.names import Name
 from backends import threads
 from backends.base import Tell
-from backends.fetching.download import Wanted, download
+from backends.fetching.download import Wanted, download, tidy
 from backends.fetching.partial import too_little
 from backends.fetching.patience import Pace
 from backends.fetching.web import Web
@@ -59,14 +59,14 @@ class Blobs:
         """Have this blob. Raises BackendError, StorageFailed."""
         digest = wanted.digest
         status = f"pulling {digest[7:19]}"
-        there = await asyncio.to_thread(self.store.size, digest)
+        partial, there = await asyncio.to_thread(lambda: (self.store.partial(digest), self.store.size(digest)))
         if there >= 0:
             if wanted.size and there != wanted.size:
                 raise BackendError(f"its source says a wrong size of {digest}")
+            await asyncio.to_thread(tidy, partial)
             tell(Progress(status=status, digest=digest, total=there, completed=there))
             return
         tell(Progress(status=status, digest=digest, total=wanted.size))
-        partial = await asyncio.to_thread(self.store.partial, digest)
         await download(
             wanted,
             partial,

@@ -15,6 +15,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from backends.fetching import turns
+from backends.fetching.ledger import ledger_of
 from backends.fetching.partial import Partial, storage_failed
 from backends.fetching.patience import Failed, Pace, Patience, judge
 from backends.fetching.spans import Span, split
@@ -95,6 +96,11 @@ async def download(
             one.close()
     finally:
         threads.close()
+
+
+def tidy(partial: Path) -> None:
+    """The file has its name: what a process that was killed at that moment left beside it goes."""
+    ledger_of(partial).unlink(missing_ok=True)
 
 
 async def _turn(partial: Path, threads: Threads, pace: Pace) -> int:
@@ -329,7 +335,7 @@ class _Out:
 
     def __init__(self, partial: Partial, threads: Threads, pace: Pace, grew: Callable[[], None]) -> None:
         self._partial, self._threads, self._pace, self._grew = partial, threads, pace, grew
-        self._pieces: list[bytes] = []
+        self._pieces: list[memoryview] = []
         self._size = 0
         self._start = self._at = 0
         """Where the block began that is not noted yet, and where the next byte goes."""
@@ -342,11 +348,14 @@ class _Out:
         if start != self._at:
             await self._flush(settle=True)
             self._start = self._at = start
-        self._pieces.append(piece)
-        self._size += len(piece)
-        self._at += len(piece)
-        if self._size >= self._pace.piece:
-            await self._flush(settle=self._at - self._start >= self._pace.block)
+        rest = memoryview(piece)
+        while rest:
+            part, rest = rest[: self._pace.piece - self._size], rest[self._pace.piece - self._size :]
+            self._pieces.append(part)
+            self._size += len(part)
+            self._at += len(part)
+            if self._size >= self._pace.piece:
+                await self._flush(settle=self._at - self._start >= self._pace.block)
 
     async def finish(self) -> None:
         """All of it is on the disk, and noted, also when the connection broke or the pull was paused."""

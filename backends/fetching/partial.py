@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from backends.fetching.ledger import Ledger
@@ -53,7 +54,7 @@ class Partial:
         if missing and missing + self._reserve > free:
             raise StorageFailed(too_little(missing, free - self._reserve))
 
-    def write(self, start: int, pieces: list[bytes]) -> None:
+    def write(self, start: int, pieces: Sequence[memoryview]) -> None:
         """Put bytes where they belong."""
         data = memoryview(b"".join(pieces))
         with _worded():
