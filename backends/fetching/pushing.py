@@ -33,7 +33,7 @@ PIECE = 16 * 1024 * 1024
 _STANDS = re.compile(r"(?:bytes=)?0-([0-9]{1,16})")
 
 
-async def push(registry: Registry, name: Name, store: Store, tell: Tell, *, pace: Pace, piece: int = PIECE) -> None:
+async def push(registry: Registry, name: Name, store: Store, tell: Tell, *, pace: Pace) -> None:
     """Send what the registry lacks, and the manifest last. Raises ModelNotFound, BackendError."""
     tell(Progress(status="retrieving manifest"))
     content = await asyncio.to_thread(store.manifest, name)
@@ -41,7 +41,7 @@ async def push(registry: Registry, name: Name, store: Store, tell: Tell, *, pace
         raise ModelNotFound("file does not exist", param="model")
     manifest = read_manifest(content)
     for layer in {normal(one.digest): one for one in (*manifest.layers, manifest.config) if one.digest}.values():
-        await _Upload(registry, layer, store.blob(layer.digest), tell, pace, piece).run()
+        await _Upload(registry, layer, store.blob(layer.digest), tell=tell, pace=pace).run()
     tell(Progress(status="pushing manifest"))
     headers = {"Content-Type": manifest.media_type}
     (await registry.ask("PUT", registry.link(f"/manifests/{name.tag}"), headers, content)).close()
@@ -50,14 +50,14 @@ async def push(registry: Registry, name: Name, store: Store, tell: Tell, *, pace
 class _Upload:
     """One blob."""
 
-    def __init__(self, registry: Registry, layer: Layer, path: Path, tell: Tell, pace: Pace, piece: int) -> None:  # noqa: PLR0917
+    def __init__(self, registry: Registry, layer: Layer, path: Path, *, tell: Tell, pace: Pace) -> None:
         self._registry = registry
         self._digest = normal(layer.digest)
         self._size = layer.size
         self._path = path
         self._tell = tell
         self._pace = pace
-        self._piece = piece
+        self._piece = PIECE
         self._sums: list[bytes] | None = []
         """MD5 of the pieces, of which stores behind registries make the tag of the whole; None: not cut evenly."""
 
