@@ -1,4 +1,4 @@
-"""The whole surface of the official Ollama clients against the real gateway, and against one behind another."""
+"""The whole surface of the official Ollama clients: the real gateway, store and models, a registry, and a gateway behind."""
 
 from __future__ import annotations
 
@@ -13,18 +13,16 @@ from pathlib import Path
 import pytest
 from ollama import AsyncClient, Client, ResponseError
 
+from tests.registry import Site, digest_of, registry
 from tests.serving import ROOT, serving
-from tests.shelf import FAR, FAR_DIGEST
 
 B = """
 listeners: [{port: 0}]
 backends:
-  shelf: {type: "tests.shelf:Shelf"}
-  local: {type: llama_cpp, models_dir: ./models, threads: 1}
+  local: {type: llama_cpp, models_dir: ./models, threads: 1, slots: 2, pull: {hosts: [HOSTS]}}
 models:
   - {id: pip, backend: local, file: pip.gguf, thinking: off}
   - {id: embed, backend: local, file: embed.gguf}
-library: shelf
 """
 A = """
 listeners: [{port: 0}]
@@ -33,11 +31,21 @@ backends:
 """
 CHAT = [{"role": "user", "content": "What is the capital of France?"}]
 GREEDY = {"temperature": 0}
+PIP = (ROOT / "models/pip.gguf").read_bytes()
 
 
 @pytest.fixture(scope="module")
-def urls() -> Iterator[dict[str, str]]:
-    with serving(B) as b, serving(A.replace("URL", b.url)) as a:
+def site() -> Iterator[Site]:
+    with registry() as site:
+        site.publish("acme/tiny", model=PIP, params=b'{"temperature":0}', system=b"You are Tiny.")
+        site.publish("acme/second", model=PIP)
+        yield site
+
+
+@pytest.fixture(scope="module")
+def urls(site: Site) -> Iterator[dict[str, str]]:
+    inside = B.replace("HOSTS", ", ".join(f'"{host}"' for host in site.hosts))
+    with serving(inside) as b, serving(A.replace("URL", b.url)) as a:
         yield {"here": b.url, "behind": a.url}
 
 
@@ -47,54 +55,68 @@ both = pytest.mark.parametrize("where", ["here", "behind"])
 @both
 def test_the_python_client_manages_models(urls, where, tmp_path):
     client = Client(urls[where])
-    mine = f"mine-{where}"
+    mine, alias = f"mine-{where}", "gpt-4"
     made = client.create(
-        mine, from_="have", system="Be brief.", parameters={"stop": ["x"]}, license=["MIT"], stream=False
+        mine, from_="pip", system="Be brief.", parameters={"stop": ["x"]}, license=["MIT"], stream=False
     )
     assert made.status == "success"
-    steps = [step.status for step in client.create(mine, from_="have", system="Be kind.", stream=True)]
+    steps = [
+        step.status for step in client.create(mine, from_="pip", system="Be kind.", parameters=GREEDY, stream=True)
+    ]
     assert steps[-1] == "success"
     assert len(steps) > 1
     shown = client.show(mine)
-    assert "Be kind." in (shown.modelfile or "")
+    assert "SYSTEM Be kind." in (shown.modelfile or "")
+    assert shown.parameters == "temperature                    0"
     assert shown.modelinfo is not None
+    assert shown.modelinfo["general.architecture"] == "llama"
     assert "completion" in (shown.capabilities or ())
-    assert client.copy(mine, "gpt-4").status == "success"
+    assert client.copy(mine, alias).status == "success"
     rows = {row.model: row for row in client.list().models}
-    assert {"pip:latest", f"{mine}:latest", "gpt-4:latest"} <= set(rows)
+    assert {"pip:latest", f"{mine}:latest", f"{alias}:latest"} <= set(rows)
     assert all(row.digest and len(row.digest) == 64 and row.modified_at and row.details for row in rows.values())
-    assert rows["gpt-4:latest"].digest == rows[f"{mine}:latest"].digest
-    assert client.chat("gpt-4", CHAT).message.content == "Hello"
-    assert client.delete("gpt-4").status == client.delete(mine).status == "success"
-    assert "gpt-4:latest" not in {row.model for row in client.list().models}
+    assert rows[f"{alias}:latest"].digest == rows[f"{mine}:latest"].digest
+    assert "Paris" in (client.chat(alias, CHAT).message.content or "")
+    assert client.delete(alias).status == client.delete(mine).status == "success"
+    assert f"{alias}:latest" not in {row.model for row in client.list().models}
 
     file = tmp_path / "weights.gguf"
-    file.write_bytes(where.encode() * 9)
+    file.write_bytes(PIP)
     digest = client.create_blob(file)
-    assert digest == f"sha256:{hashlib.sha256(file.read_bytes()).hexdigest()}"
+    assert digest == f"sha256:{hashlib.sha256(PIP).hexdigest()}"
     assert client.create_blob(file) == digest, "the second time it is there already"
-    assert client.create(mine, files={"weights.gguf": digest}).status == "success"
+    assert client.create(mine, files={"weights.gguf": digest}, stream=False).status == "success"
+    assert "Paris" in (client.chat(mine, CHAT, options=GREEDY).message.content or "")
     assert client.delete(mine).status == "success"
 
 
 @both
-def test_the_python_client_pulls_and_pushes(urls, where):
+def test_the_python_client_pulls_and_pushes(urls, where, site):
     client = Client(urls[where])
-    steps = list(client.pull("far", stream=True))
+    name, copy = f"{site.host}/acme/tiny", f"{site.host}/acme/{where}"
+    steps = list(client.pull(name, insecure=True, stream=True))
     assert (steps[0].status, steps[-1].status) == ("pulling manifest", "success")
-    sizes = [(step.total, step.completed) for step in steps if step.digest == FAR_DIGEST]
-    assert sizes[-1] == (len(FAR), len(FAR))
-    assert client.chat("far", CHAT).message.content == "Hello"
-    assert client.pull("far").status == "success"
-    assert client.pull("pip").status == "success"
-    assert [step.status for step in client.push("far", stream=True)][-1] == "success"
-    assert client.push("far").status == "success"
-    client.delete("far")
+    whole = digest_of(PIP)
+    assert [(step.total, step.completed) for step in steps if step.digest == whole][-1] == (len(PIP), len(PIP))
+    assert "Paris" in (client.chat(name, CHAT).message.content or ""), "the very next request finds it"
+    assert client.show(name).template
+    assert client.pull(name, insecure=True).status == "success"
+    assert client.pull("pip").status == "success", "what config.yaml serves is there"
+    client.copy(name, copy)
+    assert [step.status for step in client.push(copy, insecure=True, stream=True)][-1] == "success"
+    assert client.push(copy, insecure=True).status == "success"
+    assert any(where in str(key) for key in site.manifests)
+    client.delete(name)
+    client.delete(copy)
+    missing = f"{site.host}/nobody/has-it"
     with pytest.raises(ResponseError, match="file does not exist"):
-        list(client.pull("nobody/has-it", stream=True))
+        list(client.pull(missing, insecure=True, stream=True))
     with pytest.raises(ResponseError) as caught:
-        client.pull("nobody/has-it")
+        client.pull(missing, insecure=True)
     assert (caught.value.status_code, caught.value.error) == (500, "pull model manifest: file does not exist")
+    with pytest.raises(ResponseError) as caught:
+        client.pull("evil.example/a/b")
+    assert "is not listed" in caught.value.error
 
 
 @both
@@ -120,38 +142,37 @@ def test_errors_reach_the_python_client_in_ollamas_words(urls, where):
         (lambda: client.chat("none", CHAT), 404, "not found"),
         (lambda: client.copy("none", "b"), 404, "not found"),
         (lambda: client.delete("none"), 404, "not found"),
-        (lambda: client.create("x", from_="none", stream=False), 500, "file does not exist"),
-        (lambda: client.create("a b", from_="have", stream=False), 400, "invalid model name"),
-        (lambda: client.create("x", files={"x": "sha256:" + "0" * 64}, stream=False), 400, "is not there"),
-        (lambda: client.delete("file"), 409, "a file of the models folder"),
+        (lambda: client.create("x", from_="evil.example/a/b", stream=False), 400, "is not listed"),
+        (lambda: client.create("a b", from_="pip", stream=False), 400, "invalid model name"),
+        (lambda: client.create("x", files={"x.gguf": "sha256:" + "0" * 64}, stream=False), 400, "blob|digest"),
+        (lambda: client.delete("pip"), 409, "comes from config.yaml"),
     ):
         with pytest.raises(ResponseError, match=words) as caught:
             ask()
         # a server in between sees a stream that has begun, and no status
-        assert caught.value.status_code in ({status} if where == "here" else {status, 500, 502})
+        assert caught.value.status_code in ({status, 502} if where == "here" else {status, 500, 502})
 
 
 @both
-def test_the_asynchronous_client_does_the_same(urls, where, tmp_path):
+def test_the_asynchronous_client_does_the_same(urls, where, site, tmp_path):
     async def whole() -> None:
         client = AsyncClient(urls[where])
-        name = f"async-{where}"
-        steps = [step.status async for step in await client.pull("further", stream=True)]
+        name, far = f"async-{where}", f"{site.host}/acme/second"
+        steps = [step.status async for step in await client.pull(far, insecure=True, stream=True)]
         assert steps[-1] == "success"
-        assert (await client.pull("further")).status == "success"
+        assert (await client.pull(far, insecure=True)).status == "success"
         # More than any other body may have: files have no such limit, and nobody holds them whole.
         file = tmp_path / "large.gguf"
-        file.write_bytes(where.encode() * (33 * 1024 * 1024 // len(where)))
+        file.write_bytes(PIP + where.encode() * (33 * 1024 * 1024 // len(where)))
         digest = await client.create_blob(file)
         assert await client.create_blob(file) == digest
-        assert (await client.create(name, files={"large.gguf": digest})).status == "success"
-        assert [step.status async for step in await client.create(name, from_="further", stream=True)][-1] == "success"
+        assert (await client.create(name, files={"large.gguf": digest}, stream=False)).status == "success"
+        assert [step.status async for step in await client.create(name, from_=far, stream=True)][-1] == "success"
         assert (await client.copy(name, "copied")).status == "success"
         assert (await client.show("copied")).details is not None
         assert "copied:latest" in [row.model for row in (await client.list()).models]
-        assert (await client.chat("copied", CHAT)).message.content == "Hello"
-        assert (await client.push("copied")).status == "success"
-        for each in (name, "copied", "further"):
+        assert "Paris" in ((await client.chat("copied", CHAT, options=GREEDY)).message.content or "")
+        for each in (name, "copied", far):
             assert (await client.delete(each)).status == "success"
         assert len((await client.embed("embed", "x")).embeddings) == 1
         await client.ps()
@@ -161,29 +182,34 @@ def test_the_asynchronous_client_does_the_same(urls, where, tmp_path):
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="node is not here")
 @both
-def test_the_javascript_client_does_the_same(urls, where):
+def test_the_javascript_client_does_the_same(urls, where, site):
     if not Path(ROOT / "tests/js/node_modules/ollama").is_dir():
         pytest.skip("the JavaScript clients are not installed")
     run = subprocess.run(
-        ["node", "tests/js/manages.mjs", urls[where]], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+        ["node", "tests/js/manages.mjs", urls[where], site.host],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert run.returncode == 0, run.stderr
-    told = json.loads(run.stdout)
-    assert told == {
+    answer = "The capital of France is Paris."
+    assert json.loads(run.stdout) == {
         "created": "success",
         "createdSteps": "success",
         "pulled": "success",
         "pulledSteps": ["pulling manifest", "success"],
-        "pulledBytes": [len(FAR), len(FAR)],
+        "pulledBytes": [len(PIP), len(PIP)],
         "pushed": "success",
         "pushedSteps": "success",
         "copied": "success",
         "system": "Be brief.",
         "info": True,
         "listed": True,
-        "chat": "Hello",
-        "generate": "Hello",
-        "stream": "Hello",
+        "chat": answer,
+        "generate": answer,
+        "stream": answer,
         "vectors": 2,
         "vector": True,
         "running": True,
