@@ -141,8 +141,8 @@ class Weighs(Protocol):
 class Hosts(Protocol):
     """A backend behind which a server has models in its own memory, and can say which."""
 
-    async def residents(self) -> list[LoadedModel]:
-        """What is loaded there now, whoever loaded it; asked anew each time. Raises BackendError."""
+    async def others(self) -> list[LoadedModel]:
+        """What is loaded there now beside what was opened through here; asked anew each time. Raises BackendError."""
 
 
 @runtime_checkable

@@ -10,7 +10,7 @@ from typing import TypeGuard, TypeVar
 
 from msgspec import structs
 
-from backends.base import Counts, Embeds, Generates, Model, Reranks, TellsAll, tell_nobody
+from backends.base import Counts, Embeds, Generates, Hosts, Model, Reranks, TellsAll, tell_nobody
 from backends.remote import RemoteBackend
 from canonical.durations import seconds
 from canonical.errors import BackendUnavailable, GatewayError, NotImplementedHere, Unsupported
@@ -33,6 +33,7 @@ from canonical.requests import (
 )
 from gateway.brought import shown, with_own
 from gateway.catalog import Catalog
+from gateway.elsewhere import loaded_elsewhere
 from gateway.fetch import Fetcher
 from gateway.judge import judge
 from gateway.keeping import rules_of, source_of
@@ -313,7 +314,8 @@ class Engine:
         now, epoch = asyncio.get_running_loop().time(), time.time_ns()
         for resident in self._pool.residents():
             model, need = resident.model, resident.need
-            if not resident.terms.local and (model is None or not (model.slots or elsewhere)):
+            hosted = isinstance(self._backends[resident.key[0]], Hosts)
+            if not resident.terms.local and (model is None or not (model.slots or elsewhere)) and not hosted:
                 continue
             route = public.get(resident.key)
             if model is not None:
@@ -336,6 +338,13 @@ class Engine:
                 )
             )
         return rows
+
+    async def residents(self) -> list[LoadedModel]:
+        """``loaded``, and what servers behind have in their memory, whoever loaded it."""
+        public = {(route.backend, route.name): route.id for route in reversed(self._catalog.names.by_id.values())}
+        others = await loaded_elsewhere(self._backends.values())
+        rows = [(row, public.get((row.info.backend, row.info.id), row.info.id)) for row in others]
+        return [*self.loaded(), *(structs.replace(row, info=structs.replace(row.info, id=id)) for row, id in rows)]
 
     def begin(self) -> None:
         """Start to load what is pinned; what cannot be loaded is in the log."""

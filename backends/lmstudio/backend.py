@@ -97,8 +97,8 @@ class LMStudioBackend(RemoteBackend):
         metadata = {key: Raw(msgspec.json.encode(value)) for key, value in told.items() if value}
         return ModelDetails(info=self._probed.info(info), metadata=metadata)
 
-    async def residents(self) -> list[LoadedModel]:
-        """What is in its memory, whoever loaded it. Raises BackendError."""
+    async def others(self) -> list[LoadedModel]:
+        """What is in its memory beside what our handles hold. Raises BackendError."""
         return [
             LoadedModel(
                 info=structs.replace(self._probed.info(row.info), id=one.id, backend=self._upstream.name),
@@ -107,6 +107,7 @@ class LMStudioBackend(RemoteBackend):
             )
             for row in await self._lists.ask()
             for one in row.residents or ()
+            if not self._residence.holds(one.id)
         ]
 
     async def open(self, name: str, options: LoadOptions = AS_CONFIGURED, tell: Tell = tell_nobody) -> LMStudioModel:

@@ -99,6 +99,10 @@ class Residence:
             if not self._holders[hold.id] and hold.id in self._owned:
                 await self._unload(self._owned.pop(hold.id))
 
+    def holds(self, id: str) -> bool:
+        """Whether a handle of ours has this instance."""
+        return id in self._holders
+
     def _lock(self, hold: Hold) -> asyncio.Lock:
         return self._locks.setdefault(hold.listed.info.id, asyncio.Lock())
 

@@ -66,7 +66,7 @@ async def _tags(exchange: Exchange) -> None:
 
 
 async def _ps(exchange: Exchange) -> None:
-    await exchange.json(serve.ps_reply(exchange.engine.loaded()))
+    await exchange.json(serve.ps_reply(await exchange.engine.residents()))
 
 
 async def _show(exchange: Exchange) -> None:
