@@ -198,6 +198,9 @@ def test_adapters_and_drafts_are_named_by_the_manifest(local: LlamaCppBackend) -
     assert [Path(lora.path).read_bytes() for lora in offered.loras] == [ADAPTER]
     assert offered.draft is not None
     assert offered.draft.read_bytes() == PIP
+    with pytest.raises(GatewayError) as failed:
+        said(local, "m", "Hello")  # there is nothing in that adapter
+    assert "/" not in failed.value.message
     with pytest.raises(InvalidRequest, match="no adapter"):
         create(local, "n", source="mine", adapters={"style.gguf": digest_of(PIP)})
 
