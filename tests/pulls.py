@@ -63,7 +63,7 @@ class Puller:
         return Fetching(
             self.store,
             pace=Pace(**{**figures, "connections": self.connections, **pace}, sleep=sleep),
-            hosts=Hosts([*self.site.hosts, "hf.co", *self.extra]),
+            hosts=Hosts([*self.site.hosts, "hf.co", "huggingface.co", *self.extra]),
             limits=LIMITS,
         )
 

@@ -91,7 +91,7 @@ def _list(repo: str) -> Listing:
     token = get_token() or ""
     api = HfApi(endpoint=constants.ENDPOINT, token=token or False, library_name="dragoman")
     try:
-        commit = api.model_info(repo, timeout=WITHIN / 2).sha or "main"
+        commit = api.model_info(repo, timeout=min(10.0, WITHIN / 2)).sha or "main"
         files = tuple(_files(api, repo, commit))
     except GatedRepoError:
         raise BackendError(

@@ -189,7 +189,7 @@ class Front(Answers):
             (_NAME + r"/blobs/uploads/", self._begin_upload),
             (_NAME + r"/blobs/(sha256:[0-9a-f]{64})", self._blob),
             (r"/uploads/([^/]+)", self._upload),
-            (r"/api/models/([^/]+/[^/]+)", self._info),
+            (r"/api/models/([^/]+/[^/]+)(?:/revision/[^/]+)?", self._info),
             (r"/api/models/([^/]+/[^/]+)/tree/([^/]+)", self._tree),
             (r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", self._resolve),
         ):
