@@ -125,7 +125,7 @@ def test_m3_the_demo_model_has_a_place_for_nearly_everything(engine: dict[str, A
         assert verdicts[Feature.MESSAGE_NAME] == DROPPED
         assert verdicts[Feature.IMAGE] == (REFUSED if python else HONOURED)
         assert verdicts[Feature.SUFFIX] == REFUSED
-        assert ("cache_prompt" in model.honours.extras["openai"]) != python
+        assert "cache_prompt" in model.honours.extras["openai"]
 
     on(engine, story)
 

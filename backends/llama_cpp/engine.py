@@ -83,6 +83,8 @@ class Start(Struct, frozen=True, kw_only=True):
     """Tokens per slot."""
     slots: int = 1
     batch: int = 512
+    batch_gpu: int = 0
+    """The batch of an engine that alone knows whether it has a GPU, if it has one; 0: the same."""
     ubatch: int = 0
     """Tokens computed in one go of a batch; 0: all of it."""
     gpu_layers: int = 0

@@ -29,8 +29,6 @@ _TOOLS = (
     Feature.TOOL_NAMED,
     Feature.PARALLEL_TOOLS,
 )
-_PYTHON_LACKS = frozenset({"cache_prompt"})
-"""Extra fields that the second engine does not look at: it always keeps what it has computed."""
 
 
 def has_switch(template: str) -> bool:
@@ -74,9 +72,8 @@ def honours_of(able: frozenset[Capability], limits: Limits, facts: Facts, templa
         )
         if limits.fill is None:
             verdicts[Feature.SUFFIX] = REFUSED
-    names = EXTRAS - _PYTHON_LACKS if python else EXTRAS
     return Honours(
         verdicts,
-        extras={"openai": names, "ollama": frozenset(f"options.{name}" for name in names)},
+        extras={"openai": EXTRAS, "ollama": frozenset(f"options.{name}" for name in EXTRAS)},
         load=LoadOptions(context=limits.context),
     )

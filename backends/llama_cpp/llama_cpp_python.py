@@ -16,7 +16,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import llama_cpp.llama_cpp as native
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from backends.llama_cpp.batching.asked import Reading, read_body
 from backends.llama_cpp.batching.loop import Loop
@@ -57,6 +57,8 @@ class LlamaCppPython:
             Unable: this build of llama.cpp lacks what is asked for.
         """
         native.llama_backend_init()
+        if start.batch_gpu and native.llama_supports_gpu_offload():
+            start = structs.replace(start, batch=max(start.batch_gpu, start.slots))
         told = Told(start, far)
         with _reasons("llama.cpp cannot load the file"):
             self._model = _there(native.llama_model_load_from_file(start.path.encode(), told.params))

@@ -38,7 +38,8 @@ def start_of(offered: Offered, common: LlamaCppSettings, options: LoadOptions, *
     context = _context(options, offered)
     layers = (run.gpu_layers or 0) if options.gpu_layers is None else max(options.gpu_layers, -1)
     usable = gpu is not False and layers != 0
-    batch = _batch(options) or run.batch or (512 if gpu and usable else default_batch(head.parameters, count))
+    wished = _batch(options) or run.batch
+    batch = wished or (512 if gpu and usable else default_batch(head.parameters, count))
     able = offered.info.capabilities
     ranking = Capability.RERANK in able
     embedding = ranking or Capability.EMBED in able
@@ -66,6 +67,7 @@ def start_of(offered: Offered, common: LlamaCppSettings, options: LoadOptions, *
         context=context,
         slots=slots,
         batch=batch,
+        batch_gpu=min(512, context) if gpu is None and usable and not wished and not embedding else 0,
         ubatch=0 if embedding else min(run.ubatch or 0, batch),
         gpu_layers=layers if usable else 0,
         main_gpu=_main_gpu(options, run.main_gpu),
