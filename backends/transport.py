@@ -33,6 +33,10 @@ _LENGTH = b"Content-Length: "
 """How the prefix of a request with a body ends."""
 
 
+class TlsFailed(BackendUnavailable):
+    """There is a server, and no TLS with it that can be trusted."""
+
+
 class Address(Struct, frozen=True):
     """Where a backend listens, and how TLS checks that it is the one."""
 
@@ -270,6 +274,8 @@ class Client:
             if isinstance(error, TimeoutError):
                 limit = f"{self._limits.connect:g} s"
                 raise BackendTimeout(f"backend {self._name!r} could not be reached within {limit}") from None
+            if isinstance(error, ssl.SSLError):
+                raise TlsFailed(f"backend {self._name!r} cannot be reached: {_reason(error)}") from None
             if isinstance(error, OSError | UnicodeError):
                 raise BackendUnavailable(f"backend {self._name!r} cannot be reached: {_reason(error)}") from None
             raise

@@ -17,7 +17,7 @@ from msgspec import Struct
 from backends.fetching import turns
 from backends.fetching.ledger import ledger_of
 from backends.fetching.partial import Partial, storage_failed
-from backends.fetching.patience import Failed, Pace, Patience, judge
+from backends.fetching.patience import Failed, Pace, Patience, failed, judge
 from backends.fetching.spans import Span, split
 from backends.fetching.threaded import Threads, settled
 from backends.fetching.web import Web
@@ -242,7 +242,7 @@ class _Download:
                 response, there = await self._web.ask("GET", direct, headers)
         except BackendError as error:
             self._direct = None
-            raise Failed(error) from None
+            raise failed(error) from None
         verdict = judge(response, there.host, "a file")
         if verdict is None:
             self._direct = there if there != wanted.link else None

@@ -7,7 +7,7 @@ https://host/file.gguf#sha256=<64 hex>
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable
 from pathlib import Path
 
 from adapters.ollama import names
@@ -21,8 +21,8 @@ from backends.fetching.telling import told
 from backends.fetching.web import PATIENCE, Web
 from backends.links import Link, read_link
 from backends.store import Store
-from backends.transport import Limits
-from canonical.errors import InvalidRequest
+from backends.transport import Limits, TlsFailed
+from canonical.errors import BackendError, InvalidRequest
 from canonical.progress import Progress
 
 _HTTP, _HTTPS = "http://", "https://"
@@ -52,11 +52,11 @@ class Fetching:
         Raises:
             InvalidRequest: no name, or a host that is not listed. ModelNotFound, BackendError, StorageFailed, Unsupported.
         """
-        return told(lambda tell: self._pull(name, tell, insecure=insecure))
+        return told(lambda tell: _worded(self._pull(name, tell, insecure=insecure)))
 
     def push(self, name: str, *, insecure: bool = False) -> AsyncGenerator[Progress, None]:
         """Send a model to the registry that its name begins with. Raises as ``pull`` does."""
-        return told(lambda tell: self._push(name, tell, insecure=insecure))
+        return told(lambda tell: _worded(self._push(name, tell, insecure=insecure)))
 
     def take(self, path: Path, name: str) -> AsyncGenerator[Progress, None]:
         """A GGUF file of this machine as a model. For the operator alone, never on a client's word."""
@@ -107,6 +107,14 @@ class Fetching:
         if not link.tls and not insecure:
             raise InvalidRequest("insecure protocol http", param="insecure")
         self._hosts.check(link)
+
+
+async def _worded(work: Awaitable[None]) -> None:
+    """A failure of TLS tells what a caller who knows better can do."""
+    try:
+        await work
+    except TlsFailed as error:
+        raise BackendError(f"{error.message}: a source without TLS needs insecure", code=error.code) from None
 
 
 def _parsed(text: str) -> Name:

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from msgspec import Struct
 
 from adapters.upstream import retry_seconds
-from backends.transport import Response
+from backends.transport import Response, TlsFailed
 from canonical.errors import BackendError, Busy, GatewayError
 
 Sleep = Callable[[float], Awaitable[None]]
@@ -58,6 +58,11 @@ class Denied(BackendError):
 
 class Missing(BackendError):
     """404: the source has nothing of that name."""
+
+
+def failed(error: BackendError) -> BackendError | Failed:
+    """What to raise for a request without an answer: TLS that fails once will fail again."""
+    return error if isinstance(error, TlsFailed) else Failed(error)
 
 
 class Patience:

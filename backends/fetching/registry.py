@@ -16,7 +16,7 @@ from backends.base import Tell
 from backends.fetching import tokens
 from backends.fetching.blobs import Blobs, Part
 from backends.fetching.download import Wanted
-from backends.fetching.patience import Denied, Failed, Missing, Pace, Patience, judge
+from backends.fetching.patience import Denied, Failed, Missing, Pace, Patience, failed, judge
 from backends.fetching.web import Web
 from backends.links import Link
 from backends.store.manifests import MANIFEST, SIZE_LIMIT, Layer, Manifest, normal, read_manifest
@@ -72,7 +72,7 @@ class Registry:
                 try:
                     response, there = await self.web.ask(method, link, headers, body, secret=secret, follow=follow)
                 except BackendError as error:
-                    raise Failed(error) from None
+                    raise failed(error) from None
                 verdict = judge(response, there.host, f"{method} of {self._base[4:]}")
                 if verdict is None or (not follow and 300 <= response.status < 400):
                     return response

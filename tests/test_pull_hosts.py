@@ -1,0 +1,194 @@
+"""Which hosts a pull may reach, and what a disk that is full does to one."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from backends.fetching import partial as partials
+from backends.fetching import turns
+from backends.fetching.hosts import Hosts, PullSettings, Source
+from backends.links import Link, read_link
+from canonical.errors import BackendError, BackendUnavailable, InvalidRequest, StorageFailed
+from tests.pulls import KIB, Puller, overlap, weights
+from tests.registry import Fault, Site, digest_of, registry
+
+WEIGHTS = weights()
+DIGEST = digest_of(WEIGHTS)
+ADDRESSES = {
+    "registry.ollama.ai": ["104.21.75.227"],
+    "lan.example": ["192.168.1.7"],
+    "rebound.example": ["104.21.75.227", "127.0.0.1"],
+    "cdn.example": ["93.184.216.34"],
+}
+
+
+def hosts(*listed: str | Source) -> Hosts:
+    async def resolve(host: str, _port: int) -> Sequence[str]:
+        if host not in ADDRESSES:
+            raise OSError
+        return ADDRESSES[host]
+
+    return Hosts(listed, resolve=resolve)
+
+
+def reached(known: Hosts, link: str) -> Sequence[str]:
+    return asyncio.run(known.addresses(read_link(link)))
+
+
+def test_a_listed_host_may_stand_anywhere_and_others_only_in_public() -> None:
+    known = hosts("registry.ollama.ai", "lan.example")
+    assert reached(known, "https://lan.example/") == ["192.168.1.7"]
+    assert reached(known, "https://cdn.example/") == ["93.184.216.34"]  # by a redirect
+    for host in ("https://lan.example:444/", "https://rebound.example/", "https://nowhere.example/"):
+        with pytest.raises(BackendError, match="no public address, and is not listed"):
+            reached(known, host)
+    with pytest.raises(BackendUnavailable, match="not known"):
+        reached(hosts("nowhere.example"), "https://nowhere.example/")
+
+
+def test_a_client_may_name_listed_hosts_alone() -> None:
+    known = hosts("registry.ollama.ai", "*.example", "other.org:5000")
+    for link in ("https://registry.ollama.ai/", "https://cdn.example/", "https://other.org:5000/"):
+        known.check(read_link(link))
+    for link in ("https://example/", "https://registry.ollama.ai:444/", "https://other.org/", "https://1.2.3.4/"):
+        with pytest.raises(InvalidRequest, match="not listed"):
+            known.check(read_link(link))
+
+
+def test_a_star_lists_every_public_host_and_no_other() -> None:
+    known = hosts("*")
+    known.check(read_link("https://cdn.example/"))
+    known.check(read_link("https://lan.example/"))
+    assert reached(known, "https://cdn.example/")
+    with pytest.raises(BackendError, match="no public address"):
+        reached(known, "https://lan.example/")
+
+
+def test_the_environment_may_add_one() -> None:
+    more = hosts("registry.ollama.ai").plus(Link(tls=False, host="lan.example", port=8080, target="/"))
+    assert reached(more, "http://lan.example:8080/") == ["192.168.1.7"]
+    with pytest.raises(BackendError):
+        reached(hosts("registry.ollama.ai"), "http://lan.example:8080/")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"hosts": ["https://registry.ollama.ai"]},
+        {"hosts": ["a b"]},
+        {"hosts": [{"host": "*", "token": "x"}]},
+        {"hosts": [{"host": "x.org", "token": "a\nb"}]},
+        {"hosts": [{"host": "x.org", "tokn": "a"}]},
+        {"connections": 0},
+        {"connections": 100},
+    ],
+)
+def test_settings_that_cannot_be_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert(settings, PullSettings)
+
+
+def test_settings_show_no_secret() -> None:
+    settings = msgspec.convert(
+        {"hosts": ["hf.co", {"host": "x.org", "user": "me", "password": "geheim"}]}, PullSettings
+    )
+    assert "geheim" not in repr(settings)
+
+
+# The disk.
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    with registry() as one:
+        one.publish("acme/tiny", model=WEIGHTS, template=b"{{ .Prompt }}")
+        yield one
+
+
+@pytest.fixture
+def puller(site: Site, tmp_path: Path) -> Puller:
+    return Puller(tmp_path / "store", site)
+
+
+def test_a_disk_that_fills_up_stops_the_pull_and_room_lets_it_go_on(
+    puller: Puller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room, write = 200 * KIB, os.pwrite
+
+    def filling(file: int, data: bytes, at: int) -> int:
+        nonlocal room
+        if room < len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/secret/path")
+        room -= len(data)
+        return write(file, data, at)
+
+    monkeypatch.setattr(os, "pwrite", filling)
+    with pytest.raises(StorageFailed, match="the disk is full") as caught:
+        puller.pull()
+    assert "/" not in caught.value.message
+    assert puller.listed() == set()
+    first = puller.site.served(DIGEST)
+    room = 1 << 40
+    puller.site.log.clear()
+    puller.pull()
+    assert puller.store.blob(DIGEST).read_bytes() == WEIGHTS
+    again = puller.site.served(DIGEST)
+    assert overlap(first, again) < len(WEIGHTS) // 2
+    assert sum(b - a for a, b in again) < len(WEIGHTS)
+
+
+def test_a_disk_that_gets_nearly_full_is_not_filled_to_the_brim(
+    puller: Puller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = iter([10**9, *[10**9] * 3, *[0] * 100])
+    monkeypatch.setattr(partials, "free_bytes", lambda _: next(free))
+    with pytest.raises(StorageFailed, match="nearly full"):
+        puller.pull(reserve=1000)
+    monkeypatch.undo()
+    puller.pull()
+    assert puller.store.blob(DIGEST).read_bytes() == WEIGHTS
+
+
+def test_what_does_not_fit_is_not_begun(puller: Puller) -> None:
+    with pytest.raises(StorageFailed, match=r"not enough room: .* bytes are to be fetched, and 0 are free"):
+        puller.pull(reserve=1 << 60)
+    assert puller.site.served(DIGEST) == []
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_without_its_path(tmp_path: Path, site: Site) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(StorageFailed) as caught:
+        Puller(tmp_path / "file" / "store", site).pull()
+    assert str(tmp_path) not in caught.value.message
+
+
+def test_a_pull_that_is_closed_lets_go_of_everything(puller: Puller) -> None:
+    puller.site.faults.append(Fault("stall", 10 * KIB))
+
+    async def half() -> None:
+        steps = puller.fetching().pull(puller.named("acme/tiny"), insecure=True)
+        async for step in steps:
+            if step.completed:
+                break
+        await steps.aclose()
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        file = turns.take(puller.store.partial(DIGEST))
+        assert file is not None
+        os.close(file)
+
+    asyncio.run(half())
+
+
+def test_tls_that_fails_is_final_and_says_what_would_help(puller: Puller) -> None:
+    with pytest.raises(BackendError, match="TLS failed: a source without TLS needs insecure") as caught:
+        puller.pull(insecure=False)
+    assert caught.value.status == 502
+    assert puller.pauses == []
