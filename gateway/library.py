@@ -14,7 +14,7 @@ from msgspec import structs
 
 from adapters.ollama.names import key, short
 from backends.base import Backend, Manages, Pulls, Tell
-from canonical.errors import Conflict, InvalidRequest, ModelNotFound, NotImplementedHere
+from canonical.errors import Busy, Conflict, InvalidRequest, ModelNotFound, NotImplementedHere
 from canonical.models import spelling
 from canonical.progress import Progress
 from canonical.recipe import Recipe
@@ -40,6 +40,7 @@ class Library:
         self._home = settled.config.library or _first(settled.backends)
         """Name of the backend that it is all about; empty: none can."""
         self._shared: dict[tuple[str, str, str, bool], Watched[None]] = {}
+        self._closed = False
         self._settling: set[asyncio.Task[None]] = set()
 
     async def pull(self, name: str, *, insecure: bool = False) -> AsyncGenerator[Progress, None]:
@@ -138,7 +139,8 @@ class Library:
         return await self._manager().put_blob(digest, pieces)
 
     async def close(self) -> None:
-        """Stop what runs; the next pull goes on from there."""
+        """Stop what runs, and begin nothing more: the process ends. The next pull goes on from there."""
+        self._closed = True
         for watched in self._shared.values():
             watched.stop()
         for ended in [watched.ended() for watched in self._shared.values()]:
@@ -149,6 +151,8 @@ class Library:
     async def _share(
         self, kind: str, home: str, name: str, insecure: bool, start: Callable[[], AsyncGenerator[Progress, None]]
     ) -> AsyncGenerator[Progress, None]:
+        if self._closed:
+            raise _ending()
         what = (kind, home, key(name), insecure)
         while (watched := self._shared.get(what)) is not None and watched.stopping:
             await watched.ended()
@@ -171,6 +175,11 @@ class Library:
         try:
             async for step in progress:
                 yield step
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self._closed and task is not None and not task.cancelling():
+                raise _ending() from None  # the work was called off, and not who waits for it
+            raise
         finally:
             await progress.aclose()
 
@@ -227,6 +236,10 @@ def _find(names: Directory, name: str) -> Route | None:
     return (
         names.by_id.get(name) or names.by_spelling.get(spelling(name)) or names.by_spelling.get(spelling(short(name)))
     )
+
+
+def _ending() -> Busy:
+    return Busy("the gateway is shutting down", retry_after=5)
 
 
 def _first(backends: Mapping[str, Backend]) -> str:

@@ -208,10 +208,15 @@ def test_the_end_of_the_gateway_stops_pulls():
         a = house(shelf)
         shelf.gate.clear()
         one = a.call("POST", "/api/pull", {"model": "far"})
+        two = a.call("POST", "/api/pull", {"model": "far", "stream": False})
         await one.until(2)
         await a.engine.library.close()
-        await one.end()
+        await asyncio.gather(one.task, two.task)
         assert shelf.stopped == 1
+        assert one.lines()[-1] == {"error": "the gateway is shutting down"}
+        assert (two.status, two.json()) == (503, {"error": "the gateway is shutting down"})
+        late = await a.ask("POST", "/api/pull", {"model": "far"})
+        assert late.status == 503
         await a.close()
 
     run(whole())

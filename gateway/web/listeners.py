@@ -194,7 +194,11 @@ class Server(uvicorn.Server):
         end.start()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Let running answers finish within the grace period, refusing new ones; then give them their error frame."""
+        """Let running answers finish within the grace period, refusing new ones; then give them their error frame.
+
+        Pulls end at once: they may take hours, and the next start goes on from where they are.
+        """
+        await self._gateway.engine.library.close()
         running = self._gateway.running
         if running:
             await asyncio.wait(set(running), timeout=self._grace)
