@@ -273,6 +273,21 @@ def test_a_model_is_made_of_another_and_shown():
     run(whole())
 
 
+def test_what_has_no_effect_is_told():
+    async def whole() -> None:
+        a = house(Shelf())
+        lines = ndjson(
+            await a.ask("POST", "/api/create", {"model": "x", "from": "have", "renderer": "qwen3", "parser": ""})
+        )
+        assert lines[-2:] == [
+            {"status": "renderer qwen3 is not known here: the template does its work"},
+            {"status": "success"},
+        ]
+        await a.close()
+
+    run(whole())
+
+
 def test_what_a_model_is_made_from_is_fetched_where_it_is_absent():
     async def whole() -> None:
         shelf = Shelf()

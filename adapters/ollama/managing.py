@@ -62,6 +62,8 @@ class CreateAsk(Struct, frozen=True):
     name: str
     recipe: Recipe
     stream: bool = True
+    notes: tuple[str, ...] = ()
+    """What of it has no effect, in words for its author."""
 
 
 # Us as a server
@@ -99,7 +101,11 @@ def read_create(body: bytes) -> CreateAsk:
         requires=asked.requires or "",
         quantize=asked.quantize or asked.quantization or "",
     )
-    return CreateAsk(asked.model or asked.name or "", recipe, asked.stream is not False)
+    programs = {"renderer": asked.renderer, "parser": asked.parser}
+    notes = tuple(
+        f"{field} {name[:80]} is not known here: the template does its work" for field, name in programs.items() if name
+    )
+    return CreateAsk(asked.model or asked.name or "", recipe, asked.stream is not False, notes)
 
 
 def read_digest(text: str) -> str:

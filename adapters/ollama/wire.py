@@ -160,6 +160,8 @@ class CreateRequest(Wire):
     quantize: str | None = None
     quantization: str | None = None
     requires: str | None = None
+    renderer: str | None = None
+    parser: str | None = None
     remote_host: str | None = None
     stream: bool | None = None
 

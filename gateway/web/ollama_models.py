@@ -7,7 +7,7 @@ its first words, so that a missing model is a line as well.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 
 from adapters.ollama import managing
 from canonical.errors import BackendUnavailable, GatewayError, ModelNotFound
@@ -39,8 +39,18 @@ async def _create(exchange: Exchange) -> None:
     exchange.must_manage()
     ask = managing.read_create(await exchange.body())
     exchange.model = ask.name
-    steps = exchange.engine.library.create(ask.name, ask.recipe)
+    steps = _with_notes(exchange.engine.library.create(ask.name, ask.recipe), ask.notes)
     await exchange.while_connected(_watch(exchange, steps, stream=ask.stream))
+
+
+async def _with_notes(steps: AsyncGenerator[Progress, None], notes: Sequence[str]) -> AsyncGenerator[Progress, None]:
+    try:
+        async for step in steps:
+            yield step
+    finally:
+        await steps.aclose()
+    for note in notes:
+        yield Progress(status=note)
 
 
 async def _copy(exchange: Exchange) -> None:
