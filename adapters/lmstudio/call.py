@@ -293,7 +293,7 @@ def _message(message: Message) -> Message:
 
 def _part(part: Part) -> Part:
     if isinstance(part, Audio):
-        raise Unsupported("an LM Studio backend does not hear", param="messages")
+        raise Unsupported("an LM Studio backend takes no audio", param="messages")
     return Image(part.source) if isinstance(part, Image) else part
 
 

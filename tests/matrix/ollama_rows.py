@@ -330,7 +330,7 @@ def _(way: Way) -> Any:
 @row("keep_alive", "keep_alive")
 def _(way: Way) -> Any:
     way.call("chat", model=way.model("text"), messages=[user(FRANCE)], keep_alive="20m")
-    name = "text" if way.backend.remote else way.model("text")
+    name = "text" if way.backend.remote and not way.backend.loads else way.model("text")
     rows = [model["expires_at"] for model in way.loaded() if model["model"].removesuffix(":latest") == name]
     assert rows, "it is not in memory"
     left = dt.datetime.fromisoformat(rows[0][:19] + "+00:00") - dt.datetime.now(dt.UTC)

@@ -82,8 +82,9 @@ class Way:
         return bool(self.told) and field in self.told[-1]["honoured"]
 
     def loaded(self) -> list[Body]:
-        """The models in the memory of the gateway that runs them."""
-        with urllib.request.urlopen((self.world.behind if self.backend.remote else self.world.url) + "/api/ps") as told:
+        """The models in the memory that the gateway knows of which runs them, or has them run."""
+        here = self.backend.loads or not self.backend.remote
+        with urllib.request.urlopen((self.world.url if here else self.world.behind) + "/api/ps") as told:
             rows: list[Body] = json.load(told)["models"]
             return rows
 

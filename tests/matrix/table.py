@@ -13,8 +13,9 @@ HEAD = """# What is carried
 
 Every client dialect x every backend x every ability, asked with the official SDKs and checked by what is answered. Two
 gateways run on the demo models: the second has them inside, and the first reaches it as an OpenAI-compatible, an Ollama and
-an Anthropic server, beside its own two engines and `echo`, which knows nothing and repeats its question. A column is called
-relayed where `relay: true` lets the bytes of a dialect pass unread to a server of the same one.
+an Anthropic server, beside its own two engines and `echo`, which knows nothing and repeats its question. `lmstudio` is a
+stand-in for LM Studio with the second gateway's models, which loads, passes over and refuses as LM Studio does. A column is
+called relayed where `relay: true` lets the bytes of a dialect pass unread to a server of the same one.
 
     make matrix                                     # all of it; the exit status is 1 where a cell fails
     python -m tests.matrix --only ollama --backend anthropic --row tool

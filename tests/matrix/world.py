@@ -11,6 +11,8 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from tests.lmstudio.server import running
+from tests.lmstudio.studio import Row
 from tests.matrix.gap import write_filler
 from tests.serving import serving
 
@@ -29,6 +31,8 @@ class Backend(Struct, frozen=True):
     """Whether the same engine answers as in the first column, over one more hop: then it must say the very same."""
     relay: bool = False
     """Whether bytes pass unread between it and clients of its own dialect; there are no others in its column."""
+    loads: bool = False
+    """Whether the first gateway has its models loaded and unloaded, and so knows what is in memory."""
 
     def model(self, name: str) -> str:
         """What the first gateway calls a demo model behind this backend."""
@@ -44,6 +48,7 @@ BACKENDS = (
     Backend("openai", "openai-", "openai", remote=True),
     Backend("ollama", "ollama-", "ollama", remote=True),
     Backend("anthropic", "anthropic-", "anthropic", remote=True),
+    Backend("lmstudio", "lmstudio-", "lmstudio", remote=True, loads=True),
     Backend("echo", "echo-", "echo"),
     *(Backend(f"{kind} relayed", f"relayed-{kind}-", kind, remote=True, relay=True) for kind in RELAYED),
 )
@@ -85,15 +90,26 @@ def columns() -> list[Backend]:
     return [backend for backend in BACKENDS if backend not in missing]
 
 
-def config(behind: str) -> str:
-    """The first gateway's, whose remote backends reach the gateway at ``behind``."""
+ROWS = (
+    Row(key="pip", vision=True, reasoning=("off", "on")),
+    Row(key="text", reasoning=("off", "on")),
+    Row(key="fill", reasoning=("off", "on")),
+    Row(key="embed", type="embedding"),
+    Row(key="rerank", type="embedding"),
+)
+"""The same models, as LM Studio has them."""
+
+
+def config(behind: str, studio: str) -> str:
+    """The first gateway's, whose remote backends reach the gateway at ``behind`` and the LM Studio at ``studio``."""
     backends, models = [f"  local: {_HOME}", f"  filling: {_FILLING}"], []
     for backend in columns():
         if backend is SECOND_ENGINE:
             engine = "{type: llama_cpp, engine: llama-cpp-python, threads: 1, models_dir: "
             backends += [f"  second: {engine}./models}}", f"  second_filling: {engine}FOLDER}}"]
         elif backend.remote and not backend.relay:
-            backends.append(f'  behind_{backend.kind}: {{type: {backend.kind}, url: "{behind}"}}')
+            url = studio if backend.kind == "lmstudio" else behind
+            backends.append(f'  behind_{backend.kind}: {{type: {backend.kind}, url: "{url}"}}')
         elif backend.kind == "echo":
             backends.append(f"  {backend.kind}: {{type: {backend.kind}}}")
         models += [f"  - {{id: {backend.model(name)}, {_entry(backend, name)}}}" for name in MODELS]
@@ -119,7 +135,8 @@ def world() -> Iterator[World]:
         write_filler(Path(folder) / "fill.gguf")
         with (
             serving(_BEHIND.replace("FOLDER", folder)) as behind,
-            serving(config(behind.url).replace("FOLDER", folder)) as front,
+            running(*ROWS, mind=behind.url, auto_evict=False) as (studio, _),
+            serving(config(behind.url, studio.url).replace("FOLDER", folder)) as front,
         ):
             urllib.request.urlopen(f"{front.url}/v1/models").close()  # what models can do is known from here on
             yield World(front.url, behind.url)
