@@ -238,7 +238,9 @@ def test_files_of_another_store_are_linked_or_copied_and_stay(store: Store, tmp_
 
     monkeypatch.setattr(os, "link", refused)
     other = Store(tmp_path / "other")
-    other.link(digest, theirs.blob(digest))
+    far: list[tuple[int, int]] = []
+    other.link(digest, theirs.blob(digest), lambda done, total: far.append((done, total)))
+    assert far == [(7, 7)]
     assert other.blob(digest).read_bytes() == b"weights"
     assert leftovers(other.folder) == []
     assert listed(theirs) == {"m:latest"}

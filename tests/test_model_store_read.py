@@ -107,6 +107,7 @@ async def test_an_ollama_store_is_offered_under_ollamas_names(tmp_path: Path, ol
     assert pip.size == stored.size > len(PIP) + len(MMPROJ)
     assert pip.modified == stored.modified
     assert pip.context_length == 512
+    assert (pip.owner, found["acme/vectors:latest"].owner) == ("library", "acme")
     assert (pip.family, pip.quantization, pip.parameter_count) == ("llama", "Q8_0", 1_312_384)
     assert {Capability.CHAT, Capability.VISION, Capability.TOOLS} <= pip.capabilities
     assert found["acme/vectors:latest"].capabilities == {Capability.EMBED}

@@ -196,6 +196,7 @@ class Files:
             backend=self._backend,
             context_length=self._context(settings, head, own.load.context),
             digest=kept.digest or info.digest,
+            owner=kept.owner,
             size=kept.size or info.size,
             modified=kept.modified or info.modified,
         )

@@ -163,7 +163,11 @@ class _Work:
         digest = normal(path.name) if _BLOB.fullmatch(path.name) else self._hashed(path)
         self._claim.add(digest)
         status = "using existing layer" if self._store.has(digest) else "creating new layer"
-        self._store.link(digest, path)
+        self._store.link(
+            digest,
+            path,
+            lambda done, total: self._tell(Progress(status="copying the model", total=total, completed=done)),
+        )
         self._tell(Progress(status=f"{status} {digest}", digest=digest))
         return layer(kind, digest, self._store.size(digest), name)
 

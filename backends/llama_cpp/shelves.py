@@ -24,6 +24,8 @@ class Shelves:
         self.store = store
         self._store = Brings(store) if store is not None else None
         self._tidied = store is None
+        self._told: set[str] = set()
+        """Manifests whose trouble stands in the log."""
         self._others = [(path, Brings(OllamaFolder(path)), StudioFolder(path)) for path in also_read]
 
     def tidy(self) -> None:
@@ -46,7 +48,9 @@ class Shelves:
                 try:
                     kept = shelf.kept(stored)
                 except BackendError as error:
-                    logger.warning("the model %s cannot be offered: %s", stored.id, error.message)
+                    if stored.digest not in self._told:
+                        self._told.add(stored.digest)
+                        logger.warning("the model %s cannot be offered: %s", stored.id, error.message)
                     continue
                 if kept is not None:
                     yield kept

@@ -59,6 +59,8 @@ class Kept(Struct, frozen=True, kw_only=True):
     adapters: tuple[Path, ...] = ()
     draft: Path | None = None
     brought: Brought = Brought()
+    owner: str = ""
+    """Who published it, where its name says so."""
     digest: str = ""
     """64 hex digits; empty: the file's own."""
     size: int = 0
@@ -97,6 +99,7 @@ class Brings:
             adapters=tuple(blob(layer.digest) for layer in manifest.of("adapter")),
             draft=blob(drafts[0].digest) if drafts else None,
             brought=self.of(stored),
+            owner=stored.name.namespace,
             digest=stored.digest,
             size=stored.size,
             modified=stored.modified,

@@ -14,7 +14,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Collection, Generator, Iterable, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Self
@@ -24,7 +24,7 @@ from adapters.ollama.names import Name
 from backends.store import locks
 from backends.store.folder import OllamaFolder
 from backends.store.manifests import digest_of, normal, read_manifest
-from backends.store.writing import TEMPORARY, Draft, failing, sync_folder, write_file
+from backends.store.writing import PIECE, TEMPORARY, Draft, failing, sync_folder, write_file
 from canonical.errors import BackendError, InvalidRequest, ModelNotFound
 
 STALE = 7 * 24 * 3600.0
@@ -80,8 +80,11 @@ class Store(OllamaFolder):
             write_file(self.blob(digest), content)
         return digest
 
-    def link(self, digest: str, source: Path) -> None:
-        """A blob out of a file of that digest elsewhere: a hard link where that can be, else a copy."""
+    def link(self, digest: str, source: Path, tell: Callable[[int, int], None] = lambda _done, _total: None) -> None:
+        """A blob out of a file of that digest elsewhere: a hard link where that can be, else a copy.
+
+        ``tell`` takes how many bytes of how many are copied; what it raises stops the work.
+        """
         target = self.blob(digest)
         if self.has(digest):
             return
@@ -90,7 +93,7 @@ class Store(OllamaFolder):
             linked = draft.path.with_name(f"{draft.path.name}{_LINK}")
             try:
                 with failing():
-                    _link(source, linked)
+                    _link(source, linked, tell)
                     linked.replace(target)
                     sync_folder(self.blobs)
             finally:
@@ -295,19 +298,21 @@ class Claim:
             os.write(self._file, "".join(f"{digest}\n" for digest in digests).encode())
 
 
-def _link(source: Path, target: Path) -> None:
+def _link(source: Path, target: Path, tell: Callable[[int, int], None]) -> None:
     try:
         os.link(source.resolve(), target)
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise
         # Another file system, or one whose files may not be linked.
-        shutil.copyfile(source, target)
-        file = os.open(target, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(file)
-        finally:
-            os.close(file)
+        with source.open("rb") as file, target.open("wb") as copy:
+            total, done = os.fstat(file.fileno()).st_size, 0
+            while piece := file.read(PIECE):
+                copy.write(piece)
+                done += len(piece)
+                tell(done, total)
+            copy.flush()
+            os.fsync(copy.fileno())
 
 
 def _is_blob(name: str) -> bool:

@@ -69,7 +69,8 @@ def _in(folder: Path) -> list[tuple[Path, Kept]]:
         parts = parts_of(path)
         if parts:
             size = sum(_size(part) for part in (*parts, *projectors[:1]))
-            found.append((path, Kept(id=stem, parts=parts, projector=projector, size=size)))
+            owner = folder.parent.name
+            found.append((path, Kept(id=stem, parts=parts, projector=projector, size=size, owner=owner)))
     return found
 
 
