@@ -157,9 +157,14 @@ def test_without_the_token_nothing_is_answered(documented: Served) -> None:
 
 
 @pytest.fixture(scope="module")
-def ways() -> Iterator[str]:
-    with four_ways(INSIDE.replace("listeners: [{port: 0}]", SPEAKS)) as (front, _):
-        yield front.url
+def gateways() -> Iterator[tuple[str, str]]:
+    with four_ways(INSIDE.replace("listeners: [{port: 0}]", SPEAKS)) as (front, behind):
+        yield front.url, behind.url
+
+
+@pytest.fixture(scope="module")
+def ways(gateways: tuple[str, str]) -> str:
+    return gateways[0]
 
 
 @pytest.mark.parametrize("model", WAYS)
@@ -203,6 +208,37 @@ def test_h6_the_older_chat_has_its_figures_by_every_way(ways: str, model: str) -
 def test_h6_the_older_embeddings_by_every_way(ways: str, model: str) -> None:
     reply = httpx.post(f"{ways}/api/v0/embeddings", json={"model": model, "input": ["a", "b"]}, timeout=60).json()
     assert len(reply["data"]) == 2
+
+
+def test_h6_both_halves_of_the_dialect_know_each_other(gateways: tuple[str, str]) -> None:
+    """A gateway whose LM Studio is another gateway: lists, loads, chats and unloads go through both."""
+    _, behind = gateways
+    config = f"""
+{SPEAKS}
+backends:
+  studio: {{type: lmstudio, url: "{behind}"}}
+models:
+  - {{id: pip, backend: studio, name: pip}}
+"""
+
+    def instances(url: str) -> list[str]:
+        rows = httpx.get(f"{url}/api/v1/models").json()["models"]
+        return [one["id"] for row in rows if row["key"] == "pip" for one in row["loaded_instances"]]
+
+    with serving(config) as gateway:
+        httpx.post(f"{behind}/api/v1/models/unload", json={"instance_id": "pip"})
+        assert instances(gateway.url) == []
+        loaded = httpx.post(f"{gateway.url}/api/v1/models/load", json={"model": "pip"}, timeout=60).json()
+        assert (loaded["status"], instances(gateway.url), instances(behind)) == ("loaded", ["pip"], ["pip"])
+        asked = {"model": "pip", "input": ASK, "temperature": 0, "stream": True}
+        _, result = told(httpx.post(f"{gateway.url}/api/v1/chat", json=asked, timeout=60).content)
+        assert result["output"] == [{"type": "message", "content": PARIS}]
+        rows = [httpx.get(f"{url}/api/v0/models/pip").json() for url in (gateway.url, behind)]
+        assert rows[0].keys() == rows[1].keys()
+        assert (rows[0]["type"], rows[0]["quantization"]) == (rows[1]["type"], rows[1]["quantization"])
+        httpx.post(f"{gateway.url}/api/v1/models/unload", json={"instance_id": "pip"}, timeout=60)
+        assert instances(gateway.url) == []
+        assert instances(behind) == []
 
 
 # Downloads
