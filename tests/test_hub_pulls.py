@@ -10,6 +10,7 @@ import huggingface_hub
 import pytest
 from huggingface_hub import constants
 
+from backends.fetching import huggingface
 from backends.store.manifests import read_manifest
 from canonical.errors import BackendError, BackendTimeout, GatewayError, InvalidRequest, ModelNotFound, Unsupported
 from canonical.progress import Progress
@@ -160,10 +161,13 @@ def test_a_hub_that_fails_is_an_error(puller: Puller, fault: Fault, said: str) -
     assert puller.listed() == set()
 
 
-def test_a_hub_that_is_silent_does_not_hold_us(puller: Puller, monkeypatch: pytest.MonkeyPatch) -> None:
-    from backends.fetching import huggingface
-
-    monkeypatch.setattr(huggingface, "WITHIN", 0.3)
+@pytest.mark.parametrize("patience", [20.0, 0.1])
+def test_a_hub_that_is_silent_does_not_hold_us(
+    puller: Puller, monkeypatch: pytest.MonkeyPatch, patience: float
+) -> None:
+    """Neither one that its own client gives up, nor one that it would wait for."""
+    monkeypatch.setattr(huggingface, "WITHIN", 0.4)
+    monkeypatch.setattr(huggingface, "ANSWER", patience)
     puller.site.faults.append(Fault("stall", where="api"))
     with pytest.raises(BackendTimeout, match="took too long"):
         puller.pull(f"hf.co/{REPO}")

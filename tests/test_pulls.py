@@ -254,6 +254,7 @@ CONFIG = {"mediaType": "application/x", "digest": digest_of(b"{}"), "size": 2}
         ([layer(digest="sha512:" + "0" * 128)], BackendError, "cannot be"),
         ([layer(size=-1)], BackendError, "cannot be"),
         ([layer(size="many")], BackendError, "cannot be read"),
+        ([layer(size=0)], BackendError, "its digest that it is not"),
         ([layer(size=2**60)], StorageFailed, "not enough room"),
         ([layer(), layer("application/vnd.ollama.image.system", size=2**33)], BackendError, "a text of"),
         ([layer()] * 300, BackendError, "more than 256 layers"),

@@ -32,9 +32,11 @@ TOLD = 0.06
 TURN = 0.5
 """Seconds between two looks whether another process has finished the same file."""
 
+EMPTY = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+"""The digest of no bytes."""
+
 _RANGE = re.compile(r"bytes ([0-9]{1,16})-([0-9]{1,16})/([0-9]{1,16}|\*)")
 _NO_RANGE = re.compile(r"bytes \*/([0-9]{1,16})")
-_EMPTY = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
 Told = Callable[[int, int], None]
 """Takes the bytes that are there, and all."""
@@ -135,7 +137,7 @@ class _Download:
 
     async def run(self) -> None:
         partial, wanted = self._partial, self._wanted
-        if wanted.digest == _EMPTY:
+        if wanted.digest == EMPTY:
             await self._threads.call(lambda: partial.begin(0, ""))
         else:
             size = wanted.size or partial.ledger.size or await self._look()

@@ -7,8 +7,11 @@ huggingface-hub knows its API: which files there are at which commit, their SHA-
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
-from typing import TYPE_CHECKING
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
 from msgspec import Struct
 
@@ -26,10 +29,14 @@ from canonical.progress import Progress
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
+T = TypeVar("T")
+
 FILES = 10_000
 """That a repository is looked through for."""
 WITHIN = 60.0
 """Seconds for its list."""
+ANSWER = 10.0
+"""Seconds for the first answer."""
 
 
 class Listing(Struct, frozen=True):
@@ -62,7 +69,7 @@ async def pull(name: Name, blobs: Blobs, tell: Tell) -> None:
     repo = f"{name.namespace}/{name.model}"
     try:
         async with asyncio.timeout(WITHIN):
-            listing = await asyncio.to_thread(_list, repo)
+            listing = await _aside(lambda: _list(repo))
     except TimeoutError:
         raise BackendTimeout("Hugging Face took too long to list the repository") from None
     choice, projector = choose(listing.files, name.tag, repo)
@@ -82,6 +89,28 @@ async def pull(name: Name, blobs: Blobs, tell: Tell) -> None:
         await make(name, weights, blobs, tell)
 
 
+async def _aside(work: Callable[[], T]) -> T:
+    """The result of blocking work that nothing can stop: whoever leaves leaves it behind, and so does a process that ends."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def tell(outcome: Callable[[], None]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(lambda: None if future.done() else outcome())
+
+    def run() -> None:
+        try:
+            found = work()
+        except Exception as error:  # noqa: BLE001  whatever it is, it belongs to who waits
+            failure = error
+            tell(lambda: future.set_exception(failure))
+        else:
+            tell(lambda: future.set_result(found))
+
+    threading.Thread(target=run, name="hub", daemon=True).start()
+    return await future
+
+
 def _list(repo: str) -> Listing:
     """Blocking, as the hub's client is; 0.2 s for its import."""
     import httpx2
@@ -91,7 +120,7 @@ def _list(repo: str) -> Listing:
     token = get_token() or ""
     api = HfApi(endpoint=constants.ENDPOINT, token=token or False, library_name="dragoman")
     try:
-        commit = api.model_info(repo, timeout=min(10.0, WITHIN / 2)).sha or "main"
+        commit = api.model_info(repo, timeout=ANSWER).sha or "main"
         files = tuple(_files(api, repo, commit))
     except GatedRepoError:
         raise BackendError(

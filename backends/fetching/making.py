@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from pathlib import Path
 
 from msgspec import Struct
 
+from adapters.ollama.discovery import parameter_size
 from adapters.ollama.names import Name
 from backends.base import Tell
 from backends.fetching.blobs import Blobs, Part
@@ -46,25 +46,17 @@ def _describe(weights: Sequence[Weights], store: Store) -> tuple[_Config, tuple[
     from backends.store.manifests import digest_of
 
     layers = tuple(layer(one.kind, one.digest, store.size(one.digest), one.name) for one in weights)
-    path: Path = store.blob(next(one.digest for one in weights if one.kind == "model"))
-    info = gguf.model_info("", gguf.read_head(path))
+    heads = [gguf.read_head(store.blob(one.digest)) for one in weights if one.kind == "model"]
+    info = gguf.model_info("", heads[0])
     families = (info.family, "clip") if any(one.kind == "projector" for one in weights) else (info.family,)
     content = write_config(
         Config(
             model_format="gguf",
             model_family=info.family,
             model_families=families,
-            model_type=_parameters(info.parameter_count),
+            model_type=parameter_size(sum(head.parameters for head in heads)),
             file_type=info.quantization,
         ),
         layers,
     )
     return _Config(content, digest_of(content), len(content)), layers
-
-
-def _parameters(count: int) -> str:
-    """``7.2B``."""
-    for unit, letter in ((10**9, "B"), (10**6, "M"), (10**3, "K")):
-        if count >= unit:
-            return f"{count / unit:.1f}{letter}"
-    return str(count)

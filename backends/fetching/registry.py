@@ -15,7 +15,7 @@ from adapters.ollama.names import Name
 from backends.base import Tell
 from backends.fetching import tokens
 from backends.fetching.blobs import Blobs, Part
-from backends.fetching.download import Wanted
+from backends.fetching.download import EMPTY, Wanted
 from backends.fetching.patience import Denied, Failed, Missing, Pace, Patience, failed, judge
 from backends.fetching.web import Web
 from backends.links import Link
@@ -149,3 +149,5 @@ def check(manifest: Manifest, name: str) -> None:
     for one in (*manifest.layers, manifest.config):
         if one.kind not in WEIGHTS and one.size > TEXT_LIMIT:
             raise BackendError(f"the manifest has a text of {one.size} bytes, where {TEXT_LIMIT} are the most")
+        if not one.size and normal(one.digest) != EMPTY:
+            raise BackendError("the manifest says that a blob is empty, and its digest that it is not")
