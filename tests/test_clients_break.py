@@ -106,7 +106,7 @@ def responses(url: str, model: str, say: Say) -> None:
 
 def messages(url: str, model: str, say: Say) -> None:
     with anthropic.Anthropic(base_url=url, api_key="none") as client:
-        for event in client.messages.create(model=model, messages=TURN, max_tokens=50, stream=True):
+        for event in client.messages.create(model=model, messages=TURN, max_tokens=4000, stream=True):
             assert event.type not in {"message_delta", "message_stop"}
             say(event.delta.text if event.type == "content_block_delta" and event.delta.type == "text_delta" else "")
 
@@ -114,7 +114,7 @@ def messages(url: str, model: str, say: Say) -> None:
 def messages_helper(url: str, model: str, say: Say) -> None:
     with (
         anthropic.Anthropic(base_url=url, api_key="none") as client,
-        client.messages.stream(model=model, messages=TURN, max_tokens=50) as stream,
+        client.messages.stream(model=model, messages=TURN, max_tokens=4000) as stream,
     ):
         for text in stream.text_stream:
             say(text)

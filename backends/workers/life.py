@@ -116,6 +116,16 @@ class Life:
             with contextlib.suppress(ProcessLookupError):
                 self.process.kill()
 
+    @property
+    def dead(self) -> bool:
+        """Whether it has ended, also when nobody was told so yet."""
+        if self.process.returncode is not None or not hasattr(os, "waitid"):
+            return self.process.returncode is not None
+        try:
+            return os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        except ChildProcessError:
+            return True
+
     def how(self) -> str:
         """The way it ended, in words."""
         code = self.process.returncode

@@ -178,7 +178,10 @@ class Worker:
         if self._closed:
             raise BackendUnavailable(f"the model {self._job.name!r} is being unloaded", status=503, retry_after=1)
         if self._life is not None:
-            return self._life
+            if not self._life.dead:
+                return self._life
+            await asyncio.wait((self._life.ended,))  # nobody has noticed yet
+            self._life = None
         if self._opening is None:
             self._check_deaths()
             self._opening = asyncio.ensure_future(self._open(far, gauge))
