@@ -12,14 +12,13 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 
 from msgspec import structs
 
-from adapters.ollama.names import key, short
+from adapters.ollama.names import key
 from backends.base import Backend, Manages, Pulls, Tell
 from canonical.errors import Busy, Conflict, InvalidRequest, ModelNotFound, NotImplementedHere
-from canonical.models import spelling
 from canonical.progress import Progress
 from canonical.recipe import Recipe
 from gateway.catalog import Catalog
-from gateway.router import Directory, Route
+from gateway.router import Directory, Route, known
 from gateway.settings import Settled
 from gateway.watched import Watched
 
@@ -199,7 +198,7 @@ class Library:
     async def _route(self, name: str) -> Route | None:
         names = await self._catalog.refresh()
         # A model of ours that config.yaml serves under another name has no route by its own.
-        return _find(names, name) or _find(names, f"{self._home}/{name}")
+        return known(name, names) or known(f"{self._home}/{name}", names)
 
     async def _check_free(self, name: str) -> None:
         """Raises Conflict where a model of that name could never be asked for."""
@@ -229,13 +228,6 @@ def _versions(names: Directory, home: str) -> dict[str, tuple[str, int, int]]:
         for route in names.by_id.values()
         if route.backend == home and route.info is not None
     }
-
-
-def _find(names: Directory, name: str) -> Route | None:
-    """The route of ``name`` in any of its forms: as it is, with another case or tag, with the default registry."""
-    return (
-        names.by_id.get(name) or names.by_spelling.get(spelling(name)) or names.by_spelling.get(spelling(short(name)))
-    )
 
 
 def _ending() -> Busy:

@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from msgspec import Struct, structs
 
+from adapters.ollama.names import short
 from canonical.errors import ModelNotFound, NoModelLoaded, Unsupported
 from canonical.models import Capability, ModelInfo, spelling
 from gateway.settings import Defaults, ModelEntry
@@ -135,10 +136,17 @@ def _find(name: str, needs: frozenset[Capability], names: Directory, defaults: D
         wanted = _default(needs, defaults)
         if not wanted:
             raise NoModelLoaded("model is required", param="model", code="missing_required_parameter")
-    route = names.by_id.get(wanted) or names.by_spelling.get(spelling(wanted))
+    route = known(wanted, names)
     if route is None:
         raise ModelNotFound(f"model '{wanted}' not found", param="model")
     return route
+
+
+def known(name: str, names: Directory) -> Route | None:
+    """The route of a name as it is, with another case or tag, or with Ollama's own registry before it."""
+    return (
+        names.by_id.get(name) or names.by_spelling.get(spelling(name)) or names.by_spelling.get(spelling(short(name)))
+    )
 
 
 def _default(needs: frozenset[Capability], defaults: Defaults) -> str:

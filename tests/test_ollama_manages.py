@@ -68,6 +68,21 @@ def test_a_pull_tells_its_progress_and_the_next_request_finds_the_model(field):
     run(whole())
 
 
+@pytest.mark.parametrize("name", ["far", "FAR:latest", "library/far", "registry.ollama.ai/library/far:latest"])
+def test_a_model_is_served_under_the_name_by_which_it_was_pulled(name):
+    async def whole() -> None:
+        a = house(Shelf())
+        await a.ask("POST", "/api/pull", {"model": name})
+        call = await a.ask("POST", "/api/chat", {"model": name, "messages": [{"role": "user", "content": "x"}]})
+        assert call.status == 200
+        assert call.lines()[0]["model"] == name
+        assert (await a.ask("POST", "/api/show", {"model": name})).status == 200
+        assert (await a.ask("DELETE", "/api/delete", {"model": name})).status == 200
+        await a.close()
+
+    run(whole())
+
+
 def test_a_pull_that_is_not_streamed_is_one_object():
     async def whole() -> None:
         a = house(Shelf())
