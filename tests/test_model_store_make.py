@@ -8,6 +8,7 @@ import importlib.util
 import os
 import resource
 import signal
+import tracemalloc
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from backends.base import Manages
 from backends.llama_cpp import LlamaCppBackend
 from backends.llama_cpp.settings import LlamaCppSettings
 from backends.store import Store
-from canonical.errors import Conflict, GatewayError, InvalidRequest, ModelNotFound, StorageFailed
+from backends.store.writing import PIECE
+from canonical.errors import Conflict, GatewayError, InvalidRequest, ModelNotFound, NotImplementedHere, StorageFailed
 from canonical.messages import Message, Text
 from canonical.models import Capability, ModelInfo
 from canonical.own import applied
@@ -286,6 +288,39 @@ def test_a_blob_is_kept_under_its_own_digest_alone(local: LlamaCppBackend, tmp_p
     asyncio.run(story())
     assert blobs(tmp_path / "data" / "models") == {right}
     assert leftovers(tmp_path / "data" / "models") == []
+
+
+def test_a_large_blob_goes_to_the_disk_in_pieces(local: LlamaCppBackend, tmp_path: Path) -> None:
+    pieces = [bytes([number]) * 700_000 for number in range(14)]
+    digest = digest_of(b"".join(pieces))
+    tracemalloc.start()
+    try:
+        assert asyncio.run(local.put_blob(digest, bytes_of(*pieces)))
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most < 2 * PIECE + 2_000_000
+    assert Store(tmp_path / "data" / "models").size(digest) == 9_800_000
+
+
+def test_without_a_store_nothing_is_made_and_all_else_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "pip.gguf").write_bytes(PIP)
+    local = LlamaCppBackend("local", LlamaCppSettings(models_dir=".", store="", threads=1), tmp_path)
+    with pytest.raises(NotImplementedHere):
+        create(local, "m", source="pip")
+    with pytest.raises(NotImplementedHere):
+        asyncio.run(local.delete("pip"))
+    assert set(rows(local)) == {"pip"}
+
+
+def test_a_template_that_cannot_be_rendered_is_told_and_the_files_own_renders(local: LlamaCppBackend) -> None:
+    told = create(local, "odd", source="mine", template="{{ html .Prompt }}")
+    assert told[-1] == (
+        "the template cannot be used here (template error: function 'html' is not supported); the file's own renders"
+    )
+    assert said(local, "odd", "Count to 3") == "1, 2, 3"
+    told = create(local, "plain", source="odd", template="")
+    assert told[-1] == "writing manifest"
 
 
 def test_whoever_leaves_stops_the_making_and_nothing_is_listed(local: LlamaCppBackend, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from backends.llama_cpp.settings import LlamaCppModelSettings, LlamaCppSettings
 from backends.store import OllamaFolder, Store
 from backends.store.manifests import Manifest, layer, write_manifest
 from backends.store.studio import StudioFolder
-from canonical.errors import ModelNotFound
+from canonical.errors import BackendError, ModelNotFound
 from canonical.messages import Message, Text
 from canonical.models import Capability, ModelInfo
 from canonical.own import applied
@@ -238,6 +238,37 @@ async def test_a_split_model_is_one_wherever_it_lies(tmp_path: Path) -> None:
     store.sweep()
     assert set(await rows(local)) == {"mine"}
     assert not list((store.folder / "parts").iterdir())
+
+
+@running
+async def test_a_model_that_cannot_be_read_costs_itself_alone_and_is_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path / "data" / "models")
+    put(store, "good", model=PIP)
+    put(store, "robot", model=PIP, messages=b'[{"role":"robot","content":""}]')
+    put(store, "hot", model=PIP, params=b'{"temperature":"hot"}')
+    put(store, "torn", model=PIP, params=b"[")
+    put(store, "weightless", system=b"no weights")
+
+    def unwritable(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("backends.store.store.locks.alone", unwritable)  # a store that may only be read
+    local = backend(tmp_path)
+    with caplog.at_level(logging.WARNING, "dragoman.store"):
+        for _ in range(2):
+            assert set(await rows(local)) == {"good:latest"}
+    assert [record.args[0] for record in caplog.records if "offered" in record.msg] == [  # type: ignore[index]
+        "hot:latest",
+        "robot:latest",
+        "torn:latest",
+    ]
+    assert "what was left in it stays" in caplog.text
+    with pytest.raises(BackendError, match="cannot be read"):
+        await local.details("robot")
+    with pytest.raises(ModelNotFound):
+        await local.details("weightless")
 
 
 def test_lm_studios_names(tmp_path: Path) -> None:

@@ -50,9 +50,9 @@ class OllamaFolder:
         self._known: dict[Path, tuple[tuple[int, int, int], Stored | None]] = {}
 
     def models(self) -> list[Stored]:
-        """Every whole model."""
+        """Every whole model, by name."""
         found = []
-        for name, path in self._tags():
+        for name, path in sorted(self._tags()):
             model = self._read(name, path)
             if model is not None and self._whole(model.manifest):
                 found.append(model)
