@@ -74,6 +74,10 @@ def test_a_chat_is_kept_and_gone_on_from_by_either_route(tmp_path: Path) -> None
         assert heard(house)[1].messages[0].text == "Be kind."
         shown = (await house.ask("GET", f"/v1/responses/{first['response_id']}")).json()
         assert (shown["object"], shown["output"][0]["content"][0]["text"]) == ("response", "Hello")
+        again = (await house.ask("GET", f"/v1/responses/{first['response_id']}?stream=true")).body
+        assert again.count(b"event: response.output_text.delta") == 1
+        items = (await house.ask("GET", f"/v1/responses/{second['response_id']}/input_items?order=asc")).json()["data"]
+        assert [item["role"] for item in items] == ["system", "user", "assistant", "user"]
 
     live(tmp_path, story)
 

@@ -17,7 +17,7 @@ from canonical.errors import (
     Unsupported,
 )
 from canonical.events import Finished
-from canonical.models import Capability
+from canonical.models import Capability, LoadedModel
 from canonical.report import Report, forbidden
 from gateway.downloads import Download
 from gateway.router import check_needs
@@ -111,18 +111,20 @@ async def _load(exchange: Exchange) -> None:
         await exchange.engine.load(question.model, question.keep_alive, question.options)
         took = time.monotonic() - began
         resident = _resident(exchange).get(info.id)
-        exchange.learn(_load_report(question, 0 if resident is None else resident.context_length))
+        exchange.learn(_load_report(question, resident))
         await exchange.json(serve.loaded_reply(info, resident, took, echo=question.echo))
 
     await exchange.while_connected(work())
 
 
-def _load_report(question: serve.LoadQuestion, context: int) -> Report:
-    """What became of a load's fields: what is known of the loaded model says whether it has as much context as was asked."""
+def _load_report(question: serve.LoadQuestion, resident: LoadedModel | None) -> Report:
+    """What became of a load's fields, by what is known of the loaded model: its context may be longer than was asked."""
     dropped = list(question.lost)
     honoured: list[str] = ["ttl"] if question.keep_alive is not None else []
+    context, batch = (0, 0) if resident is None else (resident.context_length, resident.batch)
     for name, figure in question.asked.items():
-        (honoured if name != "context_length" or context >= figure else dropped).append(name)
+        has = context >= figure if name == "context_length" else batch == figure
+        (honoured if has else dropped).append(name)
     return Report(honoured=tuple(honoured), dropped=tuple(dropped))
 
 
