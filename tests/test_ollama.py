@@ -203,6 +203,7 @@ def test_m2_what_is_wrong_is_said_in_ollamas_words(
         b'{"model":"\xff"}',
         b'{"model":"m","keep_alive":NaN}',
         b'{"model":"\\ud800"}',
+        b'{"Model":"\\ud800"}',
         b"[" * 100 + b"]" * 100,
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import random
 from typing import Any
 
 import pytest
@@ -648,6 +649,45 @@ def test_lines_of_progress_are_compact():
         call = await a.ask("POST", "/api/pull", {"model": "far"})
         for line in call.body.splitlines():
             assert line == json.dumps(json.loads(line), separators=(",", ":")).encode()
+        await a.close()
+
+    run(whole())
+
+
+ODD: list[Any] = [
+    *(None, True, 0, -1, 1e308, 2**63, "", "x", "have", "far", "a b", "\ud800", "\0", "../x", "sha256:x", "x" * 3000),
+    *(
+        [],
+        {},
+        ["x"],
+        [None],
+        {"a": 1},
+        {"x.gguf": DIGEST},
+        {"x": 5},
+        {"stop": 5},
+        {"num_ctx": 1e300},
+        {"temperature": "hot"},
+    ),
+    *([{"role": "tool"}], [{"role": "user", "images": ["!!"]}]),
+]
+FIELDS = (
+    *("model", "name", "Model", "from", "files", "adapters", "draft_files", "template", "system", "license"),
+    *("parameters", "messages", "quantize", "remote_host", "renderer", "stream", "insecure", "source", "destination"),
+)
+
+
+def test_whatever_a_body_says_the_answer_is_in_ollamas_words():
+    async def whole() -> None:
+        a = house(Shelf())
+        dice = random.Random(4)
+        for _ in range(400):
+            method, path, _ = dice.choice([*MANAGING[:-1], ("POST", "/api/show", {})])
+            fields = {name: dice.choice(ODD) for name in dice.sample(FIELDS, dice.randint(0, 6))}
+            data = json.dumps(fields).encode()
+            call = await a.ask(method, path, data[: dice.randint(0, len(data))] if dice.random() < 0.1 else data)
+            assert call.status in {200, 400, 404, 409, 500}
+            assert b"internal error" not in call.body
+            assert all(isinstance(json.loads(line), dict) for line in call.body.splitlines())
         await a.close()
 
     run(whole())

@@ -58,7 +58,12 @@ def read_reply(decoder: msgspec.json.Decoder[Reply], body: bytes, what: str = "l
 
 def _keyed(body: bytes) -> bytes:
     check_json(body)
-    return _lowered(body, _SHAPE) if _UPPER_KEY.search(body) else body
+    if not _UPPER_KEY.search(body):
+        return body
+    try:
+        return _lowered(body, _SHAPE)
+    except msgspec.DecodeError as error:
+        raise _malformed(error) from error
 
 
 def _decode(decode: Callable[[bytes], Request], body: bytes, struct: str) -> Request:
@@ -67,8 +72,12 @@ def _decode(decode: Callable[[bytes], Request], body: bytes, struct: str) -> Req
     except msgspec.ValidationError as error:
         raise _wrong_type(str(error), struct) from error
     except msgspec.DecodeError as error:
-        # A lone surrogate's escape, which Python's parser takes and msgspec does not.
-        raise InvalidRequest(f"the body is not valid JSON: {error}") from error
+        raise _malformed(error) from error
+
+
+def _malformed(error: msgspec.DecodeError) -> InvalidRequest:
+    """A lone surrogate's escape, which Python's parser takes and msgspec does not."""
+    return InvalidRequest(f"the body is not valid JSON: {error}")
 
 
 def _lowered(body: bytes, shape: Shape) -> bytes:
