@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -185,6 +186,39 @@ def test_a_pull_that_is_closed_lets_go_of_everything(puller: Puller) -> None:
         os.close(file)
 
     asyncio.run(half())
+
+
+def test_a_pull_that_leaves_while_it_takes_its_turn_keeps_no_lock(
+    puller: Puller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go, taken, take = threading.Event(), threading.Event(), turns.take
+
+    def slow(partial: Path) -> int | None:
+        file = take(partial)
+        taken.set()
+        go.wait(10)
+        return file
+
+    monkeypatch.setattr(turns, "take", slow)
+
+    async def leave() -> None:
+        steps = puller.fetching().pull(puller.named("acme/tiny"), insecure=True)
+
+        async def read() -> None:
+            async for _ in steps:
+                pass
+
+        reading = asyncio.ensure_future(read())
+        await asyncio.to_thread(taken.wait, 10)
+        reading.cancel()
+        asyncio.get_running_loop().call_later(0.02, go.set)
+        await asyncio.wait((reading,))
+        assert reading.cancelled()
+
+    asyncio.run(leave())
+    file = take(puller.store.partial(DIGEST))
+    assert file is not None
+    os.close(file)
 
 
 def test_tls_that_fails_is_final_and_says_what_would_help(puller: Puller) -> None:

@@ -7,6 +7,7 @@ tried again from where they happened. Where the server knows no ranges, one stre
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from collections import deque
 from collections.abc import Callable
@@ -108,8 +109,14 @@ def tidy(partial: Path) -> None:
 async def _turn(partial: Path, threads: Threads, pace: Pace) -> int:
     """Wait until no other process fetches this file."""
     while True:
+        taking = threads.start(lambda: turns.take(partial))
         try:
-            file = await threads.call(lambda: turns.take(partial))
+            file = await settled(taking)
+        except asyncio.CancelledError:
+            # It may be ours by now, and nobody would ever let go of it.
+            if taking.exception() is None and (file := taking.result()) is not None:
+                os.close(file)
+            raise
         except OSError as error:
             raise storage_failed(error) from error
         if file is not None:
@@ -231,6 +238,9 @@ class _Download:
             await self._pour(response, at, gaps)
         finally:
             response.close()
+        if response.status == 206 and until < end:
+            # It may, but one that gives a few bytes each time would be asked for ever.
+            raise Failed(BackendError("its source sent less than was asked for"))
 
     async def _open(self, start: int, end: int) -> Response:
         """Raises Failed where it is worth another try."""
@@ -276,7 +286,7 @@ class _Download:
         if total != ledger.size or (etag and ledger.etag and etag != ledger.etag):
             raise _Changed(total, etag)
         if etag and not ledger.etag:
-            ledger.tag(etag)
+            self._partial.tag(etag)
         return at, until
 
     async def _pour(self, response: Response, at: int, gaps: list[Span]) -> None:

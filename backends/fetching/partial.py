@@ -47,6 +47,11 @@ class Partial:
         self.written = Spans()
         self._hash, self.hashed = hashlib.sha256(), 0
 
+    def tag(self, etag: str) -> None:
+        """The source has said which file it is."""
+        with _worded():
+            self.ledger.tag(etag)
+
     def check_room(self) -> None:
         """Raises StorageFailed where what is missing does not fit."""
         with _worded():
@@ -98,8 +103,9 @@ class Partial:
 
     def remove(self) -> None:
         """Keep nothing."""
-        self.path.unlink(missing_ok=True)
-        self.ledger.remove()
+        with _worded():
+            self.path.unlink(missing_ok=True)
+            self.ledger.remove()
 
     def close(self) -> None:
         """Let go; what is there stays."""

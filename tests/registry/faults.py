@@ -12,6 +12,7 @@ Kind = Literal[
     "drop",  # closes after ``value`` bytes of the body
     "stall",  # falls silent after ``value`` bytes
     "no ranges",  # answers 200 with all of it
+    "few",  # gives ``value`` bytes of a range, and says so
     "odd range",  # answers 206 with other bytes than were asked for
     "flip",  # the byte at ``value`` is another one
     "short",  # says a length that is ``value`` more than comes, and closes
