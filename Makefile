@@ -1,10 +1,11 @@
 # make serve: the gateway on config.yaml.   make test: every check.   make bench: the benchmark kit, side by side.
+# make simulate: the model pool in 20,000 lives on a clock that jumps (SEEDS=n for another number).
 # make matrix: what each client's abilities become behind each backend.
 PYTHON ?= python3
 BIN := .venv/bin
 CONFIG ?= config.yaml
 
-.PHONY: serve test lint matrix bench clean
+.PHONY: serve test lint simulate matrix bench clean
 
 serve: .venv/serve.stamp
 	$(BIN)/dragoman serve --config $(CONFIG)
@@ -41,7 +42,11 @@ lint: .venv/test.stamp
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: lint tests/js/node_modules tests/js/frameworks/node_modules .venv-frameworks/stamp
+SEEDS ?= 20000
+simulate: .venv/test.stamp
+	$(BIN)/python -m tests.simulation $(SEEDS)
+
+test: lint simulate tests/js/node_modules tests/js/frameworks/node_modules .venv-frameworks/stamp
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 # Every client dialect x every backend x every ability, with the official SDKs; tests/matrix/README.md is the last result.

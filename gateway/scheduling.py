@@ -71,7 +71,7 @@ class Schedule:
 
     def ask(self, turn: Turn, key: Key, terms: Terms, source: object, now: float) -> None:
         """A request comes: afterwards it holds a slot, waits or is refused."""
-        resident = self.residents.get(key)
+        resident = self._joined(key)
         if resident is not None and self._open_to_all(resident) and resident.does_for(turn.options):
             _seat(resident, turn)
             return
@@ -225,6 +225,10 @@ class Schedule:
         return bool(self._line)
 
     # Requests
+
+    def _joined(self, key: Key) -> Resident | None:
+        """Whom a request for a model meets: the same as all others do, so that it is loaded once."""
+        return self.residents.get(key)
 
     @staticmethod
     def _open_to_all(resident: Resident) -> bool:
