@@ -20,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from adapters.ollama import names
 from adapters.ollama.names import Name
 from backends.llama_cpp.making import make
-from backends.store import OllamaFolder, Store
+from backends.store import OllamaFolder, Store, locks
 from backends.store.manifests import write_manifest
 from canonical.errors import InvalidRequest, ModelNotFound, StorageFailed
 from tests.stores import blobs, leftovers, listed, named, put
@@ -188,8 +188,6 @@ def test_the_next_start_sweeps_what_a_killed_one_left_but_not_what_runs(store: S
     assert listed(store) == {"m:latest"}
     partial.with_name(f"{partial.name}.ledger").write_bytes(b"what of it is there")
     with partial.open("rb") as file:
-        from backends.store import locks
-
         assert locks.take(file.fileno())
         Store(store.folder).sweep(older=-1)
         assert partial.exists()  # somebody downloads it now
@@ -373,6 +371,32 @@ class Stories(RuleBasedStateMachine):
 
 TestStories = Stories.TestCase
 TestStories.settings = settings(max_examples=15, stateful_step_count=20, deadline=None)
+
+
+def test_whoever_changes_what_manifests_name_has_the_lock(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    lock = store.folder / "lock"
+
+    def watched(name: str) -> None:
+        act = getattr(Store, name)
+
+        def held(self: Store, *arguments: object) -> object:
+            assert not locks.deserted(lock), f"{name} without the lock"
+            seen.append(name)
+            return act(self, *arguments)
+
+        monkeypatch.setattr(Store, name, held)
+
+    for name in ("_digests", "_drop", "_sweep", "_tidy"):
+        watched(name)
+    put(store, "a", model=b"one")
+    put(store, "a", model=b"two")
+    store.copy(named("a"), named("b"))
+    store.delete(named("a"))
+    store.prune([])
+    store.sweep()
+    assert set(seen) == {"_digests", "_drop", "_sweep", "_tidy"}
+    assert locks.deserted(lock)
 
 
 def test_two_processes_and_four_threads_change_one_store_at_once(tmp_path: Path) -> None:
