@@ -4,6 +4,7 @@
 429 503       the same, with the pause the backend asks for
 401 403       502: our key is wrong, which is the operator's business and not the client's
 404           404 when it speaks of a model, else 502
+409           the same: the model or object cannot be changed as it is
 500 502 504   the same
 anything else 502, redirects included
 """
@@ -16,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from canonical.errors import BackendError, BackendTimeout, Busy, GatewayError, InvalidRequest, ModelNotFound
+from canonical.errors import BackendError, BackendTimeout, Busy, Conflict, GatewayError, InvalidRequest, ModelNotFound
 
 RETRY_AFTER_LIMIT = 3600
 """Seconds: a longer pause is not believed."""
@@ -73,6 +74,8 @@ def upstream_error(
             return BackendError("the backend refused the gateway's credentials", code="backend_credentials")
         case 404 if code == "model_not_found" or "model" in message.lower():
             return ModelNotFound(message, param="model")
+        case 409:
+            return Conflict(message, code=code)
         case 504:
             return BackendTimeout(message, code=code)
         case 500 | 502:

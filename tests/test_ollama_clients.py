@@ -150,7 +150,7 @@ def test_errors_reach_the_python_client_in_ollamas_words(urls, where):
         with pytest.raises(ResponseError, match=words) as caught:
             ask()
         # a server in between sees a stream that has begun, and no status
-        assert caught.value.status_code in ({status, 502} if where == "here" else {status, 500, 502})
+        assert caught.value.status_code == status or (where == "behind" and caught.value.status_code >= 500)
 
 
 @both
