@@ -96,7 +96,7 @@ class LlamaCppBackend(Managed):
         able = info.capabilities
         if not able & SERVED:
             raise Unsupported(f"{name!r} is neither a text model nor one of vectors or rankings", param="model")
-        start = self._start(offered, over(options, offered.own.load))
+        start = self._start(offered, options)
         info = structs.replace(info, context_length=start.context)
         run = merged(self._settings, settings)
         runner = await self._runners.start(name, start, run, size=info.size, tell=tell)
@@ -125,7 +125,7 @@ class LlamaCppBackend(Managed):
     def _start(self, offered: Offered, options: LoadOptions) -> Start:
         engine = self._settings.engine
         gpu = None if engine == "llama-cpp-python" else has_gpu()  # the one is loaded in its workers alone
-        return start_of(offered, self._settings, options, gpu=gpu)
+        return start_of(offered, self._settings, over(options, offered.own.load), gpu=gpu)
 
     async def _facts(self, runner: Runner, able: frozenset[Capability]) -> Facts:
         """What the model's template does. Raises what the engine raises; the model is then closed."""
