@@ -15,6 +15,7 @@ from backends.base import Hosts, Manages, Pulls, Relays
 from backends.lmstudio import LMStudioBackend
 from canonical.errors import BackendError, GatewayError, InvalidRequest, ModelNotFound, NotImplementedHere, Unsupported
 from canonical.events import Usage
+from canonical.features import Feature
 from canonical.models import Capability
 from canonical.origin import Origin
 from canonical.progress import Progress
@@ -291,6 +292,31 @@ def test_the_wrong_token_is_the_operators_business(studio: Studio) -> None:
                 await backend(studio, api_key=key).models()
             assert caught.value.code == "backend_credentials"
             assert wrong not in caught.value.message
+
+    run(scenario())
+
+
+def test_what_was_found_of_its_models_is_believed(studio: Studio, tmp_path: Path) -> None:
+    found = """
+openai:
+  pip:
+    capabilities: {chat: true, tools: false}
+    features: {seed: dropped, schema: {fate: refused, note: no such thing}}
+"""
+    (tmp_path / "found.yaml").write_text(found)
+
+    async def scenario() -> None:
+        settings = msgspec.convert({"url": studio.url, "abilities": "found.yaml"}, LMStudioBackend.Settings)
+        home = LMStudioBackend("studio", settings, tmp_path)
+        model = await home.open("pip")
+        assert Capability.TOOLS not in model.info.capabilities
+        assert (model.honours.verdicts[Feature.SEED].fate, model.honours.verdicts[Feature.TOP_P].fate) == (
+            "dropped",
+            "honoured",
+        )
+        assert model.honours.refuses == {Feature.SCHEMA: "no such thing"}
+        assert not model.honours.dialect  # nothing that nobody knows goes there
+        await model.close()
 
     run(scenario())
 

@@ -86,7 +86,8 @@ def test_a_client_that_leaves_stops_the_generation_there(both: tuple[Running, ht
     server, client = both
     body = {"model": "assistant", "messages": [{"role": "user", "content": "slow"}]}
     with client.stream("POST", "/api/chat", json=body) as answer:
-        next(answer.iter_lines())
+        lines = answer.iter_lines()  # kept: when it goes, so does the connection
+        assert '"done":false' in next(lines)
         assert server.studio.running == 1
     left = time.monotonic()
     while server.studio.running:

@@ -12,7 +12,7 @@ import pytest
 
 from backends.lmstudio import package
 from backends.lmstudio.settings import Loading
-from canonical.errors import BackendError, BackendTimeout, BackendUnavailable, GatewayError, ModelNotFound
+from canonical.errors import BackendError, BackendTimeout, BackendUnavailable, GatewayError, ModelNotFound, OutOfMemory
 from canonical.progress import Progress
 from canonical.requests import LoadOptions
 from tests.calling import until
@@ -158,7 +158,7 @@ def test_a_load_that_nobody_waits_for_is_cancelled_there(studio: Studio) -> None
 FAULTS: dict[Fault, type[GatewayError]] = {
     "drop": BackendUnavailable,
     "close": BackendError,
-    "load": BackendError,
+    "load": OutOfMemory,
     "binary": BackendUnavailable,
     "stall": BackendTimeout,
     "refuse": BackendError,
@@ -289,6 +289,13 @@ def test_without_the_package_it_is_loaded_by_rest(studio: Studio, monkeypatch: p
         await model.close()
         assert (studio.instances, studio.asked("loadModel")) == ({}, [])
 
+        studio.fault = "load"
+        with pytest.raises(OutOfMemory):  # other models make room then
+            await opened(home)
+        studio.fault, studio.load_time = "", 60
+        with pytest.raises(BackendTimeout):
+            await opened(backend(studio, load_time=0.1))
+        studio.load_time = 0
         studio.surfaces = frozenset({"sockets", "/v1", "/api/v0"})
         with pytest.raises(BackendError, match="pip install"):
             await opened(home)

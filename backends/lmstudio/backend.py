@@ -57,7 +57,7 @@ class LMStudioBackend(RemoteBackend):
         self._own: dict[str, Loading] = {}
         self._lists = Lists(upstream)
         ttl = TTL if settings.ttl is None else seconds(settings.ttl)
-        ways: list[Loads] = [RestLoads(upstream)]
+        ways: list[Loads] = [RestLoads(upstream, limit=settings.load_time)]
         self._package: PackageLoads | None = None
         address, path = read_url(settings.url)
         if installed() and not address.tls and not base_path(path):  # its protocol knows neither TLS nor a path

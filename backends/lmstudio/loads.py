@@ -5,7 +5,9 @@ That one tells no progress, cannot be stopped and knows few settings; ``package`
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import re
 from typing import Protocol
 
 from msgspec import Struct
@@ -15,9 +17,14 @@ from adapters.lmstudio.call import Listed
 from backends.base import Tell
 from backends.lmstudio.settings import Loading, for_rest
 from backends.upstream import Upstream
-from canonical.errors import BackendError
+from canonical.errors import BackendError, BackendTimeout, OutOfMemory
 
 logger = logging.getLogger("dragoman.lmstudio")
+
+_NO_ROOM = re.compile(
+    r"insufficient (system )?(resources|memory)|not enough memory|out of memory|(failed|unable) to allocate",
+    re.IGNORECASE,
+)
 
 
 class Owned(Struct, frozen=True):
@@ -35,7 +42,7 @@ class Loads(Protocol):
         """Load a new instance. Cancelling it stops the load and leaves nothing behind.
 
         Raises:
-            ModelNotFound, BackendError.
+            ModelNotFound, OutOfMemory, BackendError.
         """
 
     async def unload(self, owned: Owned) -> None:
@@ -48,11 +55,17 @@ class NoWay(BackendError):
     code = "no_load"
 
 
+def for_want_of_memory(text: str) -> OutOfMemory | None:
+    """The error of a load that failed because there was no room, as far as its words tell; None: for another reason."""
+    return OutOfMemory("LM Studio has not enough memory for the model") if _NO_ROOM.search(text) else None
+
+
 class RestLoads:
     """By ``/api/v1``. LM Studio's own idle time holds: there is no word for it."""
 
-    def __init__(self, upstream: Upstream) -> None:
-        self._upstream = upstream
+    def __init__(self, upstream: Upstream, *, limit: float) -> None:
+        """``limit``: seconds that a load may take."""
+        self._upstream, self._limit = upstream, limit
         self._load = upstream.head("POST", "/api/v1/models/load")
         self._unload = upstream.head("POST", "/api/v1/models/unload")
 
@@ -65,8 +78,13 @@ class RestLoads:
                 listed.info.id,
                 ", ".join(unknown),
             )
-        answer = await self._upstream.ask(self._load, call.write_load(listed.info.id, told))
-        id = call.read_load(answer)
+        try:
+            async with asyncio.timeout(self._limit):
+                id = call.read_load(await self._upstream.ask(self._load, call.write_load(listed.info.id, told)))
+        except TimeoutError as error:
+            raise BackendTimeout(f"LM Studio has not loaded {listed.info.id!r} within {self._limit:g} s") from error
+        except BackendError as error:
+            raise for_want_of_memory(error.message) or error from error
         if id is None:
             raise NoWay("this LM Studio loads by its own protocol alone: pip install 'dragoman[lmstudio]'")
         return Owned(id, listed.embeds)

@@ -21,7 +21,7 @@ from typing import Any
 from adapters.lmstudio.call import Listed, Source
 from backends import threads
 from backends.base import Tell
-from backends.lmstudio.loads import NoWay, Owned
+from backends.lmstudio.loads import NoWay, Owned, for_want_of_memory
 from backends.lmstudio.settings import TOKEN, Loading, for_package
 from canonical.errors import BackendError, BackendTimeout, BackendUnavailable, GatewayError, ModelNotFound
 from canonical.progress import Progress
@@ -167,7 +167,8 @@ class PackageLoads:
             if "Authentication failed" in str(error):
                 return self._refused()
             title = getattr(told, "title", None) or "the request failed"
-            return BackendError(f"LM Studio: {str(title)[:200]}")
+            room = for_want_of_memory(f"{title} {getattr(told, 'cause', None)}")
+            return room or BackendError(f"LM Studio: {str(title)[:200]}")
         if isinstance(error, TimeoutError):
             return BackendTimeout(f"backend {self._name!r}: LM Studio did not answer in time")
         if isinstance(error, sdk.LMStudioClientError | httpx.HTTPError | OSError):

@@ -40,6 +40,8 @@ class Hold(Struct, kw_only=True, eq=False):
     """Tokens that it has; 0: not known."""
     seen: float = 0.0
     """Loop time."""
+    counted: bool = False
+    """Among the instance's holders."""
 
 
 class Residence:
@@ -130,6 +132,7 @@ class Residence:
         hold.listed = found.listed
         self._see(hold, resident)
         self._holders[resident.id] += 1
+        hold.counted = True
 
     async def _loaded(self, hold: Hold, listed: Listed, tell: Tell) -> Resident:
         try:
@@ -175,9 +178,11 @@ class Residence:
         hold.id, hold.context, hold.seen = resident.id, resident.context, asyncio.get_running_loop().time()
 
     def _let_go(self, hold: Hold) -> None:
-        self._holders[hold.id] -= 1
-        if self._holders[hold.id] <= 0:
-            del self._holders[hold.id]
+        if hold.counted:
+            hold.counted = False
+            self._holders[hold.id] -= 1
+            if not self._holders[hold.id]:
+                del self._holders[hold.id]
 
 
 def _resident(rows: list[Listed], id: str) -> Resident | None:

@@ -117,7 +117,8 @@ async def serve(studio: Studio, scope: Json, receive: Any, send: Any) -> None:
         await exchange.reply({"error": failure.error}, failure.status)
     except Told as error:
         if not exchange.begun:
-            await exchange.reply({"error": {"type": "internal_error", "message": error.wire["title"]}}, 500)
+            words = ": ".join(filter(None, (error.wire["title"], error.wire.get("cause"))))
+            await exchange.reply({"error": {"type": "internal_error", "message": words}}, 500)
 
 
 def _check_token(exchange: Exchange) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import uvicorn
@@ -20,8 +20,8 @@ class Running:
 
     def __init__(self, studio: Studio) -> None:
         self.studio = studio
-        self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
+        self._end: Callable[[], None] = lambda: None
 
     def start(self) -> None:
         """Listen; returns when it does."""
@@ -31,24 +31,39 @@ class Running:
         sock.bind(("127.0.0.1", self.studio.port))
         self.studio.port = sock.getsockname()[1]
         sock.listen(128)  # from here on nobody is refused
+        running = threading.Event()
+        self._thread = threading.Thread(
+            target=lambda: asyncio.run(self._serve(sock, running)), name="studio", daemon=True
+        )
+        self._thread.start()
+        running.wait()
+
+    def stop(self) -> None:
+        """As a crash would: every connection breaks, and nothing stays in memory."""
+        assert self._thread is not None
+        self._end()
+        self._thread.join(10)
+        assert not self._thread.is_alive()
+        self.studio.instances.clear()
+        self.studio.running = 0
+
+    async def _serve(self, sock: socket.socket, running: threading.Event) -> None:
         config = uvicorn.Config(
             self._app, lifespan="off", log_level="critical", ws="wsproto", http="httptools", loop="asyncio",
             access_log=False, interface="asgi3", proxy_headers=False, timeout_keep_alive=60,
         )  # fmt: skip
-        self._server = server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=lambda: asyncio.run(server.serve([sock])), name="studio", daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """As a crash would: every connection breaks, and nothing stays in memory."""
-        server, thread = self._server, self._thread
-        assert server is not None
-        assert thread is not None
-        server.should_exit = server.force_exit = True
-        thread.join(10)
-        assert not thread.is_alive()
-        self.studio.instances.clear()
-        self.studio.running = 0
+        server = uvicorn.Server(config)
+        serving = asyncio.ensure_future(server.serve([sock]))
+        loop = asyncio.get_running_loop()
+        self._end = lambda: loop.call_soon_threadsafe(serving.cancel)
+        running.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await serving
+        for listening in getattr(server, "servers", ()):
+            listening.close()
+        for connection in list(server.server_state.connections):
+            connection.transport.abort()
+        sock.close()
 
     def restart(self) -> None:
         """The user quits LM Studio and opens it again."""

@@ -10,6 +10,7 @@ What it does not understand is never answered: the client gets a ``communication
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -367,7 +368,8 @@ class Connection:
             }
             await self._say(id, type="downloadProgress", update=update)
             await self._fault(id)
-            await asyncio.sleep(self._studio.load_time / pieces)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(cancelled.wait(), self._studio.load_time / pieces)
         await self._say(id, type="startFinalizing")
         self._studio.rows[row.key] = row
         await self._say(id, type="success", defaultIdentifier=row.key)
