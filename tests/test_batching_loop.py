@@ -396,6 +396,23 @@ def test_the_same_seed_gives_the_same_answer_among_others() -> None:
             other.wait()
 
 
+def test_a_seed_gives_the_same_numbers_whatever_is_cached() -> None:
+    drawn = {"temperature": 1.5, "seed": 5, "top_k": 0, "logprobs": True, "top_logprobs": 3, "max_tokens": 20}
+    with engine(batch=128) as made:
+
+        def told() -> list[Any]:
+            chunks = Talk(made, f"{LONG} Go on.", **drawn).wait().chunks
+            return [
+                choice["logprobs"] for chunk in chunks for choice in chunk.get("choices", ()) if "logprobs" in choice
+            ]
+
+        first = told()
+        assert len(first) > 10
+        Talk(made, f"{LONG} Stop.").wait()
+        assert told() == first
+        assert Talk(made, f"{LONG} Go on.", **drawn).cached > 100
+
+
 def test_a_prompt_that_is_not_to_be_cached_is_computed_anew() -> None:
     with engine() as made:
         Talk(made, "Count to 3").wait()

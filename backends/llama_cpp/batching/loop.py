@@ -169,6 +169,11 @@ class Loop:
 
     def _begin(self, task: Task, choice: Choice[Task]) -> None:
         slot, source, keep = choice
+        if task.seeded and keep % self._chunk:
+            # A token computed alone is not to the last bit what it is amid others: what is computed at the first time
+            # is computed each time.
+            keep = keep - keep % self._chunk if self._partial else 0
+            source = source if keep else None
         if source is not slot:
             self._clear(slot)
             if source is not None:

@@ -42,6 +42,8 @@ class Task:
         self.prompt = asked.tokens
         self.tenant = body.dragoman_tenant
         self.fresh = not body.cache_prompt
+        self.seeded = body.seed is not None
+        """The same numbers are to come out each time, as far as that can be had."""
         self.order = 0
         self.cached = 0
         """Tokens of the prompt that were there already."""
