@@ -8,13 +8,16 @@ It tells how far it is on standard error, in llama.cpp's words: ``[  12/ 291] bl
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 from backends.llama_cpp.gguf import FILE_TYPES
+from backends.workers.life import environment
 from canonical.errors import BackendError, StorageFailed, Unsupported
 
 _FAR = re.compile(rb"\[ *(\d+)/ *(\d+)\]")
@@ -34,7 +37,8 @@ def quantize(source: Path, target: Path, kind: str, tell: Callable[[float], None
         )
     command = [sys.executable, "-m", __name__, str(source), str(target), kind]
     tell(0.0)
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL) as work:  # noqa: S603
+    pipes = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE, "stdout": subprocess.DEVNULL}
+    with subprocess.Popen(command, env=environment(), **pipes) as work:  # type: ignore[call-overload]  # noqa: S603
         last = b""
         try:
             assert work.stderr is not None
@@ -51,10 +55,17 @@ def quantize(source: Path, target: Path, kind: str, tell: Callable[[float], None
         raise BackendError(f"the model could not be quantized to {kind}")
 
 
+def _end_with_parent() -> None:
+    """Whoever started this holds the other end of the pipe."""
+    os.read(0, 1)  # no buffer of Python's: its lock would be held at the end
+    os._exit(1)
+
+
 def main() -> int:
     """In the process of its own."""
     import llama_cpp
 
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     source, target, kind = sys.argv[1:]
     params = llama_cpp.llama_model_quantize_default_params()
     params.ftype = _TYPES[kind]

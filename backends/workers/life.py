@@ -40,6 +40,11 @@ _KEPT_NATIVE = ("OMP_", "GGML_", "LLAMA_", "CUDA_", "NVIDIA_", "HIP_", "ROCR_", 
 """What of the environment a worker needs; the rest may hold secrets."""
 
 
+def environment() -> dict[str, str]:
+    """Of a process of native code: no secret that only the gateway needs."""
+    return {key: value for key, value in os.environ.items() if key.startswith(_KEPT + _KEPT_NATIVE)}
+
+
 class Answer:
     """One ask under way."""
 
@@ -91,7 +96,7 @@ class Life:
                 stdin=PIPE,
                 stdout=PIPE,
                 stderr=log,
-                env={key: value for key, value in os.environ.items() if key.startswith(_KEPT + _KEPT_NATIVE)},
+                env=environment(),
             )
         except BaseException:
             log.close()
