@@ -8,7 +8,7 @@ from pathlib import Path
 from msgspec import structs
 
 from backends import threads
-from backends.base import Model, Tell, tell_nobody
+from backends.base import Model, Need, Tell, tell_nobody
 from backends.llama_cpp.body import Limits
 from backends.llama_cpp.embedding import EmbeddingModel
 from backends.llama_cpp.engine import Start
@@ -20,6 +20,7 @@ from backends.llama_cpp.inprocess import Runner
 from backends.llama_cpp.loaded import Loaded
 from backends.llama_cpp.managing import Managed
 from backends.llama_cpp.model import TextModel
+from backends.llama_cpp.need import need_of
 from backends.llama_cpp.ranking import RerankModel
 from backends.llama_cpp.runners import Runners, has_gpu
 from backends.llama_cpp.settings import (
@@ -34,9 +35,6 @@ from canonical.errors import Unsupported
 from canonical.models import Capability, ModelDetails, ModelInfo
 from canonical.own import over
 from canonical.requests import AS_CONFIGURED, LoadOptions
-
-_GRAPH = 64 * 1024 * 1024
-"""Working memory beside weights and cache, guessed upwards."""
 
 
 class LlamaCppBackend(Managed):
@@ -100,14 +98,14 @@ class LlamaCppBackend(Managed):
         info = structs.replace(info, context_length=start.context)
         run = merged(self._settings, settings)
         runner = await self._runners.start(name, start, run, size=info.size, tell=tell)
-        memory = info.size + head.cache_bytes(start.context * start.slots) + _GRAPH
+        need = self._need(offered, start)
         limits = Limits(
             context=start.context, fill=_fill(head), temperature=settings.temperature, engine=self._settings.engine
         )
         kind: type[Loaded] = EmbeddingModel if Capability.EMBED in able else TextModel
         if Capability.RERANK in able:
             kind = RerankModel
-        model = kind(info, runner, slots=start.slots, limits=limits, memory=memory)
+        model = kind(info, runner, slots=start.slots, limits=limits, memory=need.ram + need.vram)
         if offered.own:
             model.own = structs.replace(offered.own, load=AS_CONFIGURED)  # it is loaded so
         if isinstance(model, TextModel):
@@ -117,15 +115,30 @@ class LlamaCppBackend(Managed):
             if Capability.CHAT in able:
                 model.facts = await self._facts(runner, able)
             model.honours = honours_of(able, limits, model.facts, head.template)
+        model.honours = structs.replace(model.honours, load=_loaded(start))
         return model
+
+    async def need(self, name: str, options: LoadOptions) -> Need:
+        """What ``open`` would take. Raises ModelNotFound, InvalidRequest, BackendError."""
+
+        def weigh() -> Need:
+            offered = self._files.openable(name)
+            return self._need(offered, self._start(offered, options))
+
+        return await threads.call(weigh, name="gguf")
 
     async def close(self) -> None:
         """Nothing stays open beside the models."""
 
     def _start(self, offered: Offered, options: LoadOptions) -> Start:
-        engine = self._settings.engine
-        gpu = None if engine == "llama-cpp-python" else has_gpu()  # the one is loaded in its workers alone
-        return start_of(offered, self._settings, over(options, offered.own.load), gpu=gpu)
+        return start_of(offered, self._settings, over(options, offered.own.load), gpu=self._gpu())
+
+    def _need(self, offered: Offered, start: Start) -> Need:
+        return need_of(offered, start, gpu=self._gpu())
+
+    def _gpu(self) -> bool | None:
+        """Whether there is one; None: the engine is loaded in its workers alone, and only they know."""
+        return None if self._settings.engine == "llama-cpp-python" else has_gpu()
 
     async def _facts(self, runner: Runner, able: frozenset[Capability]) -> Facts:
         """What the model's template does. Raises what the engine raises; the model is then closed."""
@@ -134,6 +147,18 @@ class LlamaCppBackend(Managed):
         except BaseException:
             await threads.settled(asyncio.ensure_future(runner.close()))
             raise
+
+
+def _loaded(start: Start) -> LoadOptions:
+    """A load in the words of requests."""
+    return LoadOptions(
+        context=start.context,
+        batch=start.batch,
+        threads=start.threads,
+        gpu_layers=start.gpu_layers,
+        main_gpu=start.main_gpu,
+        mmap=start.mmap is not False,
+    )
 
 
 def _fill(head: Head) -> tuple[int, int, int] | None:
