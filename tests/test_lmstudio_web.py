@@ -285,6 +285,14 @@ def test_a_model_that_stays_for_one_answer_is_loaded_once_for_it() -> None:
     live(None, story, home)
 
 
+def test_who_wants_nothing_dropped_is_refused_with_a_status_behind_a_load_too() -> None:
+    async def story(house: House) -> None:
+        call = await house.ask("POST", CHAT, {**ASK, "stream": True, "draft_model": "tiny"}, STRICT)
+        assert (call.status, error_of(call)["param"]) == (400, "draft_model")
+
+    live(None, story, Heavy())
+
+
 def test_a_client_that_leaves_amid_a_load_ends_it() -> None:
     home = Heavy()
     home.stuck = True
