@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from ollama import AsyncClient, Client, ResponseError
 
-from tests.registry import Site, digest_of, registry
+from tests.registry import Fault, Site, digest_of, registry
 from tests.serving import ROOT, serving
 
 B = """
@@ -117,6 +117,29 @@ def test_the_python_client_pulls_and_pushes(urls, where, site):
     with pytest.raises(ResponseError) as caught:
         client.pull("evil.example/a/b")
     assert "is not listed" in caught.value.error
+
+
+def test_a_pull_pauses_when_its_last_client_leaves_and_goes_on_from_there(urls, site):
+    whole = PIP + bytes(4 * 1024 * 1024)
+    digest = digest_of(whole)
+    site.publish("acme/slow", model=whole)
+    stalls = Fault("stall", 2_500_000)
+    site.faults.append(stalls)
+    name = f"{site.host}/acme/slow"
+    clients = [Client(urls["here"]), Client(urls["here"])]
+    pulls = [client.pull(name, insecure=True, stream=True) for client in clients]
+    for pull in pulls:
+        assert next(step for step in pull if step.digest == digest and step.completed)
+    assert len(site.requests(path="acme/slow/manifests")) == 1, "two clients, one pull"
+    for pull in pulls:
+        pull.close()
+    site.faults.remove(stalls)
+    steps = list(Client(urls["here"]).pull(name, insecure=True, stream=True))
+    assert steps[-1].status == "success"
+    sent = site.served(digest)
+    twice = sum(end - start for start, end in sent) - len(whole)
+    assert twice < 1024 * 1024, "nothing is fetched twice but the last block"
+    Client(urls["here"]).delete(name)
 
 
 @both
