@@ -78,6 +78,7 @@ def settle(document: Any, *, base: Path, environ: Mapping[str, str]) -> Settled:
                 backend.expose()
     models = tuple(_model(index, entry, backends, base) for index, entry in enumerate(config.models))
     _check_names(config, models, backends)
+    _check_company(models)
     _check_library(config, backends)
     _check_self_calls(config)
     return Settled(config=config, models=models, backends=backends, data_dir=base / config.data_dir)
@@ -118,12 +119,24 @@ def _backend(name: str, section: dict[str, Any], base: Path) -> Backend:
         settings_class = backend_class.Settings
     except Exception as error:  # a module may fail in any way while it is imported
         raise ConfigError(f"cannot use {target}: {error} - at `{place}.type`") from error
-    rest = {key: value for key, value in section.items() if key != "type"}
+    rest = _usual({key: value for key, value in section.items() if key != "type"}, settings_class, place)
     settings = _convert(rest, settings_class, place)
     try:
         return cast("Backend", backend_class(name, settings, base))
     except ValueError as error:
         raise ConfigError(f"{error} - at `{place}`") from error
+
+
+def _usual(section: dict[str, Any], kind: type, place: str) -> dict[str, Any]:
+    """A section whose keys are called as ``kind`` calls them, where it knows other names for them."""
+    others: dict[str, str] = getattr(kind, "OTHER_NAMES", {})
+    named: dict[str, Any] = {}
+    for key, value in section.items():
+        name = others.get(key, key)
+        if name in named:
+            raise ConfigError(f"{name!r} stands twice, under two of its names - at `{place}.{key}`")
+        named[name] = value
+    return named
 
 
 def _convert(value: Any, kind: type[T], place: str) -> T:
@@ -157,7 +170,9 @@ def _model(index: int, entry: dict[str, Any], backends: dict[str, Backend], base
         rest.setdefault("chat_template", template)
     if settings_class is not None:
         try:
-            backend.configure(model.name or model.id, _convert(rest, settings_class, place))  # type: ignore[attr-defined]  # only backends with ModelSettings have it
+            backend.configure(
+                model.name or model.id, _convert(_usual(rest, settings_class, place), settings_class, place)
+            )  # type: ignore[attr-defined]  # only backends with ModelSettings have it
         except ValueError as error:
             raise ConfigError(f"{error} - at `{place}`") from error
     elif rest:
@@ -187,6 +202,14 @@ def _check_memory(memory: Memory) -> None:
             amount(getattr(memory, name), math.inf)
         except ValueError as error:
             raise ConfigError(f"{error} - at `$.memory.{name}`") from error
+
+
+def _check_company(models: tuple[ModelEntry, ...]) -> None:
+    """What never goes and what must be alone cannot both be."""
+    pinned = next((model.id for model in models if model.pinned), "")
+    for index, model in enumerate(models):
+        if model.exclusive and pinned and pinned != model.id:
+            raise ConfigError(f"{pinned!r} is pinned, so {model.id!r} is never alone - at `$.models[{index}].exclusive`")
 
 
 def _check_image_hosts(images: Images) -> None:

@@ -112,6 +112,12 @@ def test_shown_defaults_are_the_defaults():
 
 
 BROKEN = [
+    ("memory: {ram: much}", "no amount of memory: 12GB, 8GiB, 75% or auto - at `$.memory.ram`"),
+    ("memory: {vram: 101%}", "at `$.memory.vram`"),
+    (
+        ECHO + "models: [{id: a, backend: demo, pinned: true}, {id: b, backend: demo, exclusive: true}]",
+        "'a' is pinned, so 'b' is never alone - at `$.models[1].exclusive`",
+    ),
     ("lisners: []", "unknown field `lisners`"),
     ("listeners: [{port: 1, prot: 2}]", "unknown field `prot` - at `$.listeners[0]`"),
     ("listeners: [{port: 1, cors: {origin: []}}]", "unknown field `origin` - at `$.listeners[0].cors`"),

@@ -105,6 +105,7 @@ async def serve(settled: Settled) -> None:
             gc.collect()
             gc.freeze()
             gc.set_threshold(10_000, 20, 20)
+            engine.begin()
             try:
                 await server.serve(sockets)
             finally:
