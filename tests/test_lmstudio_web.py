@@ -287,7 +287,7 @@ def test_a_model_that_stays_for_one_answer_is_loaded_once_for_it() -> None:
 
 def test_who_wants_nothing_dropped_is_refused_with_a_status_behind_a_load_too() -> None:
     async def story(house: House) -> None:
-        call = await house.ask("POST", CHAT, {**ASK, "stream": True, "draft_model": "tiny"}, STRICT)
+        call = await house.ask("POST", CHAT, {**ASK, "stream": True, "store": False, "draft_model": "tiny"}, STRICT)
         assert (call.status, error_of(call)["param"]) == (400, "draft_model")
 
     live(None, story, Heavy())
