@@ -104,3 +104,19 @@ def test_what_is_pulled_there_is_there(both: tuple[Running, httpx.Client]) -> No
         assert "acme/new" in {model.model_key for model in sdk.list_downloaded_models()}
     refused = client.request("DELETE", "/api/delete", json={"model": "acme/new"})
     assert (400 <= refused.status_code <= 501, "acme/new" in server.studio.rows) == (True, True)
+
+
+def test_another_gateway_is_an_lm_studio_without_websockets() -> None:
+    inside = """
+listeners: [{port: 0, dialects: [lmstudio, openai]}]
+backends: {local: {type: llama_cpp, models_dir: ./models, threads: 1}}
+models: [{id: assistant, backend: local, file: pip.gguf, thinking: off}]
+"""
+    with serving(inside) as behind, serving(CONFIG.format(url=behind.url).partition("models:")[0]) as front:
+        with httpx.Client(base_url=front.url, timeout=20, trust_env=False) as client:
+            asked = {"messages": [{"role": "user", "content": "What is the capital of France?"}]}
+            told = chat(client, **asked, options={"temperature": 0, "num_ctx": 1024}).json()
+            assert told["message"]["content"] == "The capital of France is Paris."
+            assert client.post("/api/generate", json={"model": "assistant", "keep_alive": 0}).status_code == 200
+        rows = httpx.get(f"{behind.url}/api/v1/models", trust_env=False).json()["models"]
+        assert not any(row["loaded_instances"] for row in rows)

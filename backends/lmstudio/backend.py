@@ -157,8 +157,11 @@ class LMStudioBackend(RemoteBackend):
             raise NotImplementedHere("this LM Studio downloads nothing by its REST: version 0.4 or newer does")
         job, progress = found
         look = None
+        last = None
         while progress is not None:
-            yield progress
+            if progress != last:
+                last = progress
+                yield progress
             if not job:
                 raise BackendError("LM Studio does not tell how far the download is")
             await asyncio.sleep(LOOK)
