@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import random
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -337,6 +338,44 @@ def test_who_still_runs_when_the_model_is_closed_is_told() -> None:
         closing = made
     assert "closed" in str(talk.wait().failure)
     assert not closing.loop._thread.is_alive()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_comes_the_memory_holds_what_the_slots_say(seed: int) -> None:
+    """Many requests of three tenants in a memory too small for them: some leave, some are cut, all come to an end."""
+    import llama_cpp.llama_cpp as native
+
+    chance = random.Random(seed)
+    with engine(cells=512, context=250, slots=5, batch=16) as made:
+        wrong: list[str] = []
+        talks: list[Talk] = []
+
+        def look(pieces: list[Any]) -> None:
+            for slot in made.loop.slots:
+                last = native.llama_memory_seq_pos_max(made.loop._memory, slot.seq)
+                if last != len(slot.held) - 1:
+                    wrong.append(f"{slot} has {last + 1}")
+            if len(pieces) > 5 or sum(len(piece.tokens) for piece in pieces) > 5 + 16:
+                wrong.append(f"{len(pieces)} pieces are too much")
+            if talks and chance.random() < 0.05:
+                chance.choice(talks).left = True
+
+        made.loop.look = look
+        for number in range(60):
+            text = f"{chance.choice(['Tell me a story.', 'Count to 9', LONG[:200], LONG[:400]])} {chance.randrange(4)}"
+            more: dict[str, Any] = {"dragoman_tenant": chance.choice(["", "ada", "bob"])}
+            if chance.random() < 0.2:
+                more["grammar"] = "root ::= [a-z ]+"
+            talks.append(Talk(made, text, ignore_eos=True, max_tokens=chance.randrange(1, 120), **more))
+            if number >= 4:
+                talks[-5].wait()
+        for talk in talks:
+            talk.wait()
+            assert talk.failure is None
+            assert talk.left or talk.reason == "length" or "error" in talk.chunks[0]
+        assert wrong == []
+        assert made.loop.counts.ended == 60
+        assert all(slot.task is None for slot in made.loop.slots)
 
 
 # Text, piece by piece
