@@ -21,7 +21,7 @@ from canonical.errors import BackendError, ModelNotFound
 from canonical.messages import Message, Text
 from canonical.models import Capability, ModelInfo
 from canonical.own import applied
-from canonical.requests import Generate, Sampling
+from canonical.requests import Generate, LoadOptions, Sampling
 from tests.splitting import split
 from tests.stores import named, put
 from tests.test_llama_cpp import answer
@@ -134,6 +134,17 @@ async def test_its_models_answer_with_what_they_bring_along(tmp_path: Path, olla
         assert "Paris" in (await answer(model, asked)).text  # type: ignore[arg-type]
     finally:
         await model.close()
+
+
+def test_an_entry_of_the_configuration_comes_before_what_the_model_brings_along(tmp_path: Path, ollama: Path) -> None:
+    local = backend(tmp_path, ollama)
+    own = local._files.find("Pip:7b").own
+    assert (own.sampling.temperature, own.load) == (0.0, LoadOptions(threads=1))
+    local.configure("pip:7b", LlamaCppModelSettings(temperature=0.9, threads=2, context=128))
+    offered = local._files.find("Pip:7b")
+    assert offered.own.sampling == Sampling(stop=("<end>",))
+    assert offered.own.load == LoadOptions()
+    assert offered.info.context_length == 128
 
 
 @running

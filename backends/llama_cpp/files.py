@@ -212,7 +212,7 @@ class Files:
             draft=self._inside(settings.draft_model) if settings.draft_model else kept.draft,
             template=template,
             kept=kept,
-            own=structs.replace(own, load=_left_open(own.load, settings)),
+            own=_left_open(own, settings),
         )
 
     def _unnamed(self) -> list[str]:
@@ -260,7 +260,9 @@ class Files:
         return path
 
 
-def _left_open(load: LoadOptions, settings: LlamaCppModelSettings) -> LoadOptions:
-    """A model's own load options, but for the context, which its row has, and for what its entry in config.yaml says."""
-    said = [name for name in load.__struct_fields__ if getattr(settings, name) is not None]
-    return structs.replace(load, **dict.fromkeys(("context", *said)))
+def _left_open(own: Own, settings: LlamaCppModelSettings) -> Own:
+    """What a model brings along, but for its context, which its row has, and for what its entry in config.yaml says."""
+    said = [name for name in LoadOptions.__struct_fields__ if getattr(settings, name) is not None]
+    load = structs.replace(own.load, **dict.fromkeys(("context", *said)))
+    temperature = own.sampling.temperature if settings.temperature is None else None
+    return structs.replace(own, load=load, sampling=structs.replace(own.sampling, temperature=temperature))
