@@ -115,8 +115,13 @@ class Schedule:
         if resident.phase is Phase.ABORTING:
             self._end(resident, now)
         else:
-            resident.need = need
-            self._stand_in_line(resident, now)
+            wanted = _wanted(resident, resident.options, resident.queue.oldest) if resident.waiting else resident.options
+            if wanted == resident.options:
+                resident.need = need
+                self._stand_in_line(resident, now)
+            else:  # who came meanwhile wants more
+                resident.options = wanted
+                self.orders.append(Weigh(resident))
         self._settle(now)
 
     def loaded(self, resident: Resident, model: Model, now: float) -> None:
