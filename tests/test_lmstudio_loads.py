@@ -49,7 +49,7 @@ def test_h6_a_model_is_loaded_with_progress_and_as_asked_and_unloaded_at_the_end
         assert pip.config["llm.load.llama.tryMmap"] is False
         shares = [progress.share for progress in told]
         assert (shares[0], shares[-1], shares) == (0.0, 1.0, sorted(shares))
-        assert model.honours.load == LoadOptions(context=2048)
+        assert model.honours.load == LoadOptions(context=2048, batch=64)
         assert (await answer(model)).text == "Hello from the stand-in"
         assert model.loaded().context_length == 2048
         await model.close()
@@ -287,6 +287,8 @@ def test_without_the_package_it_is_loaded_by_rest(studio: Studio, monkeypatch: p
         ]
         assert (await answer(model)).text
         await model.close()
+        await (await opened(home, "embed")).close()  # which knows fewer settings
+        assert studio.asked("POST /api/v1/models/load")[-1] == {"model": "embed", "context_length": 2048}
         assert (studio.instances, studio.asked("loadModel")) == ({}, [])
 
         studio.fault = "load"

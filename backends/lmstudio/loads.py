@@ -71,7 +71,7 @@ class RestLoads:
 
     async def load(self, listed: Listed, config: Loading, ttl: float | None, tell: Tell) -> Owned:  # noqa: ARG002
         """Load a new instance; cancelling leaves the load to its end, as there is no word to stop it."""
-        told, unknown = for_rest(config)
+        told, unknown = for_rest(config, embeds=listed.embeds)
         if unknown:
             logger.warning(
                 "%s is loaded without %s: only the package lmstudio can say it (pip install 'dragoman[lmstudio]')",

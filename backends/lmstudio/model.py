@@ -23,7 +23,7 @@ from canonical.events import Event
 from canonical.models import LoadedModel, ModelInfo
 from canonical.prompted_calls import FirstCall
 from canonical.report import Honours
-from canonical.requests import Embed, Embeddings, Generate, LoadOptions
+from canonical.requests import Embed, Embeddings, Generate
 
 STREAMS = frozenset({"text/event-stream"})
 T = TypeVar("T")
@@ -49,7 +49,7 @@ class LMStudioModel(Handle):
         self._upstream = upstream
         self._chat, self._completion, self._embeddings = chat, completion, embeddings
         self._residence, self._hold, self._ttl = residence, hold, ttl
-        self._tell_context()
+        self._tell_load()
 
     def generate(self, request: Generate) -> AsyncGenerator[Sequence[Event], None]:
         """Go on with the conversation, or with the prompt as it stands."""
@@ -122,18 +122,18 @@ class LMStudioModel(Handle):
     async def _check(self) -> None:
         if self._hold is not None:
             await self._residence.check(self._hold)
-            self._tell_context()
+            self._tell_load()
 
     async def _renewed(self, error: GatewayError) -> bool:
         """Whether ``error`` means that the instance had gone, and it is back."""
         if self._hold is None or not call.gone(error):
             return False
         renewed = await self._residence.renew(self._hold)
-        self._tell_context()
+        self._tell_load()
         return renewed
 
-    def _tell_context(self) -> None:
+    def _tell_load(self) -> None:
         if self._hold is not None:
-            load = LoadOptions(context=self._hold.context or None)
+            load = self._residence.load_of(self._hold)
             if load != self.honours.load:
                 self.honours = structs.replace(self.honours, load=load)

@@ -20,6 +20,7 @@ from backends.lmstudio.lists import Found, Lists, find
 from backends.lmstudio.loads import Loads, NoWay, Owned
 from backends.lmstudio.settings import Loading
 from canonical.errors import BackendUnavailable, GatewayError, ModelNotFound
+from canonical.requests import LoadOptions
 
 SEEN = 5.0
 """Seconds for which an instance that was seen is taken to be there."""
@@ -101,6 +102,11 @@ class Residence:
             if not self._holders[hold.id] and hold.id in self._owned:
                 await self._unload(self._owned.pop(hold.id))
 
+    def load_of(self, hold: Hold) -> LoadOptions:
+        """How the instance is loaded, as far as that is known."""
+        batch = hold.config.batch if hold.id in self._owned and not hold.listed.embeds else None
+        return LoadOptions(context=hold.context or None, batch=batch)
+
     def holds(self, id: str) -> bool:
         """Whether a handle of ours has this instance."""
         return id in self._holders
@@ -118,15 +124,14 @@ class Residence:
         return found
 
     async def _settle(self, hold: Hold, found: Found, tell: Tell) -> None:
-        """Give ``hold`` an instance: the one that is there, or a new one."""
+        """Give ``hold`` an instance: the one that is there, or a new one.
+
+        What is there is its user's, or held by another handle of ours: neither is pulled away from under who has it.
+        """
         resident = found.resident
         if resident is not None and not _enough(resident, hold.config, found.listed):
-            if resident.id in self._owned and not self._holders[resident.id]:
-                await self._unload(self._owned.pop(resident.id))
-                resident = None
-            else:
-                words = "%s is in the memory of backend %s with %d tokens of context; it is used as it is"
-                logger.info(words, resident.id, self._name, resident.context)
+            words = "%s is in the memory of backend %s with %d tokens of context; it is used as it is"
+            logger.info(words, resident.id, self._name, resident.context)
         if resident is None:
             resident = await self._loaded(hold, found.listed, tell)
         hold.listed = found.listed

@@ -111,8 +111,8 @@ _REST = {
 }
 
 
-def for_rest(config: Loading) -> tuple[dict[str, Any], list[str]]:
+def for_rest(config: Loading, *, embeds: bool) -> tuple[dict[str, Any], list[str]]:
     """The same as its REST calls it, and the names of what that does not know."""
     said = {name: value for name in Loading.__struct_fields__ if (value := getattr(config, name)) is not None}
-    known = {_REST[name]: value for name, value in said.items() if name in _REST}
-    return known, [name for name in said if name not in _REST]
+    words = {"context": _REST["context"]} if embeds else _REST
+    return {words[name]: said[name] for name in said if name in words}, [name for name in said if name not in _REST]
