@@ -115,7 +115,9 @@ class Schedule:
         if resident.phase is Phase.ABORTING:
             self._end(resident, now)
         else:
-            wanted = _wanted(resident, resident.options, resident.queue.oldest) if resident.waiting else resident.options
+            wanted = (
+                _wanted(resident, resident.options, resident.queue.oldest) if resident.waiting else resident.options
+            )
             if wanted == resident.options:
                 resident.need = need
                 self._stand_in_line(resident, now)
