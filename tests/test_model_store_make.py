@@ -131,10 +131,13 @@ def test_a_model_of_another_is_that_one_but_for_what_is_said(local: LlamaCppBack
     assert f"using existing layer {digest_of(PIP)}" in told
     details = asyncio.run(local.details("second"))
     assert details.system == ""
+    assert details.source == "first:latest"
+    assert asyncio.run(local.details("first")).source == "mine:latest"
     assert details.template == "{% x %}"
     assert details.parameters.split() == ["temperature", "0.5", "top_k", "7"]
     create(local, "first", source="first", system="Changed.")
-    assert asyncio.run(local.details("first")).system == "Changed."
+    changed = asyncio.run(local.details("first"))
+    assert (changed.system, changed.source) == ("Changed.", "mine:latest")
     assert rows(local)["first:latest"].digest != rows(local)["second:latest"].digest
 
 

@@ -167,6 +167,7 @@ class Files:
             messages=brought.messages,
             license="\n".join(brought.licenses) or head.text("general.license"),
             requires=brought.requires,
+            source=offered.kept.source,
             projector=self._projector(offered),
         )
 

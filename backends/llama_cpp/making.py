@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 from msgspec import structs
 
+from adapters.ollama import names
 from adapters.ollama.discovery import parameter_size
 from adapters.ollama.go.jinja import is_jinja, jinja_of
 from adapters.ollama.go.parse import BadTemplate, parse
@@ -63,7 +64,8 @@ def make(store: Store, name: Name, recipe: Recipe, source: Kept | None, tell: Te
     with store.claim([*recipe.files.values(), *recipe.adapters.values(), *recipe.drafts.values()]) as claim:
         work = _Work(store, claim, tell)
         if source is not None:
-            work.take(source)
+            again = names.same(source.id, names.written(name))  # a model that only changes stays of whom it was
+            work.take(source, source.source if again else source.id)
         work.add_files(recipe)
         work.finish(name, recipe, source.brought if source is not None else Brought())
 
@@ -76,11 +78,12 @@ class _Work:
         self._layers: dict[str, list[Layer]] = {"model": [], "projector": [], "adapter": [], "draft": []}
         self._heads: list[Head] = []
 
-    def take(self, source: Kept) -> None:
+    def take(self, source: Kept, parent: str) -> None:
         """The files of another model: its blobs, or links to what lies elsewhere."""
-        names = source.names or tuple(path.name if len(source.parts) > 1 else "" for path in source.parts)
-        for path, name in zip(source.parts, names, strict=True):
-            self._layers["model"].append(self._adopted("model", path, name))
+        called = source.names or tuple(path.name if len(source.parts) > 1 else "" for path in source.parts)
+        for path, name in zip(source.parts, called, strict=True):
+            found = self._adopted("model", path, name)
+            self._layers["model"].append(structs.replace(found, source=parent))
         if source.projector is not None:
             self._layers["projector"].append(self._adopted("projector", source.projector))
         self._layers["adapter"] += [self._adopted("adapter", path) for path in source.adapters]
@@ -219,7 +222,8 @@ class _Work:
             self._claim.add(digest)
             head = gguf.read_head(draft.path)
             draft.keep(self._store.blob(digest))
-        self._layers["model"] = [layer("model", digest, head.size)]
+        whole = layer("model", digest, head.size)
+        self._layers["model"] = [structs.replace(whole, source=self._layers["model"][0].source)]
         self._heads = [head]
         self._tell(Progress(status=f"creating new layer {digest}", digest=digest))
 

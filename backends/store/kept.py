@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct, field
 
-from adapters.ollama import wire
+from adapters.ollama import names, wire
 from adapters.ollama.turns import read_messages
 from adapters.ollama.values import read_options
 from backends.store.folder import OllamaFolder, Stored
@@ -59,6 +59,8 @@ class Kept(Struct, frozen=True, kw_only=True):
     adapters: tuple[Path, ...] = ()
     draft: Path | None = None
     brought: Brought = Brought()
+    source: str = ""
+    """The model that it was made from."""
     owner: str = ""
     """Who published it, where its name says so."""
     digest: str = ""
@@ -66,6 +68,12 @@ class Kept(Struct, frozen=True, kw_only=True):
     size: int = 0
     modified: int = 0
     """Epoch nanoseconds; 0: the file's own."""
+
+
+def _short(text: str) -> str:
+    """A model's name as lists write it; empty for what is none: Ollama has paths there, too."""
+    name = names.parse(text)
+    return names.written(name) if name is not None else ""
 
 
 class Brings:
@@ -99,6 +107,7 @@ class Brings:
             adapters=tuple(blob(layer.digest) for layer in manifest.of("adapter")),
             draft=blob(drafts[0].digest) if drafts else None,
             brought=self.of(stored),
+            source=_short(models[0].source),
             owner=stored.name.namespace,
             digest=stored.digest,
             size=stored.size,

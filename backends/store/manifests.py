@@ -32,6 +32,8 @@ class Layer(Struct, frozen=True, rename="camel", omit_defaults=True):
     size: int = 0
     name: str = ""
     """The file that it was made of, where that matters."""
+    source: str = field(default="", name="from")
+    """The model that it was taken from."""
 
     @property
     def kind(self) -> str:
