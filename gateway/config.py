@@ -170,9 +170,8 @@ def _model(index: int, entry: dict[str, Any], backends: dict[str, Backend], base
         rest.setdefault("chat_template", template)
     if settings_class is not None:
         try:
-            backend.configure(
-                model.name or model.id, _convert(_usual(rest, settings_class, place), settings_class, place)
-            )  # type: ignore[attr-defined]  # only backends with ModelSettings have it
+            named = _convert(_usual(rest, settings_class, place), settings_class, place)
+            backend.configure(model.name or model.id, named)  # type: ignore[attr-defined]  # only backends with ModelSettings have it
         except ValueError as error:
             raise ConfigError(f"{error} - at `{place}`") from error
     elif rest:
@@ -209,7 +208,9 @@ def _check_company(models: tuple[ModelEntry, ...]) -> None:
     pinned = next((model.id for model in models if model.pinned), "")
     for index, model in enumerate(models):
         if model.exclusive and pinned and pinned != model.id:
-            raise ConfigError(f"{pinned!r} is pinned, so {model.id!r} is never alone - at `$.models[{index}].exclusive`")
+            raise ConfigError(
+                f"{pinned!r} is pinned, so {model.id!r} is never alone - at `$.models[{index}].exclusive`"
+            )
 
 
 def _check_image_hosts(images: Images) -> None:

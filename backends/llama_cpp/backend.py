@@ -61,7 +61,7 @@ class LlamaCppBackend(Managed):
         Raises:
             ValueError: what cannot be, what the engine cannot do, or a file that is no GGUF file's name inside the folder.
         """
-        check_model(settings, self._settings.engine)
+        check_model(settings, self._settings)
         self._files.configure(id, settings)
 
     def expose(self) -> None:

@@ -192,9 +192,10 @@ def check_running(settings: Running, engine: EngineName) -> None:
         raise ValueError("tensor_split gives no GPU a share")
 
 
-def check_model(settings: LlamaCppModelSettings, engine: EngineName) -> None:
+def check_model(settings: LlamaCppModelSettings, common: LlamaCppSettings) -> None:
     """Raises ValueError for what a model's settings cannot be, or its engine cannot do."""
-    check_running(settings, engine)
+    engine = common.engine
+    check_running(merged(common, settings), engine)
     if settings.draft_min > settings.draft_max:
         raise ValueError("draft_min is more than draft_max")
     if settings.image_max_tokens and settings.image_min_tokens > settings.image_max_tokens:
