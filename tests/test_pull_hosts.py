@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import itertools
 import os
 import threading
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ import pytest
 from backends.fetching import partial as partials
 from backends.fetching import turns
 from backends.fetching.hosts import Hosts, PullSettings, Source
+from backends.fetching.ledger import Ledger
 from backends.links import Link, read_link
 from canonical.errors import BackendError, BackendUnavailable, InvalidRequest, StorageFailed
 from tests.pulls import KIB, Puller, overlap, weights
@@ -144,6 +146,44 @@ def test_a_disk_that_fills_up_stops_the_pull_and_room_lets_it_go_on(
     again = puller.site.served(DIGEST)
     assert overlap(first, again) < len(WEIGHTS) // 2
     assert sum(b - a for a, b in again) < len(WEIGHTS)
+
+
+def test_what_could_not_be_written_is_not_noted(puller: Puller, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One write fails, in the middle of a block, and those behind it succeed."""
+    write, count = os.pwrite, itertools.count()
+
+    def failing(file: int, data: bytes, at: int) -> int:
+        if next(count) == 18:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(file, data, at)
+
+    monkeypatch.setattr(os, "pwrite", failing)
+    with pytest.raises(StorageFailed):
+        puller.pull()
+    partial = puller.store.partial(DIGEST)
+    ledger, content = Ledger(partial), partial.read_bytes()
+    ledger.open(len(content))
+    assert all(content[a:b] == WEIGHTS[a:b] for a, b in ledger.spans)
+    ledger.close()
+    puller.pull()
+    assert puller.store.blob(DIGEST).read_bytes() == WEIGHTS
+
+
+def test_a_turn_is_taken_on_the_file_that_stands_there_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever had the lock may have given the file its name between our opening and locking it."""
+    partial, lock = tmp_path / "partial", turns._try
+
+    def late(file: int) -> None:
+        monkeypatch.setattr(turns, "_try", lock)
+        partial.replace(tmp_path / "whole")
+        lock(file)
+
+    monkeypatch.setattr(turns, "_try", late)
+    file = turns.take(partial)
+    assert file is not None
+    assert os.path.samestat(os.fstat(file), partial.stat())
+    assert turns.take(partial) is None
+    os.close(file)
 
 
 def test_a_disk_that_gets_nearly_full_is_not_filled_to_the_brim(

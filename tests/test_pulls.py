@@ -113,6 +113,7 @@ def test_an_empty_layer_is_one(puller: Puller) -> None:
         Fault("short", 10, times=2),
         Fault("odd range", times=2),
         Fault("few", 100_000),
+        Fault("no ranges", after=1, times=2),
         Fault("gzip", times=2),
         Fault("etag", text='W/"weak"', times=2),
         Fault("stall", where="manifest", times=1),
@@ -140,6 +141,13 @@ def test_a_stream_without_ranges_that_breaks_still_ends(puller: Puller) -> None:
     assert whole(puller)
 
 
+def test_a_line_that_keeps_breaking_gets_there_as_long_as_it_brings_something(puller: Puller) -> None:
+    puller.connections = 1
+    puller.site.faults.append(Fault("drop", 100 * KIB))
+    puller.pull(part=1 << 30)
+    assert whole(puller)
+
+
 def test_ranges_after_a_stream_without(puller: Puller) -> None:
     puller.site.faults += [Fault("no ranges", times=1), Fault("drop", 200 * KIB, times=1)]
     puller.pull()
@@ -164,6 +172,7 @@ def test_ranges_after_a_stream_without(puller: Puller) -> None:
         (Fault("size", 700_000), "has 700000 bytes for it, not 614400"),
         (Fault("size", 10), "has 10 bytes for it, not 614400"),
         (Fault("gzip"), "compressed"),
+        (Fault("no ranges", after=1), "knows ranges only now and then"),
         (Fault("few", 100), "less than was asked for"),
         (Fault("odd range"), "other bytes than were asked for"),
         (Fault("endless", where="manifest"), "answered with more than"),

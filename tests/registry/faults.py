@@ -35,3 +35,5 @@ class Fault:
     where: Where = "data"
     times: int = 1_000_000
     """How many requests meet it."""
+    after: int = 0
+    """How many pass before."""

@@ -140,8 +140,11 @@ class Site:
         with self.lock:
             for one in self.faults:
                 if one.where == where and one.kind in kinds and one.times > 0:
-                    one.times -= 1
-                    return one
+                    if one.after:
+                        one.after -= 1
+                    else:
+                        one.times -= 1
+                        return one
         return None
 
     def went(self, size: int) -> None:
