@@ -25,6 +25,7 @@ from tests.calling import until
 from tests.chatting import told, types
 from tests.houses import HELLO, Home, Talks, Vectors, tells, waits
 from tests.responding import ANN, BEN, REPORT, heard, lived
+from tests.virtual_time import run
 
 CHAT = "/api/v1/chat"
 ASK = {"model": "a", "input": "the secret prompt"}
@@ -297,15 +298,18 @@ def test_a_client_that_leaves_amid_a_load_ends_it() -> None:
     home = Heavy()
     home.stuck = True
 
-    async def story(house: House) -> None:
+    async def story() -> None:
+        house = House(a=home, listener=SPEAKS)
         call = house.call("POST", CHAT, {**ASK, "stream": True})
         await call.until(3)
+        assert home.aborted == 0
         call.leave()
         await call.end()
-        await until(lambda: home.aborted == 1)
-        await until(lambda: not house.engine.loaded())
+        await asyncio.sleep(60)  # nobody comes for it any more
+        assert (home.aborted, house.engine.loaded()) == (1, [])
+        await house.close()
 
-    live(None, story, home)
+    run(story())
 
 
 def test_a_load_that_fails_in_a_stream_is_told_there() -> None:
