@@ -276,6 +276,21 @@ def test_another_that_came_to_its_name_is_not_unloaded(studio: Studio) -> None:
     run(scenario())
 
 
+def test_an_lm_studio_that_hangs_keeps_nobody_from_closing(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(package, "STOP_TIME", 0.1)
+    monkeypatch.setattr("backends.lmstudio.residence.UNLOAD_TIME", 0.1)
+
+    async def scenario() -> None:
+        home = backend(server.studio)
+        model = await opened(home)
+        server.hang(1.0)
+        async with asyncio.timeout(0.8):
+            await model.close()
+        await home.close()
+
+    run(scenario())
+
+
 def test_without_the_package_it_is_loaded_by_rest(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("backends.lmstudio.backend.installed", lambda: False)
 

@@ -51,6 +51,7 @@ class PackageLoads:
         """``silence``: seconds that a load may go without progress."""
         self._name, self._host, self._silence = name, host, silence
         self._token = TOKEN.fullmatch(token)
+        self._closing: set[asyncio.Future[None]] = set()
 
     async def load(self, listed: Listed, config: Loading, ttl: float | None, tell: Tell) -> Owned:
         """Load a new instance. Cancelling sends the server a cancel and waits for its word on it."""
@@ -137,11 +138,19 @@ class PackageLoads:
                     raise NoWay("LM Studio's own protocol is not spoken there") from error
                 yield sdk, client
         finally:
-            try:
-                async with asyncio.timeout(CALL_TIME):
-                    await client.aclose()
-            except Exception:  # it is gone either way
-                logger.debug("closing the client failed", exc_info=True)
+            await self._close(client)
+
+    async def _close(self, client: Any) -> None:
+        """Let go of a client. One whose server hangs has time of its own to end: it would not be cancelled."""
+        closing = asyncio.ensure_future(client.aclose())
+        self._closing.add(closing)
+        closing.add_done_callback(self._closed)
+        await asyncio.wait((closing,), timeout=STOP_TIME)
+
+    def _closed(self, closing: asyncio.Future[None]) -> None:
+        self._closing.discard(closing)
+        if not closing.cancelled() and closing.exception() is not None:
+            logger.debug("closing the client failed: %s", closing.exception())
 
     @contextmanager
     def _words(self) -> Iterator[None]:

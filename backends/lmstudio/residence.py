@@ -24,6 +24,8 @@ from canonical.requests import LoadOptions
 
 SEEN = 5.0
 """Seconds for which an instance that was seen is taken to be there."""
+UNLOAD_TIME = 5.0
+"""Seconds that an unload may take: who closes must not hang with LM Studio."""
 
 logger = logging.getLogger("dragoman.lmstudio")
 
@@ -171,12 +173,13 @@ class Residence:
     async def _unload(self, owned: Owned) -> None:
         for way in self._ways:
             try:
-                await way.unload(owned)
+                async with asyncio.timeout(UNLOAD_TIME):
+                    await way.unload(owned)
             except NoWay:
                 continue
-            except GatewayError as error:
+            except (GatewayError, TimeoutError) as error:
                 # Its idle time will end it, or the server has ended already.
-                logger.info("backend %s did not unload %s: %s", self._name, owned.id, error.message)
+                logger.info("backend %s did not unload %s: %s", self._name, owned.id, error or "no answer")
             return
 
     def _see(self, hold: Hold, resident: Resident) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -21,7 +22,8 @@ class Running:
     def __init__(self, studio: Studio) -> None:
         self.studio = studio
         self._thread: threading.Thread | None = None
-        self._end: Callable[[], None] = lambda: None
+        self._call: Callable[..., object] = lambda *_: None
+        self._serving: asyncio.Future[None] | None = None
 
     def start(self) -> None:
         """Listen; returns when it does."""
@@ -41,7 +43,8 @@ class Running:
     def stop(self) -> None:
         """As a crash would: every connection breaks, and nothing stays in memory."""
         assert self._thread is not None
-        self._end()
+        assert self._serving is not None
+        self._call(self._serving.cancel)
         self._thread.join(10)
         assert not self._thread.is_alive()
         self.studio.instances.clear()
@@ -53,9 +56,8 @@ class Running:
             access_log=False, interface="asgi3", proxy_headers=False, timeout_keep_alive=60,
         )  # fmt: skip
         server = uvicorn.Server(config)
-        serving = asyncio.ensure_future(server.serve([sock]))
-        loop = asyncio.get_running_loop()
-        self._end = lambda: loop.call_soon_threadsafe(serving.cancel)
+        self._serving = serving = asyncio.ensure_future(server.serve([sock]))
+        self._call = asyncio.get_running_loop().call_soon_threadsafe
         running.set()
         with contextlib.suppress(asyncio.CancelledError):
             await serving
@@ -64,6 +66,10 @@ class Running:
         for connection in list(server.server_state.connections):
             connection.transport.abort()
         sock.close()
+
+    def hang(self, seconds: float) -> None:
+        """Answer nothing for a while, and accept nothing."""
+        self._call(time.sleep, seconds)
 
     def restart(self) -> None:
         """The user quits LM Studio and opens it again."""
