@@ -1,6 +1,6 @@
 """Both engines of llama.cpp side by side, as served: tokens a second at several streams, and the time to the first token.
 
-    python bench/engines.py [--rounds 5] [--streams 1,8,16] [--model FILE] [--batch 0]
+    python bench/engines.py [--rounds 5] [--firsts 3] [--streams 1,8,16] [--model FILE] [--batch 0]
 
 One gateway has the random model of 150 million parameters (``random_model.py`` makes it) twice: once on each engine, each
 in its worker process with one thread. Rounds alternate between the engines, with the same prompts; ratios are taken
@@ -164,7 +164,7 @@ def told(name: str, one: list[float], other: list[float], *, unit: str, more: bo
     )
 
 
-def compare(port: int, counts: list[int], rounds: int, tokens: int) -> None:
+def compare(port: int, counts: list[int], rounds: int, first_rounds: int, tokens: int) -> None:
     rates: dict[tuple[str, int], list[float]] = {}
     waits: dict[tuple[str, int], list[float]] = {}
     times: dict[tuple[str, str], list[float]] = {}
@@ -179,20 +179,19 @@ def compare(port: int, counts: list[int], rounds: int, tokens: int) -> None:
                     rates.setdefault((name, count), []).append(rate)
                     waits.setdefault((name, count), []).append(wait)
         start, cold_start = prefix(340), prefix(340)
-        for name in order:
+        for name in order if 0 <= turn < first_rounds else []:
             found = asyncio.run(firsts(port, ENGINES[name], start, cold_start, 900))
-            if turn >= 0:
-                for what, value in found.items():
-                    times.setdefault((name, what), []).append(value)
+            for what, value in found.items():
+                times.setdefault((name, what), []).append(value)
         print(".", end="", file=sys.stderr, flush=True)
     print(f"\n\n  {'':<14} {names[0]:>9} {names[1]:>16}")
     for count in counts:
         told(f"{count} streams", rates[names[0], count], rates[names[1], count], unit="tokens/s", more=True)
     for count in counts:
         told(f"first of {count}", waits[names[0], count], waits[names[1], count], unit="ms", more=False)
-    for what in ("cold", "warm", "same", "warm x 8", "cold x 8", "gap"):
+    for what in () if not times else ("cold", "warm", "same", "warm x 8", "cold x 8", "gap"):
         told(what, times[names[0], what], times[names[1], what], unit="ms", more=False)
-    for name in names:
+    for name in names if times else []:
         shares = {
             what: statistics.median(b / a for a, b in zip(times[name, "cold"], times[name, what], strict=True))
             for what in ("warm", "same", "warm x 8")
@@ -248,6 +247,7 @@ def overhead(file: Path, count: int, batch: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--firsts", type=int, default=3, help="rounds in which the time to the first token is taken")
     parser.add_argument("--streams", default="1,8,16")
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--model", type=Path, default=PATH)
@@ -265,7 +265,7 @@ def main() -> None:
         gateway = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT)
         try:
             port = int(re.search(r":(\d+)$", gateway.stderr.readline().strip())[1])
-            compare(port, counts, options.rounds, options.tokens)
+            compare(port, counts, options.rounds, options.firsts, options.tokens)
         finally:
             gateway.terminate()
             gateway.wait(10)

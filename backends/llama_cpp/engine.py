@@ -17,7 +17,7 @@ from canonical.errors import BackendError, Busy, GatewayError, InvalidRequest, U
 Kind = Literal["chat", "completion", "count"]
 """``count`` takes the body of a chat, and answers one chunk of how many tokens its prompt has."""
 Emit = Callable[[bytes], bool]
-"""Takes one chunk; True means stop."""
+"""Takes one chunk; True means stop. With no bytes it only asks: at once, and from any thread."""
 
 
 CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
