@@ -54,8 +54,10 @@ async def watched(exchange: Exchange, request: Generate, id: str, reply: ChatStr
     try:
         while not first.done() and watch.ended is None:
             news = asyncio.ensure_future(watch.news.wait())
-            await asyncio.wait((first, news), return_when=asyncio.FIRST_COMPLETED)
-            news.cancel()
+            try:
+                await asyncio.wait((first, news), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                news.cancel()
             watch.news.clear()
             latest, watch.latest = watch.latest, None
             if latest is not None:
