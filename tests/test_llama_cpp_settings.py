@@ -271,9 +271,16 @@ def test_a_request_may_have_it_loaded_otherwise(folder: Path, engine: str) -> No
         return model.honours.load, model.info.context_length
 
     options = LoadOptions(context=256, batch=32, threads=1, gpu_layers=0, mmap=False)
-    loaded, told = opened(folder, engine, {}, look, options=options)
+    loaded, told = opened(folder, engine, {"context": 128}, look, options=options)
     assert told == 256
     assert loaded == LoadOptions(context=256, batch=32, threads=1, gpu_layers=0, main_gpu=0, mmap=False)
+
+
+def test_nobody_gets_less_context_than_was_configured(folder: Path) -> None:
+    made = backend(folder, {}, {"context": 1024})
+    offered = made._files.openable("pip")
+    assert made._start(offered, LoadOptions(context=256)).context == 1024
+    assert made._start(offered, LoadOptions(context=2048)).context == 2048
 
 
 def test_a_wish_has_its_bounds(folder: Path) -> None:

@@ -131,6 +131,10 @@ class LlamaCppBackend(Managed):
         """Nothing stays open beside the models."""
 
     def _start(self, offered: Offered, options: LoadOptions) -> Start:
+        least = offered.own.load.context or offered.info.context_length
+        if options.context is not None and 0 < options.context < least:
+            # Who comes next says nothing of it, and must find what was configured.
+            options = structs.replace(options, context=least)
         return start_of(offered, self._settings, over(options, offered.own.load), gpu=self._gpu())
 
     def _need(self, offered: Offered, start: Start) -> Need:
