@@ -221,6 +221,7 @@ def test_a_full_disk_changes_nothing_and_says_so(store: Store, monkeypatch: pyte
     assert listed(store) == {"m:latest"}
     assert not (store.folder / "manifests" / "registry.ollama.ai" / "n").exists()
     assert store.claimed() == set()
+    assert not list((store.folder / "using").iterdir())
     store.copy(named("m"), named("n"))
     assert listed(store) == {"m:latest", "n:latest"}
 

@@ -26,6 +26,7 @@ from backends.llama_cpp import gguf
 from backends.llama_cpp.gguf import Head
 from backends.llama_cpp.quantizing import quantize
 from backends.store import Store
+from backends.store.claims import Claim
 from backends.store.kept import Brought, Kept
 from backends.store.manifests import (
     CONFIG,
@@ -38,7 +39,6 @@ from backends.store.manifests import (
     write_config,
     write_manifest,
 )
-from backends.store.store import Claim
 from backends.store.writing import PIECE
 from canonical.errors import BackendError, InvalidRequest
 from canonical.progress import Progress

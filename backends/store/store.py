@@ -17,11 +17,11 @@ import time
 from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Self
 
 from adapters.ollama import names
 from adapters.ollama.names import Name
 from backends.store import locks
+from backends.store.claims import Claim, living
 from backends.store.folder import OllamaFolder
 from backends.store.manifests import digest_of, normal, read_manifest
 from backends.store.writing import PIECE, TEMPORARY, Draft, failing, sync_folder, write_file
@@ -47,7 +47,7 @@ class Store(OllamaFolder):
 
     def claim(self, digests: Iterable[str]) -> Claim:
         """Keep blobs, there or still to come, from every delete until the ``with`` block ends. Raises StorageFailed."""
-        return Claim(self, self._using, digests)
+        return Claim(self._using, self._changing, digests)
 
     def promise(self, digest: str, seconds: float = 600.0) -> None:
         """Somebody was told that a blob is there, and will make a model of it: no delete of this process takes it."""
@@ -177,13 +177,7 @@ class Store(OllamaFolder):
         now = time.monotonic()
         found = {digest for digest, until in self._promised.items() if until > now}
         self._promised = {digest: until for digest, until in self._promised.items() if until > now}
-        for path in list(self._using.iterdir()) if self._using.is_dir() else []:
-            if locks.deserted(path):
-                path.unlink(missing_ok=True)
-            else:
-                with suppress(OSError):
-                    found.update(path.read_text().split())
-        return found
+        return found | living(self._using)
 
     @contextmanager
     def _changing(self) -> Generator[None]:
@@ -262,40 +256,6 @@ class Store(OllamaFolder):
         for folder in list(self._parts.iterdir()) if self._parts.is_dir() else []:
             if not all(link.exists() for link in folder.iterdir()):
                 shutil.rmtree(folder, ignore_errors=True)
-
-
-class Claim:
-    """Blobs that somebody is about to name in a manifest."""
-
-    def __init__(self, store: Store, folder: Path, digests: Iterable[str]) -> None:
-        self._store, self._folder = store, folder
-        self._digests = {normal(digest) for digest in digests}
-        self._file = -1
-
-    def add(self, *digests: str) -> None:
-        """Claim more."""
-        with self._store._changing():  # noqa: SLF001  two classes, one thing
-            self._write([normal(digest) for digest in digests])
-
-    def __enter__(self) -> Self:
-        # Under the lock: a delete has either ended, and what it took is seen to be missing, or it will see the claim.
-        with self._store._changing():  # noqa: SLF001  two classes, one thing
-            with failing():
-                self._folder.mkdir(exist_ok=True)
-                self._path = self._folder / f"{os.getpid()}-{secrets.token_hex(8)}"
-                self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-            locks.take(self._file)
-            self._write(self._digests)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with suppress(OSError):
-            self._path.unlink(missing_ok=True)
-        os.close(self._file)
-
-    def _write(self, digests: Iterable[str]) -> None:
-        with failing():
-            os.write(self._file, "".join(f"{digest}\n" for digest in digests).encode())
 
 
 def _link(source: Path, target: Path, tell: Callable[[int, int], None]) -> None:
