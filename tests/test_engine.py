@@ -11,16 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
+from backends.base import Need
 from backends.echo import EchoBackend, EchoSettings
 from canonical.errors import BackendError, BackendTimeout, BackendUnavailable, Busy, InvalidRequest, Unsupported
 from canonical.events import Event, Finished, Started, TextDelta, Timings, ToolCallDelta, Usage, fold
 from canonical.media import Blob
 from canonical.messages import Image, Message, Text
 from canonical.models import Capability
-from canonical.requests import Embed, Generate, Origin, Prompt, Tool
+from canonical.progress import Progress
+from canonical.requests import Embed, Generate, LoadOptions, Origin, Prompt, Tool
 from gateway.engine import Engine
 from gateway.settings import Config, Defaults, Limits, ModelEntry, Settled
-from tests.houses import HELLO, Home, settled, tells
+from tests.houses import HELLO, Home, settled, tells, waits
 from tests.virtual_time import run
 
 CHAT = Generate(model="a", messages=(Message("user", (Text("hi"),)),))
@@ -42,6 +44,17 @@ async def collect(stream: AsyncGenerator[Sequence[Event], None]) -> list[Event]:
 
 def ends_of(home: Home) -> tuple[int, int]:
     return home.model.stopped, home.model.finished
+
+
+class Weighed(Home):
+    """A home whose model takes memory of this machine."""
+
+    async def need(self, name: str, options: LoadOptions) -> Need:
+        return Need(ram=10, vram=20)
+
+
+async def collect_steps(steps: AsyncGenerator[Progress, None]) -> list[Progress]:
+    return [step async for step in steps]
 
 
 async def leases(house: Engine) -> int:
@@ -389,6 +402,61 @@ def test_load_unload_and_the_list_of_loaded_models():
         assert house.loaded()
         await asyncio.sleep(2)
         assert house.loaded() == []
+        await house.close()
+
+    run(whole())
+
+
+def test_a_load_can_be_watched_and_seen_and_a_watcher_who_leaves_leaves_it_to_others():
+    async def whole() -> None:
+        home = Weighed(tells(HELLO), on_open=lambda: asyncio.sleep(10))
+        house = engine(a=home)
+        steps = house.loading("a")
+        watching = asyncio.ensure_future(collect_steps(steps))
+        other = asyncio.ensure_future(house.load("a"))
+        await asyncio.sleep(5)
+        (row,) = house.loaded()
+        assert (row.info.id, row.size, row.size_vram) == ("a", 30, 20)
+        watching.cancel()
+        await other
+        assert home.opened == 1
+        assert await collect_steps(house.loading("a")) == []
+        await house.close()
+
+    run(whole())
+
+
+def test_a_model_that_was_replaced_on_disk_is_loaded_anew_and_answers_under_way_end_with_the_old_one():
+    async def whole() -> None:
+        home = Weighed(waits([Started("m")]), slots=4)
+        house = engine(a=home)
+        await house.models()
+        answer = house.generate(CHAT)
+        await anext(answer)
+        old = home.model
+        home.info = structs.replace(home.info, digest="b" * 64)
+        home.model = Weighed(tells(HELLO), slots=4).model
+        house._catalog._asked.clear()
+        await house.models()
+        assert fold(await collect(house.generate(CHAT))).text == "Hello"
+        assert home.opened == 2
+        assert not old.closed
+        await answer.aclose()
+        await asyncio.sleep(0.1)
+        assert old.closed
+        await house.close()
+
+    run(whole())
+
+
+def test_what_is_pinned_is_loaded_at_the_start_and_stays():
+    async def whole() -> None:
+        models = [ModelEntry(id="a", backend="a", name="m", pinned=True, keep_alive=0)]
+        house = engine(Config(), models, a=Weighed(tells(HELLO)))
+        house.begin()
+        await asyncio.sleep(1000)
+        (row,) = house.loaded()
+        assert row.expires is None
         await house.close()
 
     run(whole())
