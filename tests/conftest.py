@@ -6,9 +6,18 @@ What decides whether a change lands must not depend on luck; who runs the tests 
 from __future__ import annotations
 
 import os
+import sys
 
 from hypothesis import settings
 
 settings.register_profile("explore", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile(os.environ.get("EXAMPLES", "explore"))
+
+
+def pytest_unconfigure() -> None:
+    """Close what llama-cpp-python opens when it is imported and never closes; warnings are errors here."""
+    utils = sys.modules.get("llama_cpp._utils")
+    if utils is not None:
+        utils.outnull_file.close()
+        utils.errnull_file.close()

@@ -11,7 +11,7 @@ import struct
 import time
 import urllib.parse
 import zlib
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -450,6 +450,31 @@ def test_a_killed_worker_fails_its_own_request_and_the_next_works(engine: dict[s
         assert (await answer(model, ask("Count to 3"))).text == "1, 2, 3"
 
     on(engine, story)
+
+
+@every_worker
+def test_one_that_is_killed_while_it_reads_a_prompt_or_makes_vectors_is_told(engine: dict[str, Any]) -> None:
+    async def killed(worker: Isolated, work: Coroutine[Any, Any, Any]) -> None:
+        asking = asyncio.ensure_future(work)
+        while worker.worker._life is None or not worker.worker._life.answers:  # noqa: ASYNC110  # no event tells of an ask
+            await asyncio.sleep(0)
+        assert worker.pid is not None
+        os.kill(worker.pid, signal.SIGKILL)
+        with pytest.raises(BackendError, match="SIGKILL"):
+            await asyncio.wait_for(asking, 5)
+
+    async def reads(model: TextModel) -> None:
+        assert isinstance(model.runner, Isolated)
+        await killed(model.runner, answer(model, ask("hello " * 3000)))
+        assert (await answer(model, ask("Count to 3"))).text == "1, 2, 3"
+
+    async def embeds(model: EmbeddingModel) -> None:
+        assert isinstance(model.runner, Isolated)
+        await killed(model.runner, model.embed(Embed(model="embed", inputs=("word " * 300,) * 500)))
+        assert len((await model.embed(Embed(model="embed", inputs=("word",)))).vectors) == 1
+
+    on(engine, reads, slots=1, batch=16)
+    on(engine, embeds, "embed")
 
 
 def test_a_worker_that_keeps_dying_is_left_alone_for_a_while() -> None:

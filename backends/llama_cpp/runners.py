@@ -17,8 +17,8 @@ class Runners:
     def __init__(self, settings: LlamaCppSettings) -> None:
         self._settings = settings
         self._exposed = False
-        self._deaths: dict[str, Deaths] = {}
-        """Of each model that was ever isolated: a crash is not forgotten with the unloading."""
+        self._deaths: dict[tuple[str, str, int], Deaths] = {}
+        """Of each model's file that was ever isolated: a crash is not forgotten with the unloading."""
 
     def expose(self) -> None:
         """Say that other machines can reach the gateway: with isolation ``auto``, models then load into workers."""
@@ -55,7 +55,7 @@ class Runners:
             size=size,
             memory=memory_bytes(run.memory_limit),
             hang=self._settings.hang,
-            deaths=self._deaths.setdefault(name, Deaths()),
+            deaths=self._deaths.setdefault((name, start.path, size), Deaths()),
             tell=tell,
         )
 
