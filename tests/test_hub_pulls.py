@@ -68,6 +68,23 @@ def test_a_repository_becomes_a_model(puller: Puller, name: str, listed: str, we
     assert puller.store.blob(digest_of(weights)).read_bytes() == weights
 
 
+def test_nothing_is_asked_of_the_hub_but_the_model(puller: Puller, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub.utils import _detect_agent
+
+    monkeypatch.setattr(_detect_agent, "_registry", None)
+    monkeypatch.setattr(_detect_agent, "_read_cached_registry", lambda *_, **__: None)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", False)
+    puller.pull(f"hf.co/{REPO}")
+    asked = {one.path.partition("?")[0] for one in puller.site.requests(site="registry")}
+    commit = puller.site.repos[REPO].commit
+    assert asked == {
+        f"/api/models/{REPO}",
+        f"/api/models/{REPO}/tree/{commit}",
+        f"/{REPO}/resolve/{commit}/tiny.Q4_K_M.gguf",
+        f"/{REPO}/resolve/{commit}/mmproj-F16.gguf",
+    }
+
+
 def test_parts_stay_together(puller: Puller) -> None:
     parts = {f"Q4_K_M/big-Q4_K_M-0000{n}-of-00002.gguf": gguf(10 + n) for n in (1, 2)}
     puller.site.hub("acme/Big", parts)

@@ -117,6 +117,7 @@ def _list(repo: str) -> Listing:
     from huggingface_hub import HfApi, constants, get_token, hf_hub_url
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 
+    constants.HF_HUB_DISABLE_TELEMETRY = True  # else it asks the hub how to find out which programs call us
     token = get_token() or ""
     api = HfApi(endpoint=constants.ENDPOINT, token=token or False, library_name="dragoman")
     try:
