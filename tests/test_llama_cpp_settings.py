@@ -41,6 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / name).write_bytes((ROOT / "models" / name).read_bytes())
     write_lora(folder / "wild.gguf", strength=0.5)
     write_lora(folder / "other.gguf", architecture="gemma")
+    write_lora(folder / "large.gguf", rank=4096)
     return folder
 
 
@@ -327,6 +328,8 @@ def test_a_load_tells_how_far_it_is(folder: Path) -> None:
         ({}, {"isolation": "process"}, False, Isolated),
         ({"isolation": "process"}, {"isolation": "none"}, True, InProcess),
         ({}, {"memory_limit": "2GiB"}, False, Isolated),
+        ({}, {"lora": ["large.gguf"]}, False, Isolated),  # a load that takes long would hold up everybody else
+        ({"isolation": "none"}, {"lora": ["large.gguf"]}, False, InProcess),
         pytest.param({"engine": PYTHON}, {}, False, Isolated, marks=COMPILED),
     ],
 )

@@ -1,12 +1,15 @@
-"""Where engines run: inside the gateway's process, or each model in a worker of its own."""
+"""Where engines run: inside the gateway's process, which tiny models alone may, or each model in a worker of its own."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 from backends.base import Tell, tell_nobody
 from backends.llama_cpp.engine import Engine, Start
 from backends.llama_cpp.inprocess import InProcess, Runner
 from backends.llama_cpp.isolated import Isolated
 from backends.llama_cpp.settings import LlamaCppSettings, Running, memory_bytes
+from backends.llama_cpp.starting import TINY
 from backends.workers.deaths import Deaths
 from canonical.errors import BackendError, GatewayError
 
@@ -24,13 +27,18 @@ class Runners:
         """Say that other machines can reach the gateway: with isolation ``auto``, models then load into workers."""
         self._exposed = True
 
-    def apart(self, run: Running) -> bool:
-        """Whether a model gets a process of its own."""
+    def apart(self, start: Start, run: Running) -> bool:
+        """Whether a model gets a process of its own.
+
+        xllamacpp holds Python's lock while it loads (0.9 s for 400 MB, measured), so that with a large model nobody else
+        would be answered meanwhile; nor could the load be stopped.
+        """
         if self._settings.engine == "llama-cpp-python":
             return True
         if run.isolation == "none":
             return False
-        return run.isolation == "process" or self._exposed or memory_bytes(run.memory_limit) > 0
+        limited = memory_bytes(run.memory_limit) > 0
+        return run.isolation == "process" or self._exposed or limited or _weight(start) > TINY
 
     async def start(self, name: str, start: Start, run: Running, *, size: int = 0, tell: Tell = tell_nobody) -> Runner:
         """Load a model. ``size``: bytes of its file. Cancelling this ends the load, and returns when its memory is free.
@@ -38,7 +46,7 @@ class Runners:
         Raises:
             OutOfMemory, BackendError: it cannot be loaded.
         """
-        if self.apart(run):
+        if self.apart(start, run):
             return await self._isolated(name, start, run, size=size, tell=tell)
         try:
             return await InProcess.start(name, _load, start, size=size, hang=self._settings.hang, tell=tell)
@@ -67,6 +75,13 @@ class Runners:
             return told
         await runner.close()
         return BackendError(f"the model {name!r} could not be loaded: {type(error).__name__}")
+
+
+def _weight(start: Start) -> int:
+    """Bytes of all files that a load reads."""
+    draft = start.draft.path if start.draft is not None else ""
+    paths = filter(None, (start.path, start.projector, draft, *(lora.path for lora in start.loras)))
+    return sum(Path(path).stat().st_size for path in paths if Path(path).exists())
 
 
 def _load(start: Start) -> Engine:

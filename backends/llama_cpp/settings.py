@@ -148,7 +148,7 @@ class LlamaCppSettings(Running, frozen=True):
     pull: PullSettings = PullSettings()
     engine: EngineName = "xllamacpp"
     isolation: Isolation = "auto"
-    """Where xllamacpp runs: in a worker process per model, or in this one (auto: see ``LlamaCppBackend.expose``)."""
+    """Where xllamacpp runs: in a worker process per model, or in this one; auto: see ``Runners.apart``."""
     context: Annotated[int, Meta(ge=1, le=2**24)] = 4096
     slots: Annotated[int, Meta(ge=1, le=256)] = 4
     threads: Threads = 0

@@ -17,7 +17,7 @@ from canonical.models import Capability
 from canonical.requests import LoadOptions
 
 TINY = 20 * 1024 * 1024
-"""Bytes of a file below which a second thread costs more at its barriers than it computes."""
+"""Bytes of a file below which a second thread costs more at its barriers than it computes, and a load takes no time."""
 WIDEST = 4096
 """Prompt tokens that a request may have computed at once; the working memory grows with them."""
 _MOST = 2**31
