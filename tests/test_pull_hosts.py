@@ -6,6 +6,7 @@ import asyncio
 import errno
 import itertools
 import os
+import ssl
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from backends.links import Link, read_link
 from canonical.errors import BackendError, BackendUnavailable, InvalidRequest, StorageFailed
 from tests.pulls import KIB, Puller, overlap, weights
 from tests.registry import Fault, Site, digest_of, registry
+from tests.tls import make_certificate
 
 WEIGHTS = weights()
 DIGEST = digest_of(WEIGHTS)
@@ -259,6 +261,45 @@ def test_a_pull_that_leaves_while_it_takes_its_turn_keeps_no_lock(
     file = take(puller.store.partial(DIGEST))
     assert file is not None
     os.close(file)
+
+
+# TLS.
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_certificate(tmp_path_factory.mktemp("tls"), "IP:127.0.0.1")
+
+
+@pytest.fixture
+def secure(certificate: Path) -> Iterator[Site]:
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate / "cert.pem", certificate / "key.pem")
+    with registry(tls) as one:
+        one.publish("acme/tiny", model=WEIGHTS)
+        yield one
+
+
+def test_https_is_the_rule(secure: Site, tmp_path: Path, certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    puller = Puller(tmp_path / "store", secure)
+    with pytest.raises(BackendError, match="certificate is not trusted"):
+        puller.pull(insecure=False)
+    assert puller.pauses == []
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate / "cert.pem"))
+    secure.token = "t0ken"
+    puller.pull(insecure=False)
+    assert puller.store.blob(DIGEST).read_bytes() == WEIGHTS
+
+
+def test_https_never_leads_to_http(
+    site: Site, secure: Site, tmp_path: Path, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate / "cert.pem"))
+    secure.faults.append(Fault("redirect", text=f"http://{site.cdn}/data/{DIGEST}?signed=yes", where="blob"))
+    puller = Puller(tmp_path / "store", secure, extra=(site.cdn,))
+    with pytest.raises(BackendError, match="leads from https to http"):
+        puller.pull(insecure=False)
+    assert site.log == []
 
 
 def test_tls_that_fails_is_final_and_says_what_would_help(puller: Puller) -> None:

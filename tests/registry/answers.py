@@ -249,7 +249,7 @@ class Front(Answers):
         elif self.site.direct:
             self.content(data, f'"{digest[7:39]}"')
         else:
-            self.reply(307, Location=f"http://{self.site.cdn}/data/{digest}?signed=yes")
+            self.reply(307, Location=f"{self.site.scheme}://{self.site.cdn}/data/{digest}?signed=yes")
 
     def _begin_upload(self, repo: str) -> None:
         if not self._allowed() or self.troubled("upload"):
@@ -283,7 +283,7 @@ class Front(Answers):
         start, end = map(int, self.headers["content-range"].split("-"))
         assert end - start + 1 == len(self.body)
         if self.site.redirects_uploads and self.headers.get("x-redirect-uploads"):
-            there = f"http://{self.site.cdn}/keep/{id}/{start}"
+            there = f"{self.site.scheme}://{self.site.cdn}/keep/{id}/{start}"
             self.reply(307, Location=there, Docker_Upload_Location=f"/uploads/{id}?state={end}")
             return
         if start != len(upload.content):
@@ -343,6 +343,6 @@ class Front(Answers):
         headers: dict[str, str | int] = {"X_Repo_Commit": found.commit, "ETag": f'"{digest[7:]}"'}
         if path.endswith(".gguf"):
             headers |= {"X_Linked_Size": len(content), "X_Linked_ETag": f'"{digest[7:]}"'}
-            self.reply(302, Location=f"http://{self.site.cdn}/data/{digest}?signed=yes", **headers)
+            self.reply(302, Location=f"{self.site.scheme}://{self.site.cdn}/data/{digest}?signed=yes", **headers)
         else:
             self.reply(200, content, **headers)

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -84,10 +85,11 @@ class Site:
         self.stalled = threading.Event()
         """Set by a server that fell silent."""
         self.host = self.cdn = ""
+        self.scheme = "http"
 
     @property
     def url(self) -> str:
-        return f"http://{self.host}"
+        return f"{self.scheme}://{self.host}"
 
     @property
     def hosts(self) -> list[str]:
@@ -160,8 +162,9 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, site: Site, handler: Any) -> None:
+    def __init__(self, site: Site, handler: Any, tls: ssl.SSLContext | None) -> None:
         self.site = site
+        self._tls = tls
         super().__init__(("127.0.0.1", 0), handler)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -170,16 +173,20 @@ class Server(ThreadingHTTPServer):
     def get_request(self) -> tuple[socket.socket, Any]:
         connection, address = super().get_request()
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self._tls is not None:
+            # The handshake is the first read's, in the connection's own thread.
+            connection = self._tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
         return connection, address
 
 
 @contextlib.contextmanager
-def registry() -> Iterator[Site]:
-    """A registry and its CDN, on free ports of this machine."""
+def registry(tls: ssl.SSLContext | None = None) -> Iterator[Site]:
+    """A registry and its CDN, on free ports of this machine; with ``tls`` both speak it."""
     from tests.registry.answers import Cdn, Front
 
     site = Site()
-    servers = [Server(site, Front), Server(site, Cdn)]
+    site.scheme = "http" if tls is None else "https"
+    servers = [Server(site, Front, tls), Server(site, Cdn, tls)]
     site.host, site.cdn = (f"127.0.0.1:{server.server_address[1]}" for server in servers)
     threads = [threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True) for server in servers]
     for thread in threads:
