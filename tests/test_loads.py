@@ -80,12 +80,18 @@ def test_a_longer_context_loads_the_model_anew_and_a_shorter_one_does_not(gatewa
     assert row["size_vram"] == 0
 
 
+def test_an_empty_request_loads_the_model_as_it_says(gateway: Served) -> None:
+    assert call(gateway, "/api/chat", {"model": "pip", "messages": [], "options": {"num_ctx": 3000}})[0] == 200
+    assert there(gateway)["pip"]["context_length"] == 3000
+
+
 def test_more_than_the_model_knows_is_told_and_does_not_load_it_again_and_again(gateway: Served) -> None:
+    before = loads(gateway, "pip")
     for _ in range(3):
         status, report, _ = chat(gateway, "pip", num_ctx=100_000, num_gpu=-1, use_mmap=True)
         assert status == 200
         assert "options.num_ctx" in report["dropped"]
-    assert loads(gateway, "pip") <= 3
+    assert loads(gateway, "pip") <= before + 1
 
 
 def test_a_wish_can_be_ignored_or_refused(gateway: Served) -> None:

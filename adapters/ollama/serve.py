@@ -82,7 +82,7 @@ def read_chat(body: bytes) -> Ask | LoadAsk:
     if not asked.model:
         raise InvalidRequest("model is required", param="model")
     if not asked.messages:
-        return _load(asked.model, asked.keep_alive, chat_loaded)
+        return _load(asked, chat_loaded)
     tools = tuple(map(_tool, asked.tools or ()))
     origin = Origin("ollama", body, CHAT, (), _as_it_came(asked, tools), plain)
     request = _request(asked, origin, tuple(read_messages(asked.messages)), None, tools)
@@ -114,7 +114,7 @@ def read_generate(body: bytes) -> Ask | LoadAsk:
     if asked.context:
         raise Unsupported("context is not supported; send the conversation to /api/chat", param="context")
     if not asked.prompt:
-        return _load(asked.model, asked.keep_alive, generate_loaded)
+        return _load(asked, generate_loaded)
     images = read_images(asked.images)
     messages: tuple[Message, ...] = ()
     prompt = None
@@ -174,9 +174,10 @@ def read_embeddings(body: bytes) -> EmbedAsk:
     return EmbedAsk(request, embeddings_reply)
 
 
-def _load(model: str, keep_alive: Any, whole: Any) -> LoadAsk:
-    seconds = read_keep_alive(keep_alive)
-    return LoadAsk(Load(model=model, keep_alive=seconds), partial(whole, model, "unload" if seconds == 0 else "load"))
+def _load(asked: wire.ChatRequest | wire.GenerateRequest, whole: Any) -> LoadAsk:
+    model, seconds = asked.model or "", read_keep_alive(asked.keep_alive)
+    wish = Load(model=model, load=read_options(asked.options)[1], keep_alive=seconds)
+    return LoadAsk(wish, partial(whole, model, "unload" if seconds == 0 else "load"))
 
 
 def _request(

@@ -82,7 +82,7 @@ async def load(exchange: Exchange, ask: LoadAsk) -> None:
         if ask.request.keep_alive == 0:
             await exchange.engine.unload(ask.request.model)
         else:
-            await exchange.engine.load(ask.request.model, ask.request.keep_alive)
+            await exchange.engine.load(ask.request.model, ask.request.keep_alive, ask.request.load)
         await exchange.json(ask.whole(Stamp(exchange.id, time.time_ns)))
 
     await exchange.while_connected(work())
