@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -406,6 +406,32 @@ def test_two_pulls_of_one_model_fetch_it_once(puller: Puller) -> None:
     asyncio.run(both())
     assert whole(puller)
     assert sum(end - start for start, end in puller.site.served(DIGEST)) == len(WEIGHTS)
+
+
+def test_who_waits_for_another_sees_how_far_it_is(puller: Puller) -> None:
+    puller.site.faults.append(Fault("stall", 90 * KIB))
+
+    async def both() -> None:
+        first = puller.fetching().pull(puller.named("acme/tiny"), insecure=True)
+        second = puller.fetching().pull(puller.named("acme/tiny"), insecure=True)
+        async for step in first:
+            if step.completed >= 80 * KIB:
+                break
+        seen = [step async for step in _until(second, lambda step: step.completed >= 32 * KIB)]
+        assert (seen[-1].digest, seen[-1].total) == (DIGEST, len(WEIGHTS))
+        await second.aclose()
+        await first.aclose()
+
+    asyncio.run(both())
+
+
+async def _until(
+    steps: AsyncGenerator[Progress, None], enough: Callable[[Progress], bool]
+) -> AsyncGenerator[Progress, None]:
+    async for step in steps:
+        yield step
+        if enough(step):
+            return
 
 
 def test_the_loop_stays_free(puller: Puller) -> None:

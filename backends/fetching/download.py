@@ -7,6 +7,7 @@ tried again from where they happened. Where the server knows no ranges, one stre
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 from collections import deque
@@ -16,7 +17,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from backends.fetching import turns
-from backends.fetching.ledger import ledger_of
+from backends.fetching.ledger import Ledger, ledger_of
 from backends.fetching.partial import Partial, storage_failed
 from backends.fetching.patience import Failed, Pace, Patience, failed, judge
 from backends.fetching.spans import Span, split
@@ -85,7 +86,7 @@ async def download(
     pace = pace or Pace()
     threads = Threads(pace.connections + 2)
     try:
-        file = await _turn(partial, threads, pace)
+        file = await _turn(partial, threads, pace, told)
         one = Partial(partial, file, reserve=pace.reserve)
         try:
             if await threads.call(has):
@@ -106,8 +107,8 @@ def tidy(partial: Path) -> None:
     ledger_of(partial).unlink(missing_ok=True)
 
 
-async def _turn(partial: Path, threads: Threads, pace: Pace) -> int:
-    """Wait until no other process fetches this file."""
+async def _turn(partial: Path, threads: Threads, pace: Pace, told: Told) -> int:
+    """Wait until no other process fetches this file, and tell how far that one is."""
     while True:
         taking = threads.start(lambda: turns.take(partial))
         try:
@@ -121,7 +122,18 @@ async def _turn(partial: Path, threads: Threads, pace: Pace) -> int:
             raise storage_failed(error) from error
         if file is not None:
             return file
+        there, size = await threads.call(lambda: _noted(partial))
+        if size:
+            told(there, size)
         await pace.sleep(TURN)
+
+
+def _noted(partial: Path) -> tuple[int, int]:
+    """What the ledger of whoever fetches it says: the bytes that are there, and all."""
+    ledger = Ledger(partial)
+    with contextlib.suppress(OSError):
+        ledger.read(partial.stat().st_size)
+    return ledger.spans.total, ledger.size
 
 
 class _Download:

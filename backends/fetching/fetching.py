@@ -114,7 +114,8 @@ async def _worded(work: Awaitable[None]) -> None:
     try:
         await work
     except TlsFailed as error:
-        raise BackendError(f"{error.message}: a source without TLS needs insecure", code=error.code) from None
+        hint = ": a source without TLS needs insecure" if error.message.endswith("TLS failed") else ""
+        raise BackendError(f"{error.message}{hint}", code=error.code) from None
 
 
 def _parsed(text: str) -> Name:

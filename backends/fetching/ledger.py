@@ -45,15 +45,20 @@ class Ledger:
         self._file = -1
 
     def open(self, there: int) -> None:
-        """Read what an earlier try wrote; ``there`` is how many bytes the partial file has. Raises OSError."""
-        with contextlib.suppress(OSError):
-            if self._path.stat().st_size > _LONGEST:
-                self._path.unlink()
+        """Go on with what an earlier try wrote; ``there`` is how many bytes the partial file has. Raises OSError."""
+        if self.read(there):
+            self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND)
+            os.write(self._file, b"\n")  # after half a line, the next one must not be its rest
+
+    def read(self, there: int) -> bool:
+        """Only look, as those may whose turn it is not; False: there is none. Raises OSError."""
         try:
+            if self._path.stat().st_size > _LONGEST:
+                return False
             head, *lines = self._path.read_bytes().split(b"\n")[:-1] or [b""]
             found = msgspec.json.decode(head, type=_Head)
         except (FileNotFoundError, msgspec.MsgspecError, UnicodeDecodeError):
-            return
+            return False
         self.size = found.size
         for line in [head, *lines]:
             with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError):
@@ -61,8 +66,7 @@ class Ledger:
             if matched := _LINE.fullmatch(line):
                 start, end = int(matched[1]), int(matched[2])
                 self.spans.add(start, min(end, found.size, there))
-        self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND)
-        os.write(self._file, b"\n")  # after half a line, the next one must not be its rest
+        return True
 
     def begin(self, size: int, etag: str) -> None:
         """Start anew. Raises OSError."""
