@@ -17,7 +17,7 @@ from canonical.errors import BackendUnavailable, GatewayError, NotImplementedHer
 from canonical.events import Check, Event, Finished, Timings
 from canonical.limits import check_generate
 from canonical.media import Blob
-from canonical.models import Capability, LoadedModel, ModelDetails, ModelInfo
+from canonical.models import Capability, LoadedModel, ModelDetails, ModelInfo, spelling
 from canonical.own import over
 from canonical.progress import Progress
 from canonical.report import Report
@@ -71,7 +71,7 @@ class Engine:
         self._keep_alive = seconds(config.keep_alive)
         self._backends = settled.backends
         self._catalog = Catalog(settled.backends, settled.models, clock=time.monotonic, changed=self._changed)
-        self.library = Library(settled, self._catalog, self.retire)
+        self.library = Library(settled, self._catalog)
         machine = Machine()
         self._pool = Pool(rules_of(config, machine), measure=machine.free)
         self._sources: dict[str, Source] = {}
@@ -281,8 +281,10 @@ class Engine:
         """A backend lists a model otherwise than before, or no longer."""
         for resident in self._pool.residents():
             model = resident.model
-            if resident.key == (backend, name) and (info is None or model is None or model.info.digest != info.digest):
-                self.retire(backend, name)
+            home, called = resident.key  # config.yaml may call it otherwise than its backend does
+            same = home == backend and spelling(called) == spelling(name)
+            if same and (info is None or model is None or model.info.digest != info.digest):
+                self.retire(home, called)
 
     async def models(self) -> tuple[ModelInfo, ...]:
         """The catalog: one row an id."""

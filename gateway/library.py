@@ -1,7 +1,7 @@
 """Which models there are, and how that changes: one backend fetches, makes, copies and removes them.
 
 Long work on one model runs once, however many ask for it, and stops when the last of them has left. After every change
-the catalog is asked again, so that the very next request finds the model, and what was loaded of an older one is retired.
+the catalog is asked again: the very next request finds the model, and what was loaded of an older one is retired.
 What comes from config.yaml or belongs to another backend is never changed here.
 """
 
@@ -31,16 +31,14 @@ _PATHS = ("/", ".", "~", "\\", "file:/")
 class Library:
     """One gateway's."""
 
-    def __init__(self, settled: Settled, catalog: Catalog, retire: Callable[[str, str], None]) -> None:
-        """``retire`` takes a backend's name and that of a model which was removed or replaced."""
+    def __init__(self, settled: Settled, catalog: Catalog) -> None:
         self._backends = settled.backends
         self._catalog = catalog
-        self._retire = retire
         self._home = settled.config.library or _first(settled.backends)
         """Name of the backend that it is all about; empty: none can."""
         self._shared: dict[tuple[str, str, str, bool], Watched[None]] = {}
         self._closed = False
-        self._settling: set[asyncio.Task[None]] = set()
+        self._settling: set[asyncio.Task[Directory]] = set()
 
     async def pull(self, name: str, *, insecure: bool = False) -> AsyncGenerator[Progress, None]:
         """Fetch a model, or what is new of it; what config.yaml or another backend serves is there already.
@@ -87,14 +85,13 @@ class Library:
                 route = await self._route(recipe.source)
             if route is not None:
                 recipe = structs.replace(recipe, source=self._ours(route, recipe.source))
-        before = self._catalog.names
         steps = backend.create(name, recipe)
         try:
             async for step in steps:
                 yield step
         finally:
             await steps.aclose()
-            await self._settle(self._home, before)
+            await self._settle(self._home)
 
     async def copy(self, source: str, destination: str) -> None:
         """Give a model a second name. Raises ModelNotFound, InvalidRequest, Conflict."""
@@ -104,13 +101,12 @@ class Library:
         backend = self._manager()
         await self._check_free(destination)
         route = await self._route(source)
-        before = self._catalog.names
         try:
             await backend.copy(source if route is None else self._ours(route, source), destination)
         except ModelNotFound as error:
             raise ModelNotFound(f'model "{source}" not found', param="source") from error
         finally:
-            await self._settle(self._home, before)
+            await self._settle(self._home)
 
     async def delete(self, name: str) -> None:
         """Remove a model; an answer that it is giving goes on to its end. Raises ModelNotFound, InvalidRequest, Conflict."""
@@ -120,13 +116,12 @@ class Library:
         route = await self._route(name)
         if route is not None and route.entry is not None:
             raise Conflict(f"model '{name}' comes from config.yaml: take it out there", param="model")
-        before = self._catalog.names
         try:
             await backend.delete(name if route is None else self._ours(route, name))
         except ModelNotFound as error:
             raise ModelNotFound(f"model '{name}' not found", param="model") from error
         finally:
-            await self._settle(self._home, before)
+            await self._settle(self._home)
 
     async def has_blob(self, digest: str) -> bool:
         """Whether ``sha256:<64 hex>`` is there."""
@@ -157,14 +152,13 @@ class Library:
             await watched.ended()
 
         async def work(tell: Tell) -> None:
-            before = self._catalog.names
             steps = start()
             try:
                 async for step in steps:
                     tell(step)
             finally:
                 await steps.aclose()
-                await self._settle(home, before)
+                await self._settle(home)
                 if self._shared.get(what) is watched:
                     del self._shared[what]
 
@@ -182,18 +176,12 @@ class Library:
         finally:
             await progress.aclose()
 
-    async def _settle(self, home: str, before: Directory) -> None:
+    async def _settle(self, home: str) -> None:
         """Let everybody know of a change, also where whoever made it has left."""
-        task = asyncio.ensure_future(self._renew(home, before))
+        task = asyncio.ensure_future(self._catalog.renew(home))
         self._settling.add(task)
         task.add_done_callback(self._settling.discard)
         await asyncio.shield(task)
-
-    async def _renew(self, home: str, before: Directory) -> None:
-        after = _versions(await self._catalog.renew(home), home)
-        for name, version in _versions(before, home).items():
-            if after.get(name) != version:
-                self._retire(home, name)
 
     async def _route(self, name: str) -> Route | None:
         names = await self._catalog.refresh()
@@ -219,15 +207,6 @@ class Library:
         if not isinstance(backend, Manages):
             raise NotImplementedHere("no backend of config.yaml can change which models there are")
         return backend
-
-
-def _versions(names: Directory, home: str) -> dict[str, tuple[str, int, int]]:
-    """Which version of its models a backend has, by the name that the pool knows each by."""
-    return {
-        route.name: (route.info.digest, route.info.modified, route.info.size)
-        for route in names.by_id.values()
-        if route.backend == home and route.info is not None
-    }
 
 
 def _ending() -> Busy:
