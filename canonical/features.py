@@ -11,7 +11,7 @@ from enum import StrEnum
 from msgspec.structs import astuple
 
 from canonical.messages import Audio, Image, Part, Reasoning, Text, ToolCall, ToolResult
-from canonical.requests import AS_CONFIGURED, Embed, Generate, Prompt, Rerank, Sampling
+from canonical.requests import AS_CONFIGURED, Embed, Generate, LoadOptions, Prompt, Rerank, Sampling
 
 
 class Feature(StrEnum):
@@ -159,12 +159,18 @@ def _said_generate(request: Generate) -> list[Feature]:
     if request.top_logprobs is not None:
         found.append(Feature.LOGPROBS)
     if request.load != AS_CONFIGURED:
-        found.extend(feature for feature, field in LOADS.items() if getattr(request.load, field) is not None)
-        if request.load.mmap:
-            found.remove(Feature.MMAP)
+        found.extend(_said_load(request.load))
     if request.keep_alive is not None:
         found.append(Feature.KEEP_ALIVE)
     return found
+
+
+def _said_load(load: LoadOptions) -> list[Feature]:
+    return [
+        feature
+        for feature, field in LOADS.items()
+        if (value := getattr(load, field)) is not None and not (feature is Feature.MMAP and value)
+    ]
 
 
 def _said_form(request: Generate, found: list[Feature]) -> None:
@@ -244,6 +250,8 @@ def _said_embed(request: Embed) -> list[Feature]:
         found.append(Feature.TRUNCATE)
     if any(not isinstance(text, str) for text in request.inputs):
         found.append(Feature.INPUT_TOKENS)
+    if request.load != AS_CONFIGURED:
+        found.extend(_said_load(request.load))
     if request.keep_alive is not None:
         found.append(Feature.KEEP_ALIVE)
     return found

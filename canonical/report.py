@@ -98,7 +98,7 @@ def report(request: Generate | Embed | Rerank, honours: Honours) -> Report:
     words = origin.vocabulary
     travels = bool(origin.dialect) and origin.dialect == honours.dialect
     features = tuple(said(request))
-    as_loaded = _as_loaded(request, honours) if isinstance(request, Generate) else _NONE
+    as_loaded = _NONE if isinstance(request, Rerank) else _as_loaded(request.load, honours)
     fates = _fates(features, origin.spelled(), words, honours, travels, travels and origin.verbatim, as_loaded)
     unknown = origin.unknown()
     if not unknown and not origin.lost:
@@ -115,13 +115,13 @@ def report(request: Generate | Embed | Rerank, honours: Honours) -> Report:
     return _told(honoured, fates.approximated, dropped)
 
 
-def _as_loaded(request: Generate, honours: Honours) -> frozenset[Feature]:
-    """What ``request`` wants of the model's load and has."""
+def _as_loaded(wanted: LoadOptions, honours: Honours) -> frozenset[Feature]:
+    """What is wanted of the model's load and so."""
     load = honours.load
-    if load is None or request.load == AS_CONFIGURED:
+    if load is None or wanted == AS_CONFIGURED:
         return _NONE
     return frozenset(
-        feature for feature, field in LOADS.items() if met(field, getattr(request.load, field), getattr(load, field))
+        feature for feature, field in LOADS.items() if met(field, getattr(wanted, field), getattr(load, field))
     )
 
 

@@ -31,6 +31,8 @@ def meant(request: Generate | Embed | Rerank, without: Collection[Feature] = ())
         bare = structs.replace(bare, truncate=None)
     if isinstance(bare, Rerank):
         return bare
+    gone = {field: None for feature, field in LOADS.items() if feature in without}
+    bare = structs.replace(bare, load=structs.replace(bare.load, **{"mmap": bare.load.mmap and None, **gone}))
     if Feature.DIMENSIONS in without:
         bare = structs.replace(bare, dimensions=None)
     if Feature.KEEP_ALIVE in without:

@@ -80,6 +80,15 @@ def test_a_longer_context_loads_the_model_anew_and_a_shorter_one_does_not(gatewa
     assert row["size_vram"] == 0
 
 
+def test_vectors_may_want_a_longer_context_too(gateway: Served) -> None:
+    asked = {"model": "embed", "input": "x", "options": {"num_ctx": 300, "num_batch": 7}}
+    status, headers, _ = call(gateway, "/api/embed", asked)
+    assert status == 200
+    report = json.loads(headers["dragoman-report"])
+    assert "options.num_ctx" in report["honoured"]
+    assert "options.num_batch" in report["dropped"], "an encoder takes a text in one batch"
+
+
 def test_an_empty_request_loads_the_model_as_it_says(gateway: Served) -> None:
     assert call(gateway, "/api/chat", {"model": "pip", "messages": [], "options": {"num_ctx": 3000}})[0] == 200
     assert there(gateway)["pip"]["context_length"] == 3000

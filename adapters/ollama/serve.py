@@ -147,12 +147,13 @@ def read_embed(body: bytes) -> EmbedAsk:
     inputs = [] if asked.input in (None, "") else [asked.input] if isinstance(asked.input, str) else asked.input
     if not isinstance(inputs, list) or not all(isinstance(text, str) for text in inputs):
         raise InvalidRequest("invalid input type", param="input")
-    read_options(asked.options)
+    _, load = read_options(asked.options)
     request = Embed(
         model=asked.model,
         inputs=tuple(inputs),
         dimensions=asked.dimensions if asked.dimensions and asked.dimensions > 0 else None,
         truncate=asked.truncate,
+        load=load,
         keep_alive=read_keep_alive(asked.keep_alive),
         origin=Origin("ollama", body, EMBED, plain=plain),
     )
@@ -164,10 +165,11 @@ def read_embeddings(body: bytes) -> EmbedAsk:
     asked, body, plain = read_request(_embeddings, body)
     if not asked.model:
         raise InvalidRequest("model is required", param="model")
-    read_options(asked.options)
+    _, load = read_options(asked.options)
     request = Embed(
         model=asked.model,
         inputs=(asked.prompt,) if asked.prompt else (),
+        load=load,
         keep_alive=read_keep_alive(asked.keep_alive),
         origin=Origin("ollama", body, EMBEDDINGS, plain=plain),
     )

@@ -12,11 +12,12 @@ from canonical.features import LOADS, Feature
 from canonical.requests import Vocabulary
 
 _LOAD_NAMES = {ours: name for name, ours in LOAD_OPTIONS.items()}
+_LOADS: dict[str, tuple[str, ...]] = {feature: (f"options.{_LOAD_NAMES[field]}",) for feature, field in LOADS.items()}
 _SHARED: dict[str, tuple[str, ...]] = {
     **{ours: (f"options.{name}",) for name, ours in OPTIONS.items()},
     Feature.HOT: ("options.temperature",),
     Feature.STOP_BLANK: ("options.stop",),
-    **{feature: (f"options.{_LOAD_NAMES[field]}",) for feature, field in LOADS.items()},
+    **_LOADS,
     Feature.JSON: ("format",),
     Feature.SCHEMA: ("format",),
     Feature.THINK_OFF: ("think",),
@@ -79,12 +80,13 @@ GENERATE = Vocabulary(
 
 EMBED = Vocabulary(
     names={
+        **_LOADS,
         Feature.DIMENSIONS: ("dimensions",),
         Feature.TRUNCATE: ("truncate",),
         Feature.KEEP_ALIVE: ("keep_alive",),
     },
     known=frozenset(shape_of(wire.EmbedRequest)) | {"stream"},
-    inside={"options": frozenset()},
+    inside={"options": frozenset(LOAD_OPTIONS)},
     idle=_IDLE,
     own=frozenset({"options"}),
     ours=_EMBEDS,
@@ -92,7 +94,7 @@ EMBED = Vocabulary(
 """``/api/embed``; vectors are drawn from nothing, so its options are all about the engine."""
 
 EMBEDDINGS = Vocabulary(
-    names={Feature.KEEP_ALIVE: ("keep_alive",)},
+    names={**_LOADS, Feature.KEEP_ALIVE: ("keep_alive",)},
     known=frozenset(shape_of(wire.EmbeddingsRequest)) | {"stream"},
     inside=EMBED.inside,
     idle=_IDLE,
