@@ -8,6 +8,8 @@ within a round, so that what else the machine does weighs on both. No prompt com
 
     tokens/s       of so many streams together, 64 tokens each, prompts of some 30 tokens that begin alike only as
                    the template does
+    cpu of n       CPU time of the engine's process for each of those tokens: what tokens a second are bound by, and
+                   what holds on a machine that others use too
     cold           one request with a prefix of 340 tokens that nobody has asked with before
     warm           the same prefix, another question behind it
     same           the very same prompt
@@ -24,6 +26,7 @@ import argparse
 import asyncio
 import itertools
 import json
+import os
 import re
 import statistics
 import subprocess
@@ -124,6 +127,20 @@ def question() -> str:
     return f"{number % 9973} what is {WORDS[number % 12]}?"
 
 
+def workers(gateway: int) -> dict[str, int]:
+    """The engines' processes, known by the libraries that they have."""
+    children = Path(f"/proc/{gateway}/task/{gateway}/children").read_text().split()
+    libraries = {pid: Path(f"/proc/{pid}/maps").read_text() for pid in children}
+    marks = {"xllamacpp": "/xllamacpp", "llama-cpp-python": "/llama_cpp/lib"}
+    return {name: int(next(pid for pid in children if mark in libraries[pid])) for name, mark in marks.items()}
+
+
+def cpu(pid: int) -> float:
+    """Milliseconds that a process has computed so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) * 1000 / os.sysconf("SC_CLK_TCK")
+
+
 async def streams(port: int, model: str, texts: list[str], tokens: int) -> tuple[float, float]:
     """Tokens a second of all together, and the median time to the first."""
     begun = time.perf_counter()
@@ -157,29 +174,33 @@ async def firsts(port: int, model: str, start: str, cold_start: str, length: int
 
 def told(name: str, one: list[float], other: list[float], *, unit: str, more: bool) -> None:
     ratios = [b / a if more else a / b for a, b in zip(one, other, strict=True)]
-    word = "faster" if more else "sooner"
+    word = "as fast" if more else "less"
     print(
         f"  {name:<14} {statistics.median(one):9.1f} {statistics.median(other):9.1f} {unit:<9}"
         f" x {statistics.median(ratios):.2f} {word} ({min(ratios):.2f}-{max(ratios):.2f})"
     )
 
 
-def compare(port: int, counts: list[int], rounds: int, first_rounds: int, tokens: int) -> None:
+def compare(gateway: int, port: int, counts: list[int], *, rounds: int, firsts_in: int, tokens: int) -> None:
     rates: dict[tuple[str, int], list[float]] = {}
+    costs: dict[tuple[str, int], list[float]] = {}
     waits: dict[tuple[str, int], list[float]] = {}
     times: dict[tuple[str, str], list[float]] = {}
-    names = list(ENGINES)
+    names, pids = list(ENGINES), {}
     for turn in range(-1, rounds):  # the first is not counted: pages are read, caches are filled
         order = names if turn % 2 else names[::-1]
         for count in counts:
             texts = [f"{question()} tell me about {WORDS[at % 12]} and {at}" for at in range(count)]
             for name in order:
+                before = cpu(pids[name]) if turn >= 0 else 0
                 rate, wait = asyncio.run(streams(port, ENGINES[name], texts, tokens))
                 if turn >= 0:
+                    costs.setdefault((name, count), []).append((cpu(pids[name]) - before) / count / tokens)
                     rates.setdefault((name, count), []).append(rate)
                     waits.setdefault((name, count), []).append(wait)
+        pids = pids or workers(gateway)
         start, cold_start = prefix(340), prefix(340)
-        for name in order if 0 <= turn < first_rounds else []:
+        for name in order if 0 <= turn < firsts_in else []:
             found = asyncio.run(firsts(port, ENGINES[name], start, cold_start, 900))
             for what, value in found.items():
                 times.setdefault((name, what), []).append(value)
@@ -187,6 +208,8 @@ def compare(port: int, counts: list[int], rounds: int, first_rounds: int, tokens
     print(f"\n\n  {'':<14} {names[0]:>9} {names[1]:>16}")
     for count in counts:
         told(f"{count} streams", rates[names[0], count], rates[names[1], count], unit="tokens/s", more=True)
+    for count in counts:
+        told(f"cpu of {count}", costs[names[0], count], costs[names[1], count], unit="ms/token", more=False)
     for count in counts:
         told(f"first of {count}", waits[names[0], count], waits[names[1], count], unit="ms", more=False)
     for what in () if not times else ("cold", "warm", "same", "warm x 8", "cold x 8", "gap"):
@@ -265,7 +288,7 @@ def main() -> None:
         gateway = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT)
         try:
             port = int(re.search(r":(\d+)$", gateway.stderr.readline().strip())[1])
-            compare(port, counts, options.rounds, options.firsts, options.tokens)
+            compare(gateway.pid, port, counts, rounds=options.rounds, firsts_in=options.firsts, tokens=options.tokens)
         finally:
             gateway.terminate()
             gateway.wait(10)
