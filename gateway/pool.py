@@ -118,6 +118,8 @@ class Pool:
                 schedule.check(source.key, await source.need(merged(source.terms.load, options)))
         lease = Lease(self, options, keep_alive, tenant, tell)
         loop = asyncio.get_running_loop()
+        if schedule.crowded:
+            self._look()
         schedule.ask(lease, source.key, source.terms, source, loop.time())
         if schedule.orders or schedule.next < self._timer_at:
             self._act(loop)
@@ -151,6 +153,8 @@ class Pool:
         """Close the model now, or when its last request ends; back when it is closed, or at once while requests run."""
         loop = asyncio.get_running_loop()
         resident = self._schedule.residents.get(key)
+        if self._schedule.crowded:
+            self._look()
         self._schedule.unload(key, loop.time())
         self._act(loop)
         if resident is not None and resident.phase in {Phase.CLOSING, Phase.ABORTING}:
@@ -159,6 +163,8 @@ class Pool:
     def retire(self, key: Key) -> None:
         """The model's files are gone or replaced: what runs ends with the old one, who comes or waits gets the new one."""
         loop = asyncio.get_running_loop()
+        if self._schedule.crowded:
+            self._look()
         self._schedule.retire(key, loop.time())
         self._act(loop)
 
