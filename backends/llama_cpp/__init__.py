@@ -5,6 +5,20 @@ Two engines do it, of which a backend has one: ``xllamacpp`` (default; in this p
 loads.
 """
 
-from backends.llama_cpp.backend import LlamaCppBackend
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from backends.llama_cpp.backend import LlamaCppBackend
 
 __all__ = ["LlamaCppBackend"]
+
+
+def __getattr__(name: str) -> Any:
+    """The backend, at its first use: a worker process, which is of this package too, never needs it."""
+    if name != "LlamaCppBackend":
+        raise AttributeError(name)
+    from backends.llama_cpp.backend import LlamaCppBackend
+
+    return LlamaCppBackend

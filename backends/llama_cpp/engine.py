@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from canonical.errors import BackendError, Busy, GatewayError, InvalidRequest, Unsupported
 
+EngineName = Literal["xllamacpp", "llama-cpp-python"]
 Kind = Literal["chat", "completion", "count"]
 """``count`` takes the body of a chat, and answers one chunk of how many tokens its prompt has."""
 Emit = Callable[[bytes], bool]

@@ -8,9 +8,8 @@ from collections.abc import AsyncGenerator
 import msgspec
 
 from backends.base import Tell, tell_nobody
-from backends.llama_cpp.engine import Kind, Start
+from backends.llama_cpp.engine import EngineName, Kind, Start
 from backends.llama_cpp.loading import Gauge
-from backends.llama_cpp.settings import EngineName
 from backends.llama_cpp.worker import Orders
 from backends.workers.deaths import Deaths
 from backends.workers.worker import Failed, Job, Worker

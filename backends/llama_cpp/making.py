@@ -47,6 +47,9 @@ from canonical.recipe import Recipe
 Tell = Callable[[Progress], None]
 """Takes how far it is; raises where nobody wants it any more."""
 
+QUANTIZING = "0" * 19
+"""Stands for the digest that nobody knows yet: Ollama's command line draws a bar for what has one, and for nothing else."""
+
 _BLOB = re.compile(r"sha256-[0-9a-f]{64}")
 _SOURCES = frozenset({"F32", "F16", "BF16"})
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
@@ -159,7 +162,7 @@ class _Work:
 
     def _add(self, kind: str, name: str, digest: str) -> None:
         self._layers[kind].append(layer(kind, normal(digest), self._store.size(digest), Path(name).name))
-        self._tell(Progress(status=f"using existing layer {normal(digest)}", digest=normal(digest)))
+        self._tell(Progress(status=f"using existing layer {normal(digest)}"))
 
     def _adopted(self, kind: str, path: Path, name: str = "") -> Layer:
         """A file somewhere as a blob of ours."""
@@ -171,7 +174,7 @@ class _Work:
             path,
             lambda done, total: self._tell(Progress(status="copying the model", total=total, completed=done)),
         )
-        self._tell(Progress(status=f"{status} {digest}", digest=digest))
+        self._tell(Progress(status=f"{status} {digest}"))
         return layer(kind, digest, self._store.size(digest), name)
 
     def _hashed(self, path: Path) -> str:
@@ -192,7 +195,7 @@ class _Work:
         self._claim.add(digest)
         status = "using existing layer" if self._store.has(digest) else "creating new layer"
         self._store.add(content)
-        self._tell(Progress(status=f"{status} {digest}", digest=digest))
+        self._tell(Progress(status=f"{status} {digest}"))
         return digest
 
     def _quantize(self, wanted: str) -> None:
@@ -216,7 +219,9 @@ class _Work:
                 source,
                 draft.path,
                 kind,
-                lambda share: self._tell(Progress(status=status, total=head.size, completed=int(head.size * share))),
+                lambda share: self._tell(
+                    Progress(status=status, digest=QUANTIZING, total=head.size, completed=int(head.size * share))
+                ),
             )
             digest = self._hashed(draft.path)
             self._claim.add(digest)
@@ -225,7 +230,7 @@ class _Work:
         whole = layer("model", digest, head.size)
         self._layers["model"] = [structs.replace(whole, source=self._layers["model"][0].source)]
         self._heads = [head]
-        self._tell(Progress(status=f"creating new layer {digest}", digest=digest))
+        self._tell(Progress(status=f"creating new layer {digest}"))
 
 
 def _check(recipe: Recipe) -> None:

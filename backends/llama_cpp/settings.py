@@ -13,9 +13,8 @@ from msgspec import Meta
 
 from backends.base import Section
 from backends.fetching.hosts import PullSettings
-from backends.llama_cpp.engine import CacheType, Pooling, RopeScaling, SplitMode
+from backends.llama_cpp.engine import CacheType, EngineName, Pooling, RopeScaling, SplitMode
 
-EngineName = Literal["xllamacpp", "llama-cpp-python"]
 Isolation = Literal["auto", "process", "none"]
 Thinking = Literal["auto", "on", "off"]
 Switch = Literal["auto", "on", "off"] | bool

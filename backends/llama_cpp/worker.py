@@ -5,8 +5,7 @@ from __future__ import annotations
 import msgspec
 from msgspec import Struct
 
-from backends.llama_cpp.engine import Engine, Start
-from backends.llama_cpp.settings import EngineName
+from backends.llama_cpp.engine import Engine, EngineName, Start
 from backends.workers import desk
 from backends.workers.desk import Emit, Far, Serve
 
