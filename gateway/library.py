@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 
 from msgspec import structs
 
-from adapters.ollama.names import key
+from adapters.ollama.names import key, parse
 from backends.base import Backend, Manages, Pulls, Tell
 from canonical.errors import Busy, Conflict, InvalidRequest, ModelNotFound, NotImplementedHere
 from canonical.progress import Progress
@@ -95,12 +95,12 @@ class Library:
 
     async def copy(self, source: str, destination: str) -> None:
         """Give a model a second name. Raises ModelNotFound, InvalidRequest, Conflict."""
-        for which, name in (("source", source), ("destination", destination)):
-            if not name or name.startswith(_PATHS):
+        route = await self._route(source)
+        for which, name, there in (("source", source, route is not None), ("destination", destination, False)):
+            if not _is_name(name, there):
                 raise InvalidRequest(f'{which} "{name}" is invalid', param=which)
         backend = self._manager()
         await self._check_free(destination)
-        route = await self._route(source)
         try:
             await backend.copy(source if route is None else self._ours(route, source), destination)
         except ModelNotFound as error:
@@ -110,10 +110,10 @@ class Library:
 
     async def delete(self, name: str) -> None:
         """Remove a model; an answer that it is giving goes on to its end. Raises ModelNotFound, InvalidRequest, Conflict."""
-        if not name or name.startswith(_PATHS):
+        route = await self._route(name)
+        if not _is_name(name, route is not None):
             raise InvalidRequest(f'name "{name}" is invalid', param="model")
         backend = self._manager()
-        route = await self._route(name)
         if route is not None and route.entry is not None:
             raise Conflict(f"model '{name}' comes from config.yaml: take it out there", param="model")
         try:
@@ -219,6 +219,11 @@ def _first(backends: Mapping[str, Backend]) -> str:
             if isinstance(backend, ability):
                 return name
     return ""
+
+
+def _is_name(name: str, there: bool) -> bool:
+    """Whether a model may be called so; one that is ``there`` has its name already, be it one of Ollama's or not."""
+    return bool(name) and not name.startswith(_PATHS) and (there or parse(name) is not None)
 
 
 def _check(name: str) -> None:

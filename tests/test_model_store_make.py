@@ -66,13 +66,18 @@ def upload(local: LlamaCppBackend, content: bytes) -> str:
     return digest
 
 
-def create(local: LlamaCppBackend, name: str, **recipe: Any) -> list[str]:
-    """The statuses of making a model."""
+def steps(local: LlamaCppBackend, name: str, **recipe: Any) -> list[Progress]:
+    """What is told of making a model."""
 
-    async def main() -> list[str]:
-        return [step.status async for step in local.create(name, Recipe(**recipe))]
+    async def main() -> list[Progress]:
+        return [step async for step in local.create(name, Recipe(**recipe))]
 
     return asyncio.run(main())
+
+
+def create(local: LlamaCppBackend, name: str, **recipe: Any) -> list[str]:
+    """The statuses of making a model."""
+    return [step.status for step in steps(local, name, **recipe)]
 
 
 def rows(local: LlamaCppBackend) -> dict[str, ModelInfo]:
@@ -91,6 +96,13 @@ def said(local: LlamaCppBackend, name: str, question: str) -> str:
             await model.close()
 
     return asyncio.run(main())
+
+
+def test_lines_about_layers_bear_no_digest(local: LlamaCppBackend) -> None:
+    """Ollama's command line would draw an empty bar for each."""
+    told = steps(local, "bot", files={"pip.gguf": upload(local, PIP)}, system="You are Bot.")
+    assert any(step.status.startswith("using existing layer sha256:") for step in told)
+    assert [step.digest for step in told + steps(local, "two", source="mine") if step.digest] == []
 
 
 def test_it_manages_models(local: LlamaCppBackend) -> None:
@@ -366,8 +378,10 @@ def test_a_disk_that_is_full_is_told_and_nothing_is_left(local: LlamaCppBackend,
 
 @pytest.mark.skipif(importlib.util.find_spec("llama_cpp") is None, reason="llama-cpp-python is not installed")
 def test_a_model_is_quantized_where_the_engine_can(local: LlamaCppBackend, tmp_path: Path) -> None:
-    told = create(local, "small", files={"m.gguf": upload(local, EMBED)}, quantize="q8_0")
-    assert "quantizing F32 model to Q8_0" in told
+    told = steps(local, "small", files={"m.gguf": upload(local, EMBED)}, quantize="q8_0")
+    barred = [step for step in told if step.digest]
+    assert {step.status for step in barred} == {"quantizing F32 model to Q8_0"}
+    assert {step.total for step in barred} == {len(EMBED)}
     info = rows(local)["small:latest"]
     assert info.quantization == "Q8_0"
     assert info.size < len(EMBED)

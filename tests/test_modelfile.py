@@ -166,6 +166,8 @@ def test_usual_texts_are_written_as_ollama_writes_them():
         'TEMPLATE """{{ .System }}',
         "# no comment",
     ]
+    told = write_modelfile(Modelfile(sources=("x",), parameters={"temperature": 0.0, "top_p": 0.9}))
+    assert told == "FROM x\nPARAMETER temperature 0\nPARAMETER top_p 0.9\n"
 
 
 def test_parameters_as_show_words_them():

@@ -288,13 +288,16 @@ def _line(command: str, text: str) -> str:
 
 
 def _plain(value: Any) -> str:
-    return ("true" if value else "false") if isinstance(value, bool) else str(value)
+    return ("true" if value else "false") if isinstance(value, bool) else str(_number(value))
 
 
 def _shown(value: Any) -> str:
-    if isinstance(value, float) and value == int(value) and abs(value) < 1e15:
-        value = int(value)  # as Go words it
-    return encode_line(value).decode()
+    return encode_line(_number(value)).decode()
+
+
+def _number(value: Any) -> Any:
+    """A whole number has no fraction, as Go words it; other values as they are."""
+    return int(value) if isinstance(value, float) and abs(value) < 1e15 and value == int(value) else value
 
 
 def _is_list(value: Any) -> bool:
