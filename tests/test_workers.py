@@ -52,6 +52,10 @@ async def text(worker: Worker, kind: str, body: bytes = b"") -> bytes:
     return await worker.whole(kind, body)
 
 
+def names(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
 def gone(pid: int) -> bool:
     return not Path(f"/proc/{pid}").exists()
 
@@ -159,7 +163,11 @@ def test_one_that_dies_while_loading_is_told_and_counted() -> None:
 
 
 @linux
-def test_a_load_that_nobody_waits_for_is_ended_and_its_memory_free_when_that_is_said() -> None:
+def test_a_load_that_nobody_waits_for_is_ended_and_its_memory_free_when_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
     async def story(worker: Worker) -> None:
         parts: list[float] = []
         loading = asyncio.Event()
@@ -175,6 +183,7 @@ def test_a_load_that_nobody_waits_for_is_ended_and_its_memory_free_when_that_is_
         start = asyncio.ensure_future(worker.start(far, look))
         joined = asyncio.ensure_future(text(worker, "count"))
         await loading.wait()
+        assert names(tmp_path)
         start.cancel()
         with pytest.raises(asyncio.CancelledError):
             await start
@@ -184,6 +193,7 @@ def test_a_load_that_nobody_waits_for_is_ended_and_its_memory_free_when_that_is_
             await joined
         assert gone(pids[0])
         assert parts == [0.5]
+        assert not names(tmp_path)
 
     told(story, "takes for ever")
 

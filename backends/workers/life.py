@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -64,7 +65,7 @@ class Answer:
 class Life:
     """A process and what it says."""
 
-    def __init__(self, process: Process, log: BinaryIO, far: Callable[[float], None]) -> None:
+    def __init__(self, process: Process, log: BinaryIO, folder: str, far: Callable[[float], None]) -> None:
         self.process = process
         self.opened: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.answers: dict[int, Answer] = {}
@@ -79,6 +80,8 @@ class Life:
         """What it printed while loading, once it has ended; no client has written any of it."""
         self._far = far
         self._log = log
+        self._folder = folder
+        """For its temporary files, which a killed process leaves behind."""
         self._oom_kills = oom_kills()
         self.ended = asyncio.ensure_future(self._read())
         """Done when it is dead and its memory free."""
@@ -87,6 +90,7 @@ class Life:
     async def begin(cls, module: str, name: str, far: Callable[[float], None]) -> Life:
         """Start a process. ``name`` is for people who look at a list of processes."""
         log = tempfile.TemporaryFile()  # noqa: SIM115  # the life closes it
+        folder = tempfile.mkdtemp(prefix="dragoman-")
         try:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -96,12 +100,13 @@ class Life:
                 stdin=PIPE,
                 stdout=PIPE,
                 stderr=log,
-                env=environment(),
+                env={**environment(), "TMPDIR": folder},
             )
         except BaseException:
             log.close()
+            shutil.rmtree(folder, ignore_errors=True)
             raise
-        return cls(process, log, far)
+        return cls(process, log, folder, far)
 
     def tell(self, message: ToWorker) -> None:
         """Say something; a dead process is told nothing."""
@@ -170,6 +175,7 @@ class Life:
         with self._log:
             self._log.seek(max(0, self._log.seek(0, os.SEEK_END) - LOG))
             self.said = self._log.read().decode(errors="replace")
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def _take(self, message: FromWorker) -> None:
         self.heard = asyncio.get_running_loop().time()
