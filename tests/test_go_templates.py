@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from jinja2 import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from adapters.ollama.go.jinja import LOOPS, SIZE, is_jinja, jinja_of, takes_suffix
-from adapters.ollama.go.parse import DEPTH, BadTemplate
+from adapters.ollama.go.jinja import LOOPS, is_jinja, jinja_of, takes_suffix
+from adapters.ollama.go.parse import DEPTH, SIZE, BadTemplate
 
 JINJA = ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols"], trim_blocks=True, lstrip_blocks=True)
 JINJA.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=False)
@@ -122,6 +122,9 @@ def test_a_template_that_fills_gaps_is_known() -> None:
         "{{ if .A }}" + "{{ else if .A }}" * (DEPTH + 1) + "{{ end }}",
         "{{ " + "(" * (DEPTH + 1) + "1" + ")" * (DEPTH + 1) + " }}",
         "x" * (SIZE + 1),
+        "{{ .System" + ".A" * (DEPTH + 1) + " }}",
+        "{{ .System" + " | print" * (DEPTH + 1) + " }}",
+        "{{ " + "1" * 5000 + " }}",
     ],
 )  # fmt: skip
 def test_what_cannot_be_translated_is_a_clear_400(go: str) -> None:
@@ -129,6 +132,29 @@ def test_what_cannot_be_translated_is_a_clear_400(go: str) -> None:
         jinja_of(go)
     assert refused.value.status == 400
     assert refused.value.message.startswith("template error: ")
+
+
+def test_a_template_never_becomes_much_longer_than_it_is() -> None:
+    call = "1"
+    for _ in range(DEPTH // 2):
+        call = f"(eq {call} 1 2)"
+    wide = f'{{{{ if eq (print "{"a" * 9000}") {"1 " * 9000} }}}}{{{{ end }}}}'
+    for go in (f"{{{{ {call} }}}}", wide):
+        assert len(jinja_of(go)) < 10 * len(go) + 2000
+
+
+def test_what_is_as_deep_as_may_be_is_no_trouble() -> None:
+    brackets = "(print " * (DEPTH - 1) + ".System" + ")" * (DEPTH - 1)
+    go = (
+        "{{ if .Messages }}" * (DEPTH - 1)
+        + f"{{{{ {brackets}{' | print' * (DEPTH - 1)} }}}}"
+        + "{{ end }}" * (DEPTH - 1)
+    )
+    assert "go.system" in jinja_of(go)
+
+
+def test_half_a_character_that_no_text_can_have_is_another() -> None:
+    assert rendered(r'{{ "\ud800" }}{{ if .Messages }}{{ end }}') == "\ufffd"
 
 
 @given(st.lists(st.sampled_from([

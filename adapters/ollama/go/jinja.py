@@ -32,8 +32,6 @@ from adapters.ollama.go.parse import (
     parse,
 )
 
-SIZE = 64 * 1024
-"""Characters of a template."""
 LOOPS = 3
 """Loops inside one another: each may go over all messages."""
 
@@ -100,8 +98,6 @@ _CONTENT = "(m.content or '')"
 
 def jinja_of(source: str) -> str:
     """The Jinja template that says what a Go template says. Raises BadTemplate."""
-    if len(source) > SIZE:
-        raise BadTemplate(f"a template may have at most {SIZE} characters")
     nodes = parse(source.replace("\r\n", "\n"))
     names = {name for node in nodes for name in _roots(node)}
     if "Messages" in names:
@@ -339,7 +335,9 @@ def _compared(mark: str) -> Callable[[list[_Value], list[str]], _Value]:
 
 
 def _equal(_: list[_Value], texts: list[str]) -> _Value:
-    return _Value("(" + " or ".join(f"{texts[0]} == {other}" for other in texts[1:]) + ")")
+    # Each text once: one that came twice would double with each bracket around it.
+    first, *others = texts
+    return _Value(f"({first} == {others[0]})" if len(others) == 1 else f"({first} in [{', '.join(others)}])")
 
 
 def _index(given: list[_Value], texts: list[str]) -> _Value:

@@ -15,8 +15,12 @@ from msgspec import Struct
 
 from canonical.errors import InvalidRequest
 
+SIZE = 64 * 1024
+"""Characters of a template."""
 DEPTH = 100
-"""Blocks and brackets inside one another."""
+"""Blocks and brackets inside one another; fields of fields and pipes of one action, too."""
+_DIGITS = 20
+"""Of a number."""
 
 
 class BadTemplate(InvalidRequest):
@@ -142,6 +146,8 @@ class _Action(NamedTuple):
 
 def parse(source: str) -> tuple[Node, ...]:
     """The nodes of a template. Raises BadTemplate."""
+    if len(source) > SIZE:
+        raise BadTemplate(f"a template may have at most {SIZE} characters")
     return _Blocks(source).whole()
 
 
@@ -278,6 +284,8 @@ class _Terms:
         self._tokens = tokens
         self._at = 0
         self._depth = 0
+        self._chain = 0
+        """Fields and pipes, each of which stands around what came before."""
 
     @property
     def word(self) -> str:
@@ -317,6 +325,7 @@ class _Terms:
     def _pipe(self) -> Expression:
         value = self._command(None)
         while self._take("|"):
+            self._longer()
             value = self._command(value)
         return value
 
@@ -349,6 +358,8 @@ class _Terms:
         match token.kind:
             case "string":
                 value = Literal(_text(token.text))
+            case "number" if len(token.text) > _DIGITS:
+                raise BadTemplate("a number is too long")
             case "number":
                 value = Literal(float(token.text) if "." in token.text else int(token.text))
             case "word" if token.text in _WORDS:
@@ -373,8 +384,14 @@ class _Terms:
                 raise BadTemplate(f"unexpected {token.text!r}")
         while (following := self._peek()) is not None and following.kind == "field" and not following.spaced:
             self.skip()
+            self._longer()
             value = Field(value, following.text[1:])
         return value
+
+    def _longer(self) -> None:
+        self._chain += 1
+        if self._chain > DEPTH:
+            raise BadTemplate("nested too deeply")
 
     def _peek(self) -> _Token | None:
         return self._tokens[self._at] if self._at < len(self._tokens) else None
@@ -394,7 +411,7 @@ def _text(quoted: str) -> str:
         said = found[1]
         if said[0] in "uUx" and len(said) > 1:
             code = int(said[1:], 16)
-            return chr(code) if code <= 0x10FFFF else "\ufffd"
+            return chr(code) if code <= 0x10FFFF and not 0xD800 <= code <= 0xDFFF else "\ufffd"
         return chr(int(said, 8)) if len(said) == 3 else _ESCAPES.get(said, said)
 
     return _ESCAPE.sub(escape, quoted[1:-1])
