@@ -26,6 +26,7 @@ from backends.llama_cpp.runners import Runners, has_gpu
 from backends.llama_cpp.settings import (
     LlamaCppModelSettings,
     LlamaCppSettings,
+    Running,
     check_model,
     check_running,
     merged,
@@ -35,6 +36,9 @@ from canonical.errors import Unsupported
 from canonical.models import Capability, ModelDetails, ModelInfo
 from canonical.own import over
 from canonical.requests import AS_CONFIGURED, LoadOptions
+
+SPARE = 1024 * 1024 * 1024
+"""Bytes that a worker of a model which was pulled or made may have beside twice its estimate."""
 
 
 class LlamaCppBackend(Managed):
@@ -96,9 +100,11 @@ class LlamaCppBackend(Managed):
             raise Unsupported(f"{name!r} is neither a text model nor one of vectors or rankings", param="model")
         start = self._start(offered, options)
         info = structs.replace(info, context_length=start.context)
-        run = merged(self._settings, settings)
-        runner = await self._runners.start(name, start, run, size=info.size, tell=tell)
         need = self._need(offered, start)
+        run = merged(self._settings, settings)
+        if not self._files.here_alone(offered):
+            run = self._walled(run, need)
+        runner = await self._runners.start(name, start, run, size=info.size, tell=tell)
         limits = Limits(
             context=start.context, fill=_fill(head), temperature=settings.temperature, engine=self._settings.engine
         )
@@ -136,6 +142,14 @@ class LlamaCppBackend(Managed):
             # Who comes next says nothing of it, and must find what was configured.
             options = structs.replace(options, context=least)
         return start_of(offered, self._settings, over(options, offered.own.load), gpu=self._gpu())
+
+    def _walled(self, run: Running, need: Need) -> Running:
+        """How a model runs that was pulled or made: who did need not be the operator, and its template may render for ever."""
+        if run.isolation == "none":
+            return run
+        # Far above the estimate. Drivers of GPUs reserve more than there is, so that nothing can be said beside one.
+        limit = SPARE + 2 * need.ram if self._gpu() is False else None
+        return structs.replace(run, isolation="process", memory_limit=run.memory_limit or limit)
 
     def _need(self, offered: Offered, start: Start) -> Need:
         return need_of(offered, start, gpu=self._gpu())

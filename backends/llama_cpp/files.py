@@ -151,6 +151,10 @@ class Files:
         parts = parts_of(path) if path.is_file() else ()
         return Kept(id=name, parts=parts) if parts else None
 
+    def here_alone(self, offered: Offered) -> bool:
+        """Whether the model lies in the folder of GGUF files, where only the operator puts any."""
+        return not offered.kept.digest and offered.kept.parts[0].is_relative_to(self.folder)
+
     def details(self, name: str) -> ModelDetails:
         """What the file says of itself, and what the model brings along. Raises as ``find``."""
         offered = self.find(name)
