@@ -6,6 +6,10 @@ import hashlib
 import json
 from typing import Any
 
+import pytest
+
+from canonical.errors import BackendTimeout, BackendUnavailable, GatewayError
+from canonical.models import Capability, ModelDetails
 from tests.asgi import House
 from tests.houses import HELLO, Home, tells
 from tests.shelf import Shelf
@@ -107,6 +111,27 @@ def test_home_assistant_and_open_webui_pull():
         assert all("error" not in line for line in stream.lines())
 
     on_house(steps)
+
+
+@pytest.mark.parametrize("trouble", [BackendUnavailable("connection refused"), BackendTimeout("no answer for 60 s")])
+def test_a_model_whose_server_is_away_does_not_empty_zeds_list(trouble: GatewayError):
+    """It asks about each model of the list, and one failure loses it all: then what is known of the model is told."""
+
+    class Away(Home):
+        async def details(self, name: str) -> ModelDetails:
+            raise trouble
+
+    async def whole() -> None:
+        house = House(away=Away(abilities=(Capability.CHAT, Capability.TOOLS)), pip=Home(tells(HELLO)), models=())
+        for row in (await house.ask("GET", "/api/tags")).json()["models"]:
+            shown = await house.ask("POST", "/api/show", {"model": row["name"]})
+            assert shown.status == 200
+            assert shown.json()["capabilities"] == row["capabilities"]
+            assert shown.json()["model_info"]["general.architecture"] == "unknown"
+        assert (await house.ask("POST", "/api/show", {"model": "none"})).status == 404
+        await house.close()
+
+    run(whole())
 
 
 def test_continue_asks_by_the_older_name_and_reads_the_parameters():

@@ -220,6 +220,11 @@ class Files:
             own=_left_open(own, settings),
         )
 
+    def hides(self, name: str) -> bool:
+        """Whether a model of the folder bears the name in some spelling, and so comes before all that is kept elsewhere."""
+        wanted = spelling(name)
+        return any(spelling(id) == wanted and self.here(id) is not None for id in [*self._configured, *self._unnamed()])
+
     def _unnamed(self) -> list[str]:
         """The folder's models that the configuration does not speak of."""
         used = {settings.file or f"{id}.gguf" for id, settings in self._configured.items()}

@@ -37,7 +37,9 @@ class Managed:
     _sources: Fetching | None = None
 
     async def pull(self, name: str, *, insecure: bool = False) -> AsyncGenerator[Progress, None]:
-        """Fetch a model into the store. Raises as ``Manages`` says."""
+        """Fetch a model into the store; a file of the models folder, which comes first, is there. Raises as ``Manages`` says."""
+        if self._files.hides(name):
+            return
         steps = self._fetching().pull(name, insecure=insecure)
         try:
             async for step in steps:
@@ -184,7 +186,7 @@ class Managed:
 
     def _check_free(self, name: str) -> None:
         """Raises Conflict where a file of the models folder would hide the model."""
-        if self._folder_has(name.removesuffix(":latest")) is not None:
+        if self._files.hides(name):
             raise Conflict(f"{name!r} is the name of a file of the models folder", param="model")
 
 

@@ -7,7 +7,8 @@ from msgspec import structs
 from adapters.dialect import Ask, LoadAsk
 from adapters.ollama import serve
 from adapters.ollama.names import short
-from canonical.errors import Forbidden, ModelNotFound, Unauthorized, Unsupported
+from canonical.errors import BackendTimeout, BackendUnavailable, Forbidden, ModelNotFound, Unauthorized, Unsupported
+from canonical.models import ModelDetails
 from gateway.web import ollama_models
 from gateway.web.answering import answer, embed, load
 from gateway.web.exchange import Exchange, Handler, Voice
@@ -75,6 +76,9 @@ async def _show(exchange: Exchange) -> None:
         details = await exchange.engine.details(ask.name, verbose=ask.verbose)
     except ModelNotFound as error:
         raise ModelNotFound(f"model '{short(ask.name)}' not found", param="model") from error
+    except (BackendUnavailable, BackendTimeout):
+        # Some clients ask about each model of the list, and lose it all by one failure.
+        details = ModelDetails(info=await exchange.engine.model(ask.name))
     agent = next((value for name, value in exchange.scope["headers"] if name == b"user-agent"), b"")
     await exchange.json(serve.show_reply(details, ask.verbose, ask.name if agent.startswith(_COPILOT) else ""))
 
