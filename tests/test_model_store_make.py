@@ -19,10 +19,20 @@ import pytest
 from adapters.ollama import names
 from backends.base import Manages
 from backends.llama_cpp import LlamaCppBackend
+from backends.llama_cpp.inprocess import InProcess
+from backends.llama_cpp.isolated import Isolated
+from backends.llama_cpp.runners import has_gpu
 from backends.llama_cpp.settings import LlamaCppSettings
 from backends.store import Store
 from backends.store.writing import PIECE
-from canonical.errors import Conflict, GatewayError, InvalidRequest, ModelNotFound, NotImplementedHere, StorageFailed
+from canonical.errors import (
+    Conflict,
+    GatewayError,
+    InvalidRequest,
+    ModelNotFound,
+    NotImplementedHere,
+    StorageFailed,
+)
 from canonical.messages import Message, Text
 from canonical.models import Capability, ModelInfo
 from canonical.own import applied
@@ -353,6 +363,36 @@ def test_a_template_that_cannot_be_rendered_is_told_and_the_files_own_renders(lo
     assert said(local, "odd", "Count to 3") == "1, 2, 3"
     told = create(local, "plain", source="odd", template="")
     assert told[-1] == "writing manifest"
+
+
+def test_a_template_that_is_a_bomb_costs_its_own_model_alone(local: LlamaCppBackend) -> None:
+    loop = "{% for i in range(5000) %}"
+    create(local, "bomb", source="mine", template=f"{loop}{loop}{loop}{'{% endfor %}' * 3}")
+
+    async def main() -> None:
+        opening = asyncio.ensure_future(local.open("bomb"))
+        for _ in range(10):  # everybody else is answered meanwhile
+            await asyncio.wait((opening,), timeout=0.05)
+        assert not opening.done()
+        opening.cancel()  # whoever waits for it leaves, and its process ends
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+
+    asyncio.run(main())
+
+
+def test_what_was_made_runs_behind_a_wall_with_a_limit_of_its_memory(local: LlamaCppBackend) -> None:
+    create(local, "copy", source="mine")
+
+    async def main(name: str) -> Any:
+        model: Any = await local.open(name)
+        await model.close()
+        return model.runner
+
+    assert isinstance(asyncio.run(main("mine")), InProcess)
+    made = asyncio.run(main("copy"))
+    assert isinstance(made, Isolated)
+    assert has_gpu() or 0 < made.worker._job.memory < 2 * 1024**3
 
 
 def test_whoever_leaves_stops_the_making_and_nothing_is_listed(local: LlamaCppBackend, tmp_path: Path) -> None:
