@@ -323,7 +323,8 @@ class Engine:
             if model is not None:
                 row = model.loaded()
             else:
-                row = LoadedModel(info=(route.info if route is not None else None) or ModelInfo(id=resident.key[1]))
+                info = (route.info if route is not None else None) or ModelInfo(id=resident.key[1])
+                row = LoadedModel(info=info, context_length=info.context_length)
             idle_until = resident.expiry if resident.expiry is not None else now + max(resident.keep_alive, 0)
             forever = resident.keep_alive < 0 or resident.terms.pinned
             info = row.info if route is None else structs.replace(row.info, id=route.id)

@@ -486,6 +486,14 @@ def test_m1_m2_m5_a_text_too_long_to_embed(http: httpx.Client, model: str) -> No
         assert len(http.post("/api/embed", json={"model": model, "input": long}).json()["embeddings"]) == 1
 
 
+@pytest.mark.parametrize("model", ["embed", "embed-ollama"])
+def test_m2_m5_an_empty_text_among_others_has_its_vector(native: ollama.Client, model: str) -> None:
+    """Ollama 8.1: a batch with an empty document in it, as loaders of documents send them. OpenAI's servers refuse that."""
+    one, empty, two = native.embed(model, ["a text", "", "another"]).embeddings
+    assert [one, two] == native.embed(model, ["a text", "another"]).embeddings
+    assert len(empty) == len(one)
+
+
 @every_embed_way
 def test_m2_m5_empty_inputs(http: httpx.Client, model: str) -> None:
     """Ollama 8: no input loads the model and answers no vectors; anything but texts is ``invalid input type``."""

@@ -410,13 +410,15 @@ def test_load_unload_and_the_list_of_loaded_models():
 def test_a_load_can_be_watched_and_seen_and_a_watcher_who_leaves_leaves_it_to_others():
     async def whole() -> None:
         home = Weighed(tells(HELLO), on_open=lambda: asyncio.sleep(10))
+        home.info = structs.replace(home.info, context_length=4096)
         house = engine(a=home)
+        await house.models()
         steps = house.loading("a")
         watching = asyncio.ensure_future(collect_steps(steps))
         other = asyncio.ensure_future(house.load("a"))
         await asyncio.sleep(5)
         (row,) = house.loaded()
-        assert (row.info.id, row.size, row.size_vram) == ("a", 30, 20)
+        assert (row.info.id, row.size, row.size_vram, row.context_length) == ("a", 30, 20, 4096)
         watching.cancel()
         await other
         assert home.opened == 1

@@ -27,7 +27,7 @@ class EmbeddingModel(Loaded):
             InvalidRequest: an input is empty, too long, or ``dimensions`` is more than the model has.
             BackendError: the engine failed.
         """
-        if not request.inputs or not all(request.inputs):
+        if not request.inputs or () in request.inputs:
             raise InvalidRequest("input must not be empty", param="input")
         if request.dimensions is not None and request.dimensions < 1:
             raise InvalidRequest("dimensions must be at least 1", param="dimensions")
