@@ -22,7 +22,7 @@ from backends.fetching.out import Out
 from backends.fetching.partial import Partial, storage_failed
 from backends.fetching.patience import Failed, Pace, Patience, failed, judge
 from backends.fetching.spans import Span, split
-from backends.fetching.threaded import Threads, settled
+from backends.fetching.threaded import Threads, result
 from backends.fetching.web import Web
 from backends.links import Link
 from backends.transport import Response
@@ -113,7 +113,7 @@ async def _turn(partial: Path, threads: Threads, pace: Pace, told: Told) -> int:
     while True:
         taking = threads.start(lambda: turns.take(partial))
         try:
-            file = await settled(taking)
+            file = await result(taking)
         except asyncio.CancelledError:
             # It may be ours by now, and nobody would ever let go of it.
             if taking.exception() is None and (file := taking.result()) is not None:

@@ -17,10 +17,10 @@ from backends.fetching import huggingface, plain, pushing, registry
 from backends.fetching.blobs import Blobs
 from backends.fetching.hosts import HUGGING_FACE, OLLAMA, Hosts, PullSettings
 from backends.fetching.patience import Pace
-from backends.fetching.telling import told
 from backends.fetching.web import PATIENCE, Web
 from backends.links import Link, read_link
 from backends.store import Store
+from backends.telling import told
 from backends.transport import Limits, TlsFailed
 from canonical.errors import BackendError, InvalidRequest
 from canonical.progress import Progress

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from backends.fetching.partial import Partial
 from backends.fetching.patience import Pace
-from backends.fetching.threaded import Threads, settled
+from backends.fetching.threaded import Threads, result
 from canonical.errors import StorageFailed
 
 
@@ -68,7 +68,7 @@ class Out:
         if writing is None:
             return
         try:
-            await settled(writing)
+            await result(writing)
         except StorageFailed:
             self._pieces, self._size, self._start = [], 0, self._at  # what cannot be written is not noted either
             raise

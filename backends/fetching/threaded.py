@@ -7,6 +7,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from backends.threads import settled
+
 T = TypeVar("T")
 
 
@@ -17,27 +19,23 @@ class Threads:
         self._pool = ThreadPoolExecutor(count, thread_name_prefix="fetch")
 
     def start(self, work: Callable[[], T]) -> asyncio.Future[T]:
-        """Begin; ``settled`` waits for it."""
+        """Begin; ``result`` waits for it."""
         return asyncio.get_running_loop().run_in_executor(self._pool, work)
 
     async def call(self, work: Callable[[], T]) -> T:
         """Its result."""
-        return await settled(self.start(work))
+        return await result(self.start(work))
 
     def close(self) -> None:
         """No more work; all of it has been waited for."""
         self._pool.shutdown(wait=False)
 
 
-async def settled(future: asyncio.Future[T]) -> T:
+async def result(future: asyncio.Future[T]) -> T:
     """Its result. When cancelled, this waits for the end first: the thread uses what the caller will then close."""
-    cancelled: asyncio.CancelledError | None = None
-    while not future.done():
-        try:
-            await asyncio.wait((future,))
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
+    try:
+        await settled(future)
+    except asyncio.CancelledError:
         future.exception()  # looked at: nobody else will
-        raise cancelled
+        raise
     return future.result()

@@ -20,8 +20,8 @@ from backends.lmstudio.model import STREAMS, LMStudioModel
 from backends.lmstudio.package import PackageLoads, installed
 from backends.lmstudio.residence import Residence
 from backends.lmstudio.settings import EntrySettings, LMStudioSettings, Loading, settled
-from backends.lmstudio.steps import told
 from backends.remote import RemoteBackend
+from backends.telling import told
 from backends.upstream import Upstream, read_url
 from canonical.durations import seconds
 from canonical.errors import BackendError, GatewayError, ModelNotFound, NotFound, NotImplementedHere
