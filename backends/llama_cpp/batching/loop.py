@@ -129,9 +129,10 @@ class Loop:
     def _step(self) -> bool:
         """One step; False where there was nothing to compute."""
         for slot in self.slots:
-            if slot.task is not None and slot.task.stopped:
-                slot.task.drop()
+            task = slot.task
+            if task is not None and task.stopped:
                 self._leave(slot)
+                task.drop()
         if self._waiting:
             self._seat()
         pieces = plan(self.slots, chunk=self._chunk, turn=self.counts.steps)
@@ -153,6 +154,7 @@ class Loop:
         """Give slots to those who wait, in the order of their coming."""
         for task in [task for task in self._waiting if task.stopped]:
             self._waiting.remove(task)
+            self.counts.ended += 1
             task.drop()
         for task in list(self._waiting):
             if task.barred == self.counts.ended and any(slot.task for slot in self.slots):
@@ -215,8 +217,8 @@ class Loop:
             if slot.next is not None:
                 task.tell()
             else:
+                self._leave(slot)  # before anybody is told: who hears of the end finds the slot free
                 task.drop(failure)
-                self._leave(slot)
 
     def _logits(self, count: int) -> Any:
         """The rows of the last step, in the order in which they were asked for; they hold until the next."""
@@ -251,9 +253,9 @@ class Loop:
         else:
             task.end("length")
             self.counts.cut += 1
-        task.drop()
         self._clear(slot)
         self._leave(slot)
+        task.drop()
 
     def _clear(self, slot: Slot[Task]) -> None:
         native.llama_memory_seq_rm(self._memory, slot.seq, -1, -1)
