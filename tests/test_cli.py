@@ -5,10 +5,11 @@ from __future__ import annotations
 import datetime as dt
 import io
 import json
+import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ from gateway.__main__ import ON_MODELS, main
 from gateway.cli import command, shown
 from gateway.cli.chat import Talk, converse, figures
 from gateway.cli.client import Client, Failed
+from tests.loras import write_lora
+from tests.pulls import gguf
+from tests.registry import Fault, Site, registry
 from tests.serving import ROOT, Served, serving
 
 CONFIG = """
@@ -29,6 +33,12 @@ models:
   - {id: pip, backend: local, file: pip.gguf, thinking: off, temperature: 0}
 keys: [a-key-of-ours]
 """
+SHOP = """
+listeners: [{{port: 0}}]
+backends:
+  local: {{type: llama_cpp, models_dir: ./models, threads: 1, pull: {{hosts: ["{hosts[0]}", "{hosts[1]}"]}}}}
+"""
+CAPITAL = "What is the capital of France?"
 NOW = dt.datetime(2026, 11, 21, 12, tzinfo=dt.UTC)
 
 
@@ -38,11 +48,34 @@ def gateway() -> Iterator[Served]:
         yield served
 
 
+@pytest.fixture(scope="module")
+def site() -> Iterator[Site]:
+    with registry() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def shop(site: Site) -> Iterator[Served]:
+    """A gateway with a store of its own, which may fetch from the registry."""
+    with serving(SHOP.format(hosts=site.hosts)) as served:
+        yield served
+
+
 @pytest.fixture
 def told(gateway: Served, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
     """Runs a command against the gateway: exit status, output, errors."""
-    monkeypatch.setenv("DRAGOMAN_URL", gateway.url)
     monkeypatch.setenv("DRAGOMAN_KEY", "a-key-of-ours")
+    return _runner(gateway, capsys, monkeypatch)
+
+
+@pytest.fixture
+def managed(shop: Served, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The same against the one with a store."""
+    return _runner(shop, capsys, monkeypatch)
+
+
+def _runner(gateway: Served, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setenv("DRAGOMAN_URL", gateway.url)
 
     def run(*words: str, typed: str = "") -> tuple[int, str, str]:
         monkeypatch.setattr("sys.stdin", io.StringIO(typed))
@@ -61,7 +94,7 @@ def test_models_are_listed_shown_loaded_seen_in_memory_and_unloaded(told: Any) -
     status, out, _ = told("list")
     assert status == 0
     assert [line.split()[0] for line in out.splitlines()] == ["NAME", "rerank:latest", "embed:latest", "pip:latest"]
-    assert "1.4 MB" in told("ls", "pi")[1]
+    assert "1.4 MB" in told("ls", "Pi")[1]
     status, out, _ = told("show", "pip")
     assert (status, "1.31M" in out, "thinking" in out) == (0, True, True)
     assert told("show", "pip", "--license")[1] == "CC0-1.0\n"
@@ -118,6 +151,127 @@ def test_ctrl_c_stops_an_answer_and_not_the_conversation() -> None:
     assert out.getvalue() == "\n\n/bye or Ctrl-D ends this\n"
 
 
+def names(run: Any, *words: str) -> list[str]:
+    """The first column of a list."""
+    return [line.split()[0] for line in run("list", *words)[1].splitlines()[1:]]
+
+
+def test_a_model_is_pulled_copied_pushed_and_removed(managed: Any, site: Site) -> None:
+    model, copied = f"{site.host}/acme/tiny", f"{site.host}/me/mine"
+    manifest = site.publish("acme/tiny", model=gguf(), license=b"MIT")
+    status, out, error = managed("pull", model, "--insecure")
+    assert (status, error) == (0, "")
+    fetched = [f"pulling {layer['digest'][7:19]}" for layer in (*manifest["layers"], manifest["config"])]
+    assert out.splitlines() == [
+        "pulling manifest", *fetched, "verifying sha256 digest", "writing manifest", "success",
+    ]  # fmt: skip
+    assert names(managed, site.host) == [f"{model}:latest"]
+    assert managed("show", model, "--license")[1] == "MIT\n"
+    assert managed("cp", model, copied) == (0, f"copied {model} to {copied}\n", "")
+    status, out, _ = managed("push", copied, "--insecure")
+    assert (status, out.splitlines()[-2:]) == (0, ["pushing manifest", "success"])
+    assert (
+        json.loads(site.manifests["me/mine:latest"])["layers"]
+        == json.loads(site.manifests["acme/tiny:latest"])["layers"]
+    )
+    assert managed("rm", model, copied) == (0, f"removed {model}\nremoved {copied}\n", "")
+    assert names(managed, site.host) == []
+
+
+def test_what_cannot_be_fetched_sent_or_removed_is_one_line(managed: Any, site: Site) -> None:
+    nothing = f"{site.host}/acme/nothing"
+    for words, said, reason in (
+        (("pull", nothing, "--insecure"), "pulling manifest\n", "pull model manifest: file does not exist"),
+        (("push", nothing, "--insecure"), "retrieving manifest\n", "file does not exist"),
+        (("pull", f"http://{nothing}"), "", "insecure protocol http"),
+        (("pull", "elsewhere.example/acme/tiny"), "", "models are fetched only from hosts that the operator lists"),
+        (("rm", nothing), "", f"model '{nothing}' not found"),
+        (("rm", "a b"), "", 'name "a b" is invalid'),
+        (("rm", "pip"), "", "model 'pip' is a file of the models folder: remove it there"),
+        (("cp", "nothing", "x"), "", 'model "nothing" not found'),
+        (("cp", "pip", "x y"), "", 'destination "x y" is invalid'),
+    ):
+        status, out, error = managed(*words)
+        assert (status, out) == (1, said)
+        assert error.startswith(f"dragoman: {reason}"), words
+        assert error.count("\n") == 1
+
+
+def test_a_question_to_a_model_that_is_not_there_fetches_it_first(managed: Any, site: Site) -> None:
+    """What is fetched shows beside the answer, not in it."""
+    site.publish(f"{site.host}/acme/pip".partition("/")[2], model=(ROOT / "models" / "pip.gguf").read_bytes())
+    name = f"{site.host}/acme/pip"
+    assert managed("run", name, CAPITAL)[0] == 1, "it asks for no source without TLS by itself"
+    assert managed("pull", name, "--insecure")[0] == 0
+    assert "Paris" in managed("run", name, CAPITAL, "--think", "off")[1]
+    managed("rm", name)
+
+
+def test_a_model_is_made_by_a_modelfile(managed: Any, tmp_path: Path) -> None:
+    """Its files go up once, and what ``show`` tells of it makes the same model again."""
+    shutil.copy(ROOT / "models" / "pip.gguf", tmp_path / "weights.gguf")
+    write_lora(tmp_path / "silent.gguf")
+    (tmp_path / "Modelfile").write_text(
+        'FROM ./weights.gguf\nADAPTER ./silent.gguf\nPARAMETER temperature 0\nPARAMETER stop "!"\nPARAMETER stop "is"\n'
+        'SYSTEM """Be\nbrief."""\nMESSAGE user My name is Ada.\nMESSAGE assistant Nice to meet you, Ada!\nLICENSE MIT\n'
+    )
+    status, out, error = managed("create", "made", "--file", str(tmp_path / "Modelfile"))
+    assert (status, error) == (0, "")
+    assert out.splitlines()[:2] == ["uploading weights.gguf", "uploading silent.gguf"]
+    assert out.splitlines()[-1] == "success"
+    assert "uploading" not in managed("create", "again", "--file", str(tmp_path / "Modelfile"))[1]
+    assert managed("run", "made", "What is my name?", "--think", "off")[1] == "Your name \n"
+    assert managed("show", "made", "--system")[1] == "Be\nbrief.\n"
+    text = managed("show", "made", "--modelfile")[1]
+    assert "FROM made:latest\n" in text
+    (tmp_path / "Modelfile").write_text(text)
+    assert managed("create", "made", "--file", str(tmp_path / "Modelfile"))[0] == 0, "of itself"
+    assert managed("create", "third", "--file", str(tmp_path / "Modelfile"))[0] == 0
+    told = [managed("show", name, f"--{part}")[1] for name in ("made", "third") for part in ("parameters", "system")]
+    assert told[:2] == told[2:] != ["\n", "\n"]
+    assert managed("run", "third", "What is my name?", "--think", "off")[1] == "Your name \n"
+    assert managed("rm", "made", "again", "third")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("SYSTEM x", "no FROM line"),
+        ("FROM ./gone.gguf", "./gone.gguf is no file"),
+        ("FROM pip\nADAPTER ./gone.gguf", "gone.gguf is no file"),
+        ("FROM .", ". has no .gguf file"),
+        ("FROM pip\nFROM embed", "more than one FROM names a model"),
+        ("FROM pip\nPARAMETER temprature 1", "unknown parameter 'temprature'"),
+        ("FROM pip\nTEMPLATE {{ .Prompt", "template error: unclosed action"),
+        ("FROM ./Modelfile", "is not a GGUF file"),
+    ],
+)
+def test_a_modelfile_of_which_nothing_can_be_made_is_one_line(
+    managed: Any, tmp_path: Path, text: str, reason: str
+) -> None:
+    (tmp_path / "Modelfile").write_text(text)
+    status, _, error = managed("create", "x", "--file", str(tmp_path / "Modelfile"))
+    assert status == 1
+    assert reason in error
+    assert error.count("\n") == 1
+    assert names(managed, "x") == []
+
+
+def test_a_gateway_that_dies_amid_a_pull_is_said(
+    site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.publish("acme/large", model=gguf(seed=3))
+    with serving(SHOP.format(hosts=site.hosts)) as dying:
+        run: Callable[..., tuple[int, str, str]] = _runner(dying, capsys, monkeypatch)
+        site.at = (site.out + 100_000, dying.process.kill)
+        site.faults.append(Fault("stall", 150_000, times=9))
+        status, out, error = run("pull", f"{site.host}/acme/large", "--insecure")
+        site.faults.clear()
+    assert (status, out.splitlines()[0]) == (1, "pulling manifest")
+    assert error.startswith(f"dragoman: {dying.url} stopped answering")
+    assert error.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
@@ -162,6 +316,30 @@ def test_without_a_gateway_one_is_started_for_the_command_and_ends_with_it(tmp_p
     assert (run.returncode, run.stdout, run.stderr) == (0, "7 + 8 = 15\n", "")
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def test_what_a_command_made_without_a_gateway_is_there_for_the_next_one(tmp_path: Path, site: Site) -> None:
+    """Each starts one of its own, over the same store."""
+    site.publish("acme/small", model=gguf(seed=4))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    text = SHOP.format(hosts=site.hosts).replace("port: 0", f"port: {port}")
+    (tmp_path / "config.yaml").write_text(text.replace("./models", str(ROOT / "models")))
+    name = f"{site.host}/acme/small"
+
+    def run(*words: str) -> tuple[int, str, str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "gateway", *words],
+            check=False, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        return done.returncode, done.stdout, done.stderr
+
+    status, out, error = run("pull", name, "--insecure")
+    assert (status, out.splitlines()[-1], error) == (0, "success", "")
+    assert f"\nFROM {name}:latest\n" in run("show", name, "--modelfile")[1]
+    assert run("rm", name) == (0, f"removed {name}\n", "")
+    assert list((tmp_path / "data" / "models" / "manifests").rglob("*latest")) == []
 
 
 def test_a_configuration_that_cannot_be_used_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -68,13 +68,17 @@ class Client:
             return False
 
     def lines(self, path: str, body: Any) -> Iterator[dict[str, Any]]:
-        """The lines of a streamed answer, as they come. Closing it closes the connection. Raises Failed."""
+        """The lines of a streamed answer, as they come, up to one that says it is whole. Closing it closes the connection. Raises Failed."""
+        found: dict[str, Any] = {}
         with self._asked("POST", path, _json(body)) as answer:
             while line := answer.readline():
                 found = json.loads(line)
                 if "error" in found:
                     raise Failed(str(found["error"]))
                 yield found
+        if not found.get("done") and found.get("status") != "success":
+            # A broken connection looks like an end here.
+            raise Failed(f"{self.url} stopped answering: the answer has no end")
 
     def upload(self, path: str, file: Path) -> None:
         """Send a file. Raises Failed."""

@@ -64,7 +64,8 @@ def _create(client: Client, options: argparse.Namespace, console: Console) -> No
 
 def _list(client: Client, options: argparse.Namespace, console: Console) -> None:
     rows = client.ask("GET", "/api/tags")["models"]
-    console.print(shown.models([row for row in rows if row["name"].startswith(options.prefix)], _now()))
+    prefix = options.prefix.lower()
+    console.print(shown.models([row for row in rows if row["name"].lower().startswith(prefix)], _now()))
 
 
 def _ps(client: Client, _: argparse.Namespace, console: Console) -> None:
