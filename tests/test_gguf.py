@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backends.llama_cpp import gguf
-from backends.llama_cpp.lists import read_lists
+from backends.llama_cpp.lists import ALL, LONGEST, read_lists
 from canonical.models import Capability
 
 MODELS = Path(__file__).parent.parent / "models"
@@ -109,6 +109,8 @@ HOSTILE = {
     "unknown type": head([text("k") + struct.pack("<I", 77)]) + bytes(1000),
     "dimensions": head([], text("t") + struct.pack("<I", 2**31), 1) + bytes(1000),
     "giant tensor": head([], text("t") + struct.pack("<I4QIQ", 4, HUGE, HUGE, HUGE, HUGE, 0, 0), 1),
+    "long metadata": head([pair("k", 8, text("a" * (gguf.STRING_LIMIT - 1)))] * 3),
+    "many lists": head([text(f"k{i}") + struct.pack("<IIQ", 9, 0, 4096) + bytes(4096) for i in range(600)]),
     "tensor outside": head([], text("t") + struct.pack("<IQIQ", 1, 1, 0, HUGE), 1),
 }
 
@@ -119,7 +121,7 @@ def test_a_hostile_head_is_refused_without_a_large_allocation(data: bytes, folde
     try:
         with pytest.raises(gguf.BadGguf):
             read(data, folder)
-        assert tracemalloc.get_traced_memory()[1] < 4 * 1024 * 1024
+        assert tracemalloc.get_traced_memory()[1] < 4 * 1024 * 1024 + 8 * len(data)
     finally:
         tracemalloc.stop()
 
@@ -161,3 +163,18 @@ def test_the_long_lists_are_read_for_who_wants_them():
     assert sum(math.prod(row.shape) for row in tensors) == found.parameters
     assert found.tensor_type in {row.type for row in tensors}
     assert "token_embd.weight" in {row.name for row in tensors}
+
+
+def test_of_lists_longer_than_any_models_nothing_is_told(folder: Path) -> None:
+    path = folder / "long.gguf"
+    long = struct.pack("<IIQ", 9, 0, LONGEST + 1) + bytes(LONGEST + 1)
+    wide = struct.pack("<IIQ", 9, 8, 3) + text("a" * (ALL // 2)) * 3
+    short = struct.pack("<IIQ", 9, 8, 2) + text("b") * 2
+    path.write_bytes(head([text("long") + long, text("wide") + wide, text("short") + short]))
+    tracemalloc.start()
+    try:
+        lists, _ = read_lists(path)
+        assert tracemalloc.get_traced_memory()[1] < 3 * path.stat().st_size
+    finally:
+        tracemalloc.stop()
+    assert {key: bytes(values) for key, values in lists.items()} == {"short": b'["b","b"]'}

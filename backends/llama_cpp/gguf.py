@@ -24,6 +24,9 @@ from canonical.models import Capability, ModelInfo
 HEAD_LIMIT = 256 * 1024 * 1024
 """Bytes of metadata and tensor table; the largest vocabularies take some 20 MiB."""
 STRING_LIMIT = 8 * 1024 * 1024
+STRINGS = 16 * 1024 * 1024
+"""Characters of all metadata that is kept, of which Python takes up to four bytes each; templates and licenses have under
+a million. A number of a list counts as eight."""
 PAIRS = 65_536
 TENSORS = 100_000
 ELEMENTS = 4_000_000
@@ -160,6 +163,7 @@ def read_head(path: Path) -> Head:
             raise BadGguf(f"{path.name} claims {pairs} metadata pairs and {tensors} tensors")
         metadata: dict[str, Value] = {}
         lists: dict[str, list[int]] = {}
+        kept = 0
         for _ in range(pairs):
             key = reader.string()
             kind = reader.u32()
@@ -168,8 +172,13 @@ def read_head(path: Path) -> Head:
                 values = reader.array()
                 if values is not None:
                     lists[key] = values
+                    kept += 8 * len(values)
             else:
-                metadata[key] = reader.value(kind)
+                metadata[key] = value = reader.value(kind)
+                kept += len(value) if isinstance(value, str) else 0
+            kept += len(key)
+            if kept > STRINGS:
+                raise BadGguf(f"{path.name} has metadata of more than {STRINGS} characters")
         parameters, types = _tensors(reader, tensors)
         digest = hashlib.sha256(f"{status.st_size} {status.st_mtime_ns} ".encode())
         digest.update(reader.seen())
@@ -259,19 +268,20 @@ class Reader:
 
     def __init__(self, file: BinaryIO, size: int) -> None:
         self.size = size
+        self.at = 0
+        """Where the next byte is; all before it can be gone back to."""
         self._file = file
         self._data = bytearray()
-        self._at = 0
         self._elements = 0
 
     def seen(self) -> memoryview:
         """All that was taken or passed."""
-        return memoryview(self._data)[: self._at]
+        return memoryview(self._data)[: self.at]
 
     def take(self, count: int) -> bytes:
         """The next ``count`` bytes."""
         at = self._skip(count)
-        return bytes(self._data[at : self._at])
+        return bytes(self._data[at : self.at])
 
     def u32(self) -> int:
         """A number of 32 bits."""
@@ -301,24 +311,29 @@ class Reader:
     def array(self) -> list[int] | None:
         """Pass an array; its values if it is a short one of integers."""
         kind, count = self.u32(), self.u64()
+        at = self.leave(kind, count)
+        if count > _LIST or kind not in _INTEGERS:
+            return None
+        return [row[0] for row in _SCALARS[kind].iter_unpack(bytes(self._data[at : self.at]))]
+
+    def leave(self, kind: int, count: int) -> int:
+        """Pass the values of an array; where they begin."""
+        at = self.at
         if kind == STRING:
             self._elements += count
             if self._elements > ELEMENTS:
                 raise BadGguf(f"the file has arrays of more than {ELEMENTS} strings")
             for _ in range(count):
                 self._skip(self.u64())
-            return None
+            return at
         scalar = _SCALARS.get(kind)
         if scalar is None:
             raise BadGguf(f"the file has an array of the unsupported type {kind}")
-        at = self._skip(count * scalar.size)
-        if count > _LIST or kind not in _INTEGERS:
-            return None
-        return [row[0] for row in scalar.iter_unpack(bytes(self._data[at : self._at]))]
+        return self._skip(count * scalar.size)
 
     def _skip(self, count: int) -> int:
         """Make the next ``count`` bytes ready and pass them; where they begin."""
-        at, end = self._at, self._at + count
+        at, end = self.at, self.at + count
         if end > len(self._data):
             if end > self.size:
                 raise BadGguf("the file ends inside its head: is it a partial download?")
@@ -329,5 +344,5 @@ class Reader:
                 if not chunk:
                     raise BadGguf("the file became shorter while it was read")
                 self._data += chunk
-        self._at = end
+        self.at = end
         return at

@@ -13,6 +13,8 @@ from canonical.models import Tensor
 
 LONGEST = 1_000_000
 """Values of one list; of a longer one nothing is told."""
+ALL = 32 * 1024 * 1024
+"""Bytes of all lists that are told; the largest vocabularies have some 20 MiB."""
 
 
 def read_lists(path: Path) -> tuple[dict[str, Raw], tuple[Tensor, ...]]:
@@ -27,20 +29,24 @@ def read_lists(path: Path) -> tuple[dict[str, Raw], tuple[Tensor, ...]]:
         reader.take(8)
         tensors, pairs = reader.u64(), reader.u64()
         lists: dict[str, Raw] = {}
+        left = ALL
         for _ in range(pairs):
             key, kind = reader.string(), reader.u32()
             if kind != gguf.ARRAY:
                 reader.value(kind)
-            elif (values := _values(reader)) is not None:
-                lists[key] = values
+            else:
+                array, count = reader.u32(), reader.u64()
+                begin = reader.leave(array, count)
+                size = reader.at - begin
+                if count <= LONGEST and size <= left:
+                    left -= size
+                    reader.at = begin
+                    lists[key] = _values(reader, array, count)
         return lists, tuple(_tensor(reader) for _ in range(tensors))
 
 
-def _values(reader: gguf.Reader) -> Raw | None:
-    kind, count = reader.u32(), reader.u64()
+def _values(reader: gguf.Reader, kind: int, count: int) -> Raw:
     values = [reader.value(kind) for _ in range(count)]
-    if count > LONGEST:
-        return None
     return Raw(msgspec.json.encode([None if _odd(value) else value for value in values]))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -83,11 +84,12 @@ class OllamaFolder:
         return self.blob(digest).is_file()
 
     def size(self, digest: str) -> int:
-        """Bytes of a blob; -1: it is not there."""
+        """Bytes of a blob; -1: it is not there, or no file."""
         try:
-            return self.blob(digest).stat().st_size
+            status = self.blob(digest).stat()
         except OSError:
             return -1
+        return status.st_size if stat.S_ISREG(status.st_mode) else -1
 
     def content(self, digest: str, limit: int = SIZE_LIMIT) -> bytes:
         """A small blob. Raises BackendError."""
@@ -110,7 +112,8 @@ class OllamaFolder:
             found = [(Path(entry.path), (*parts, entry.name)) for folder, parts in found for entry in _entries(folder)]
         for path, parts in found:
             name = Name(*parts)
-            if names.valid(name):
+            # A folder is no manifest, and a pipe keeps whoever opens it waiting for ever.
+            if names.valid(name) and path.is_file():
                 yield name, path
 
     def _path(self, name: Name) -> Path | None:

@@ -17,11 +17,13 @@ from adapters.ollama.values import read_options
 from backends.store.folder import OllamaFolder, Stored
 from backends.store.manifests import Manifest
 from canonical.errors import BackendError, GatewayError
+from canonical.limits import MESSAGES
 from canonical.messages import Message
 from canonical.own import Own
 
 TEXT = 16 * 1024 * 1024
-"""Bytes of a template, a license, a conversation."""
+"""Bytes of all that a model brings along: template, licenses, conversation ..."""
+TEXTS = ("template", "prompt", "system", "license", "params", "messages")
 REMEMBERED = 4096
 """Models whose small blobs are kept in memory."""
 
@@ -115,6 +117,9 @@ class Brings:
         )
 
     def _read(self, manifest: Manifest) -> Brought:
+        # A manifest may name one blob again and again.
+        if sum(layer.size for kind in TEXTS for layer in manifest.of(kind)) > TEXT:
+            raise BackendError(f"what the model brings along has more than {TEXT} bytes")
         texts = {kind: self._texts(manifest, kind) for kind in ("template", "prompt", "system", "license")}
         parameters: dict[str, Any] = {}
         turns: list[wire.Message] = []
@@ -124,6 +129,8 @@ class Brings:
                 parameters.update(_options.decode(content))
             for content in self._contents(manifest, "messages"):
                 turns.extend(_turns.decode(content))
+            if len(turns) > MESSAGES:
+                raise BackendError(f"the model brings along more than {MESSAGES} messages")
             read_options(parameters)
             messages = tuple(read_messages(turns))
             if manifest.config.digest:
