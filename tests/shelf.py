@@ -12,6 +12,7 @@ from msgspec import structs
 from adapters.ollama.modelfile import write_parameters
 from adapters.ollama.names import key, parse, short
 from backends.base import Section, Tell, tell_nobody
+from canonical.digests import digest_of
 from canonical.errors import BackendError, Conflict, InvalidRequest, ModelNotFound, StorageFailed
 from canonical.models import Capability, ModelDetails, ModelInfo
 from canonical.progress import Progress
@@ -21,7 +22,7 @@ from tests.houses import HELLO, Talks, tells
 
 MOMENT = 1_787_303_655_500_000_000
 FAR = b"the weights of a model that is far away"
-FAR_DIGEST = f"sha256:{hashlib.sha256(FAR).hexdigest()}"
+FAR_DIGEST = digest_of(FAR)
 
 
 class Shelf:
@@ -92,7 +93,7 @@ class Shelf:
             weights = self.far.get(key(name).removesuffix(":latest"))
             if weights is None:
                 raise ModelNotFound("pull model manifest: file does not exist", param="model")
-            digest = f"sha256:{hashlib.sha256(weights).hexdigest()}"
+            digest = digest_of(weights)
             for done in range(0, len(weights) + 1, len(weights) // 3):
                 await self.gate.wait()
                 status = f"pulling {digest[7:19]}"
@@ -147,7 +148,7 @@ class Shelf:
             self.received = len(data)
             if len(data) > 64 * 1024 * 1024:
                 raise StorageFailed("no space left")
-        got = f"sha256:{hashlib.sha256(data).hexdigest()}"
+        got = digest_of(data)
         if got != digest:
             raise InvalidRequest(f'digest mismatch, expected "{digest}", got "{got}"', param="digest")
         self.blobs[digest] = bytes(data)

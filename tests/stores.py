@@ -6,8 +6,9 @@ from pathlib import Path
 
 from adapters.ollama import names
 from adapters.ollama.names import Name
-from backends.store.manifests import Layer, Manifest, digest_of, layer, write_manifest
+from backends.store.manifests import Layer, Manifest, layer, write_manifest
 from backends.store.store import Store
+from canonical.digests import digest_of
 
 
 def named(text: str) -> Name:

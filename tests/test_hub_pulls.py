@@ -12,10 +12,11 @@ from huggingface_hub import constants
 
 from backends.fetching import huggingface
 from backends.store.manifests import read_manifest
+from canonical.digests import digest_of
 from canonical.errors import BackendError, BackendTimeout, GatewayError, InvalidRequest, ModelNotFound, Unsupported
 from canonical.progress import Progress
 from tests.pulls import Puller, gguf
-from tests.registry import Fault, Site, digest_of, registry
+from tests.registry import Fault, Site, registry
 from tests.stores import named
 
 SMALL, LARGE, EYES = gguf(1), gguf(2), gguf(3)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import importlib.util
 import os
 import resource
@@ -26,6 +25,7 @@ from backends.llama_cpp.settings import LlamaCppSettings
 from backends.store import Store
 from backends.store.writing import PIECE
 from canonical.errors import (
+from canonical.digests import digest_of
     Conflict,
     GatewayError,
     InvalidRequest,
@@ -49,10 +49,6 @@ PIP = (MODELS / "pip.gguf").read_bytes()
 MMPROJ = (MODELS / "pip-mmproj.gguf").read_bytes()
 EMBED = (MODELS / "embed.gguf").read_bytes()
 ADAPTER = head([pair("general.type", 8, text("adapter")), pair("general.architecture", 8, text("llama"))])
-
-
-def digest_of(content: bytes) -> str:
-    return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
 @pytest.fixture

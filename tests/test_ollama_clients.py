@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import shutil
 import subprocess
@@ -13,7 +12,8 @@ from pathlib import Path
 import pytest
 from ollama import AsyncClient, Client, ResponseError
 
-from tests.registry import Fault, Site, digest_of, registry
+from canonical.digests import digest_of
+from tests.registry import Fault, Site, registry
 from tests.serving import ROOT, serving
 
 B = """
@@ -83,7 +83,7 @@ def test_the_python_client_manages_models(urls, where, tmp_path):
     file = tmp_path / "weights.gguf"
     file.write_bytes(PIP)
     digest = client.create_blob(file)
-    assert digest == f"sha256:{hashlib.sha256(PIP).hexdigest()}"
+    assert digest == digest_of(PIP)
     assert client.create_blob(file) == digest, "the second time it is there already"
     assert client.create(mine, files={"weights.gguf": digest}, stream=False).status == "success"
     assert "Paris" in (client.chat(mine, CHAT, options=GREEDY).message.content or "")

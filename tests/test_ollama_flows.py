@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from typing import Any
 
 import pytest
 
+from canonical.digests import digest_of
 from canonical.errors import BackendTimeout, BackendUnavailable, GatewayError
 from canonical.models import Capability, ModelDetails
 from tests.asgi import House
@@ -78,7 +78,7 @@ def test_the_command_line_makes_a_model_of_a_modelfile():
 
     async def steps(house: House, shelf: Shelf) -> None:
         weights = b"GGUF weights"
-        digest = f"sha256:{hashlib.sha256(weights).hexdigest()}"
+        digest = digest_of(weights)
         assert (await house.ask("HEAD", f"/api/blobs/{digest}")).status == 404
         assert (await house.ask("POST", f"/api/blobs/{digest}", weights)).status == 201
         assert (await house.ask("HEAD", f"/api/blobs/{digest}")).status == 200

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import random
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 
 from adapters.ollama.modelfile import Modelfile, read_modelfile
+from canonical.digests import digest_of
 from canonical.messages import Message, Text
 from canonical.recipe import Recipe
 from gateway.settings import Config, Key, ModelEntry
@@ -21,7 +21,7 @@ from tests.shelf import FAR, FAR_DIGEST, Shelf
 from tests.virtual_time import run
 
 BLOB = b"a blob"
-DIGEST = f"sha256:{hashlib.sha256(BLOB).hexdigest()}"
+DIGEST = digest_of(BLOB)
 CONFIGURED = (
     ModelEntry(id="pip", backend="home", name="m", aliases=("pop",)),
     ModelEntry(id="mine", backend="shelf", name="own:latest"),
@@ -509,7 +509,7 @@ def test_a_blob_with_another_digest_is_refused_with_both():
         shelf = Shelf()
         a = house(shelf)
         call = await a.ask("POST", f"/api/blobs/{DIGEST}", b"another blob")
-        got = f"sha256:{hashlib.sha256(b'another blob').hexdigest()}"
+        got = digest_of(b"another blob")
         assert (call.status, call.json()) == (400, {"error": f'digest mismatch, expected "{DIGEST}", got "{got}"'})
         assert shelf.blobs == {}
         for digest in ("sha256:abc", "md5:5", "x"):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ollama._types import CreateRequest, ProgressResponse
 
 from adapters.ollama import managing
-from canonical.errors import BackendError, InvalidRequest, ModelNotFound
+from canonical.errors import BackendError, ModelNotFound
 from canonical.messages import Message, Text
 from canonical.progress import Progress
 from canonical.recipe import Recipe
@@ -113,19 +113,6 @@ def test_a_last_line_may_lack_its_end():
     reader = managing.ProgressReader()
     assert reader.feed(b'\n {"status":"a","completed":-5,"new":1}\n\n{"status":"success"}') == [Progress(status="a")]
     assert reader.finish() == []
-
-
-@pytest.mark.parametrize("text", ["sha256:" + "AB" * 32, "sha256-" + "ab" * 32])
-def test_digests_have_one_form(text):
-    assert managing.read_digest(text) == DIGEST
-
-
-@pytest.mark.parametrize(
-    "text", ["", "ab" * 32, "sha256:" + "ab" * 31, "sha256_" + "ab" * 32, DIGEST + "\n", "sha512:" + "ab" * 32]
-)
-def test_what_is_no_digest(text):
-    with pytest.raises(InvalidRequest, match="invalid digest format"):
-        managing.read_digest(text)
 
 
 def test_the_official_client_sends_what_is_read():

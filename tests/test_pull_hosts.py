@@ -20,9 +20,10 @@ from backends.fetching import turns
 from backends.fetching.hosts import Hosts, PullSettings, Source
 from backends.fetching.ledger import Ledger
 from backends.links import Link, read_link
+from canonical.digests import digest_of
 from canonical.errors import BackendError, BackendUnavailable, InvalidRequest, StorageFailed
 from tests.pulls import KIB, Puller, overlap, weights
-from tests.registry import Fault, Site, digest_of, registry
+from tests.registry import Fault, Site, registry
 from tests.tls import make_certificate
 
 WEIGHTS = weights()

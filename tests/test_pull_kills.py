@@ -12,9 +12,10 @@ import pytest
 
 from backends.fetching.ledger import Ledger
 from backends.fetching.spans import Spans
+from canonical.digests import digest_of
 from tests import dying
 from tests.pulls import KIB, Puller, overlap, weights
-from tests.registry import Fault, Site, digest_of, registry
+from tests.registry import Fault, Site, registry
 
 WEIGHTS = weights(1024 * KIB)
 DIGEST = digest_of(WEIGHTS)

@@ -12,10 +12,11 @@ import pytest
 
 from backends.fetching.fetching import Fetching
 from backends.fetching.ledger import Ledger
+from canonical.digests import digest_of
 from canonical.errors import BackendError, Busy, GatewayError, InvalidRequest, ModelNotFound, StorageFailed, Unsupported
 from canonical.progress import Progress
 from tests.pulls import KIB, Puller, overlap, weights
-from tests.registry import Fault, Site, digest_of, registry
+from tests.registry import Fault, Site, registry
 
 WEIGHTS = weights()
 DIGEST = digest_of(WEIGHTS)

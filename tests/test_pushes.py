@@ -10,9 +10,10 @@ import pytest
 
 from backends.fetching import pushing
 from backends.fetching.hosts import Hosts, Source
+from canonical.digests import digest_of
 from canonical.errors import BackendError, ModelNotFound
 from tests.pulls import KIB, Puller, weights
-from tests.registry import Fault, Site, digest_of, registry
+from tests.registry import Fault, Site, registry
 from tests.stores import put
 
 WEIGHTS = weights(500 * KIB)

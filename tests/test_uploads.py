@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import json
 import socket
@@ -11,6 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from canonical.digests import digest_of
 from tests.serving import serving
 
 BODY = 64 * 1024
@@ -28,10 +28,6 @@ KEY = {"Authorization": "Bearer may-do-all"}
 def url() -> Iterator[str]:
     with serving(CONFIG) as served:
         yield served.url
-
-
-def digest_of(data: bytes) -> str:
-    return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
 def ask(url: str, method: str, path: str, body: object = None, headers: dict[str, str] = KEY) -> tuple[int, bytes]:

@@ -21,6 +21,7 @@ from adapters.ollama.fields import read_fields, read_reply
 from adapters.ollama.replies import error_text
 from adapters.ollama.turns import read_messages, write_messages
 from adapters.ollama.values import read_option
+from canonical.digests import normal
 from canonical.errors import BackendError, GatewayError, InvalidRequest, ModelNotFound, Unsupported
 from canonical.progress import Progress
 from canonical.recipe import Recipe
@@ -32,7 +33,6 @@ FILES = 1_000
 TEXT = 16 * 1024 * 1024
 """Characters of a template or system text."""
 
-_DIGEST = re.compile(r"sha256[:-]([0-9a-fA-F]{64})")
 _NOT_THERE = ("file does not exist", "not found")
 _transfer = msgspec.json.Decoder(wire.TransferRequest)
 _copy = msgspec.json.Decoder(wire.CopyRequest)
@@ -106,14 +106,6 @@ def read_create(body: bytes) -> CreateAsk:
         f"{field} {name[:80]} is not known here: the template does its work" for field, name in programs.items() if name
     )
     return CreateAsk(asked.model or asked.name or "", recipe, asked.stream is not False, notes)
-
-
-def read_digest(text: str) -> str:
-    """``sha256:<64 hex>`` of a blob, whose colon may be a dash. Raises InvalidRequest."""
-    found = _DIGEST.fullmatch(text)
-    if found is None:
-        raise InvalidRequest("invalid digest format", param="digest")
-    return f"sha256:{found[1].lower()}"
 
 
 class ProgressStream:
@@ -248,7 +240,7 @@ def _files(given: Mapping[str, str] | None, field: str) -> dict[str, str]:
         parts = re.split(r"[/\\]", name)
         if not name or "\0" in name or len(name) > 1024 or parts[0] in {"", "~"} or ".." in parts or ":" in parts[0]:
             raise InvalidRequest("file path must be relative", param=field)
-        found[name] = read_digest(digest)
+        found[name] = normal(digest)
     return found
 
 

@@ -18,7 +18,8 @@ from backends.fetching.partial import too_little
 from backends.fetching.patience import Pace
 from backends.fetching.web import Web
 from backends.store import Store
-from backends.store.manifests import normal, read_manifest
+from backends.store.manifests import read_manifest
+from canonical.digests import normal
 from canonical.errors import BackendError, StorageFailed, Unsupported
 from canonical.progress import Progress
 

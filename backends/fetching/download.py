@@ -26,6 +26,7 @@ from backends.fetching.threaded import Threads, result
 from backends.fetching.web import Web
 from backends.links import Link
 from backends.transport import Response
+from canonical.digests import EMPTY
 from canonical.errors import BackendError
 
 RESTARTS = 2
@@ -35,7 +36,6 @@ TOLD = 0.06
 TURN = 0.5
 """Seconds between two looks whether another process has finished the same file."""
 
-EMPTY = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 """The digest of no bytes."""
 
 _RANGE = re.compile(r"bytes ([0-9]{1,16})-([0-9]{1,16})/([0-9]{1,16}|\*)")

@@ -13,6 +13,7 @@ from backends.base import Tell
 from backends.fetching.blobs import Blobs, Part
 from backends.store import Store
 from backends.store.manifests import CONFIG, Config, Layer, Manifest, layer, write_config, write_manifest
+from canonical.digests import digest_of
 
 
 class Weights(Struct, frozen=True):
@@ -43,7 +44,6 @@ class _Config(Struct, frozen=True):
 
 def _describe(weights: Sequence[Weights], store: Store) -> tuple[_Config, tuple[Layer, ...]]:
     from backends.llama_cpp import gguf
-    from backends.store.manifests import digest_of
 
     layers = tuple(layer(one.kind, one.digest, store.size(one.digest), one.name) for one in weights)
     heads = [gguf.read_head(store.blob(one.digest)) for one in weights if one.kind == "model"]

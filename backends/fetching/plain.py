@@ -24,7 +24,6 @@ from canonical.progress import Progress
 
 _FILE = re.compile(r"https?://[^#]*\.gguf(?:\?[^#]*)?(?:#.*)?", re.IGNORECASE)
 _DIGEST = re.compile(r"sha256[=:-]([0-9a-f]{64})", re.IGNORECASE)
-_READ = 4 * 1024 * 1024
 
 
 class Address(Struct, frozen=True):
@@ -87,11 +86,8 @@ async def take(path: Path, name: Name, blobs: Blobs, tell: Tell) -> None:
 
 
 def _digest(path: Path) -> str:
-    found = hashlib.sha256()
     with path.open("rb") as file:
-        while piece := file.read(_READ):
-            found.update(piece)
-    return f"sha256:{found.hexdigest()}"
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
 def _word(text: str, *, dots: bool = True) -> str:

@@ -22,8 +22,9 @@ from backends.fetching.patience import Failed, Missing, Pace, Patience
 from backends.fetching.registry import Registry
 from backends.links import Link, read_redirect
 from backends.store import Store
-from backends.store.manifests import Layer, normal, read_manifest
+from backends.store.manifests import Layer, read_manifest
 from backends.transport import Response
+from canonical.digests import normal
 from canonical.errors import BackendError, ModelNotFound
 from canonical.progress import Progress
 

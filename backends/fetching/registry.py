@@ -15,12 +15,13 @@ from adapters.ollama.names import Name
 from backends.base import Tell
 from backends.fetching import tokens
 from backends.fetching.blobs import Blobs, Part
-from backends.fetching.download import EMPTY, Wanted
+from backends.fetching.download import Wanted
 from backends.fetching.patience import Denied, Failed, Missing, Pace, Patience, failed, judge
 from backends.fetching.web import Web
 from backends.links import Link
-from backends.store.manifests import MANIFEST, SIZE_LIMIT, Layer, Manifest, normal, read_manifest
+from backends.store.manifests import MANIFEST, SIZE_LIMIT, Layer, Manifest, read_manifest
 from backends.transport import Response
+from canonical.digests import EMPTY, normal
 from canonical.errors import BackendError, ModelNotFound, Unsupported
 from canonical.progress import Progress
 

@@ -7,7 +7,6 @@ made until then belongs to nobody if it never is.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,13 +32,12 @@ from backends.store.manifests import (
     Config,
     Layer,
     Manifest,
-    digest_of,
     layer,
-    normal,
     write_config,
     write_manifest,
 )
 from backends.store.writing import PIECE
+from canonical.digests import digest_of, is_blob, normal
 from canonical.errors import BackendError, InvalidRequest
 from canonical.progress import Progress
 from canonical.recipe import Recipe
@@ -50,7 +48,6 @@ Tell = Callable[[Progress], None]
 QUANTIZING = "0" * 19
 """Stands for the digest that nobody knows yet: Ollama's command line draws a bar for what has one, and for nothing else."""
 
-_BLOB = re.compile(r"sha256-[0-9a-f]{64}")
 _SOURCES = frozenset({"F32", "F16", "BF16"})
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 _encode = msgspec.json.Encoder(order="deterministic").encode
@@ -166,7 +163,7 @@ class _Work:
 
     def _adopted(self, kind: str, path: Path, name: str = "") -> Layer:
         """A file somewhere as a blob of ours."""
-        digest = normal(path.name) if _BLOB.fullmatch(path.name) else self._hashed(path)
+        digest = normal(path.name) if is_blob(path.name) else self._hashed(path)
         self._claim.add(digest)
         status = "using existing layer" if self._store.has(digest) else "creating new layer"
         self._store.link(

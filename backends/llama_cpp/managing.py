@@ -19,8 +19,8 @@ from backends.llama_cpp.files import Files
 from backends.llama_cpp.settings import LlamaCppSettings
 from backends.store import Store
 from backends.store.kept import Kept
-from backends.store.manifests import normal
 from backends.store.writing import PIECE
+from canonical.digests import normal
 from canonical.errors import Conflict, InvalidRequest, ModelNotFound, NotImplementedHere
 from canonical.progress import Progress
 from canonical.recipe import Recipe

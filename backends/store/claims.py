@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Self
 
 from backends.store import locks
-from backends.store.manifests import normal
 from backends.store.writing import failing
+from canonical.digests import normal
 
 
 class Claim:

@@ -16,7 +16,8 @@ from msgspec import Struct
 
 from adapters.ollama import names
 from adapters.ollama.names import Name
-from backends.store.manifests import SIZE_LIMIT, Manifest, normal, read_manifest
+from backends.store.manifests import SIZE_LIMIT, Manifest, read_manifest
+from canonical.digests import normal
 from canonical.errors import BackendError
 
 

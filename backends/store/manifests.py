@@ -5,14 +5,13 @@ Pure: bytes in, structs out, and back.
 
 from __future__ import annotations
 
-import hashlib
-import re
 from typing import Any
 
 import msgspec
 from msgspec import Struct, field
 
-from canonical.errors import BackendError, InvalidRequest
+from canonical.digests import is_digest, normal
+from canonical.errors import BackendError
 
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 CONFIG = "application/vnd.docker.container.image.v1+json"
@@ -20,8 +19,6 @@ _KIND = "application/vnd.ollama.image."
 SIZE_LIMIT = 4 * 1024 * 1024
 """Bytes of a manifest."""
 LAYERS = 10_000
-
-_DIGEST = re.compile(r"sha256[:-]([0-9a-f]{64})", re.IGNORECASE)
 
 
 class Layer(Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -104,7 +101,7 @@ def read_manifest(content: bytes) -> Manifest:
     if len(found.layers) > LAYERS:
         raise BackendError(f"the manifest has more than {LAYERS} layers")
     for one in found.blobs:
-        if one.size < 0 or _DIGEST.fullmatch(one.digest) is None:
+        if one.size < 0 or not is_digest(one.digest):
             raise BackendError("the manifest names a blob that cannot be")
     return found
 
@@ -119,16 +116,3 @@ def write_config(config: Config, layers: tuple[Layer, ...]) -> bytes:
     rootfs = {"type": "layers", "diff_ids": [one.digest for one in layers]}
     # What platform: registries of containers demand one, and all models say this.
     return _encode(msgspec.structs.replace(config, architecture="amd64", os="linux", rootfs=rootfs))
-
-
-def digest_of(content: bytes) -> str:
-    """``sha256:<64 hex>`` of bytes."""
-    return f"sha256:{hashlib.sha256(content).hexdigest()}"
-
-
-def normal(digest: str) -> str:
-    """``sha256:<64 lower-case hex>``; ``-`` for ``:`` is taken too. Raises InvalidRequest."""
-    found = _DIGEST.fullmatch(digest)
-    if found is None:
-        raise InvalidRequest("invalid digest format", param="digest")
-    return f"sha256:{found[1].lower()}"

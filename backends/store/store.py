@@ -23,8 +23,9 @@ from adapters.ollama.names import Name
 from backends.store import locks
 from backends.store.claims import Claim, living
 from backends.store.folder import OllamaFolder
-from backends.store.manifests import digest_of, normal, read_manifest
+from backends.store.manifests import read_manifest
 from backends.store.writing import PIECE, TEMPORARY, Draft, failing, sync_folder, write_file
+from canonical.digests import digest_of, is_blob, normal
 from canonical.errors import BackendError, InvalidRequest, ModelNotFound
 
 STALE = 7 * 24 * 3600.0
@@ -250,7 +251,7 @@ class Store(OllamaFolder):
             if not held and all(_changed(path) < before for path in group):
                 for path in group:
                     _remove(path)
-        old = [path for path in _files(self.blobs) if _is_blob(path.name) and _changed(path) < before]
+        old = [path for path in _files(self.blobs) if is_blob(path.name) and _changed(path) < before]
         if old:
             self._drop([path.name for path in old])
         for folder in list(self._parts.iterdir()) if self._parts.is_dir() else []:
@@ -273,10 +274,6 @@ def _link(source: Path, target: Path, tell: Callable[[int, int], None]) -> None:
                 tell(done, total)
             copy.flush()
             os.fsync(copy.fileno())
-
-
-def _is_blob(name: str) -> bool:
-    return len(name) == 71 and name.startswith("sha256-") and all(digit in "0123456789abcdef" for digit in name[7:])
 
 
 def _files(folder: Path) -> list[Path]:

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 
 from adapters.ollama import managing
+from canonical.digests import normal
 from canonical.errors import BackendUnavailable, GatewayError, ModelNotFound
 from canonical.progress import Progress
 from gateway.web.exchange import Exchange, Handler
@@ -88,7 +89,7 @@ async def _put_blob(exchange: Exchange) -> None:
 
 
 def _digest(exchange: Exchange) -> str:
-    return managing.read_digest(exchange.scope["path"].rpartition("/")[2])
+    return normal(exchange.scope["path"].rpartition("/")[2])
 
 
 async def _watch(exchange: Exchange, steps: AsyncGenerator[Progress, None], *, stream: bool, first: str = "") -> None:

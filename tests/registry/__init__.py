@@ -11,6 +11,6 @@ a repository there. ``python -m tests.registry FILE.gguf`` runs one for people.
 """
 
 from tests.registry.faults import Fault
-from tests.registry.site import Served, Site, digest_of, registry
+from tests.registry.site import Served, Site, registry
 
-__all__ = ["Fault", "Served", "Site", "digest_of", "registry"]
+__all__ = ["Fault", "Served", "Site", "registry"]

@@ -12,8 +12,9 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from canonical.digests import digest_of
 from tests.registry.faults import Fault, Where
-from tests.registry.site import Served, Server, Site, Upload, digest_of
+from tests.registry.site import Served, Server, Site, Upload
 
 _PIECE = 16 * 1024
 _NAME = r"/v2/([^/]+/[^/]+)"

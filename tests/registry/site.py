@@ -13,14 +13,11 @@ from dataclasses import dataclass, field
 from http.server import ThreadingHTTPServer
 from typing import Any
 
+from canonical.digests import digest_of
 from tests.registry.faults import Fault, Where
 
 KINDS = "application/vnd.ollama.image."
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
-
-
-def digest_of(content: bytes) -> str:
-    return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
 @dataclass
