@@ -24,8 +24,8 @@ from backends.llama_cpp.runners import has_gpu
 from backends.llama_cpp.settings import LlamaCppSettings
 from backends.store import Store
 from backends.store.writing import PIECE
-from canonical.errors import (
 from canonical.digests import digest_of
+from canonical.errors import (
     Conflict,
     GatewayError,
     InvalidRequest,
