@@ -288,6 +288,16 @@ def test_what_fails_is_one_line_and_status_1(told: Any, words: tuple[str, ...], 
     assert error.count("\n") == 1
 
 
+def test_a_bracket_in_a_name_is_one(managed: Any) -> None:
+    """And no word on how a text is to look."""
+    name = "[bold]x[/]"
+    for words in (["load", name], ["unload", name], ["rm", name], ["cp", name, "y"], ["show", name]):
+        status, _, err = managed(*words)
+        assert status == 1
+        assert "Traceback" not in err
+        assert err.count("\n") == 1
+
+
 def test_where_no_gateway_answers_that_is_said(told: Any) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -367,6 +377,10 @@ def test_progress_is_a_line_a_step_where_nobody_watches_and_bars_where_somebody_
     out = io.StringIO()
     shown.Bars(Console(file=out, force_terminal=True, width=100)).follow(iter(steps))
     assert "100/100 bytes" in out.getvalue()
+    out = io.StringIO()
+    marked = {"status": "[link=https://example.org]a[/link] [/]", "digest": "d", "total": 1}
+    shown.Bars(Console(file=out, force_terminal=True, width=100)).follow(iter([marked]))
+    assert marked["status"] in out.getvalue()
 
     def broken() -> Iterator[dict[str, Any]]:
         yield steps[0]

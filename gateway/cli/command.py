@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
 from gateway.cli import shown
 from gateway.cli.chat import Talk, converse, figures
@@ -31,7 +32,7 @@ Do = Callable[[Client, argparse.Namespace, Console], None]
 def main(arguments: list[str]) -> int:
     """Run a command; returns the exit status."""
     options = _parser().parse_args(arguments)
-    console = Console(highlight=False, soft_wrap=True)
+    console = _console()
     try:
         with gateway(options.url, options.config) as client:
             _COMMANDS[options.command][0](client, options, console)
@@ -45,6 +46,11 @@ def main(arguments: list[str]) -> int:
         sys.stderr.close()
         return 1
     return 0
+
+
+def _console(*, stderr: bool = False) -> Console:
+    """Where a bracket in a name is a bracket."""
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=not stderr)
 
 
 def _pull(client: Client, options: argparse.Namespace, console: Console) -> None:
@@ -93,7 +99,7 @@ def _rm(client: Client, options: argparse.Namespace, console: Console) -> None:
 
 
 def _load(client: Client, options: argparse.Namespace, console: Console) -> None:
-    with console.status(f"loading {safe(options.name)}"):
+    with console.status(Text(f"loading {safe(options.name)}")):
         client.ask("POST", "/api/generate", _wish(options))
     console.print(f"loaded {safe(options.name)}")
 
@@ -107,7 +113,7 @@ def _run(client: Client, options: argparse.Namespace, console: Console) -> None:
     try:
         client.ask("POST", "/api/show", {"model": options.name})
     except Missing:
-        shown.Bars(Console(stderr=True, highlight=False)).follow(client.lines("/api/pull", {"model": options.name}))
+        shown.Bars(_console(stderr=True)).follow(client.lines("/api/pull", {"model": options.name}))
     think = {"auto": None, "on": True, "off": False}[options.think]
     talk = Talk(client, options.name, out=sys.stdout, keep_alive=options.keep_alive, think=think)
     prompt = " ".join(options.prompt)
@@ -116,7 +122,7 @@ def _run(client: Client, options: argparse.Namespace, console: Console) -> None:
     if prompt:
         talk.say(prompt)
     elif sys.stdin.isatty():
-        with console.status(f"loading {safe(options.name)}"):
+        with console.status(Text(f"loading {safe(options.name)}")):
             client.ask("POST", "/api/generate", _wish(options))
         converse(talk, input, sys.stdout)
     if options.figures:
