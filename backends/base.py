@@ -146,6 +146,14 @@ class Hosts(Protocol):
 
 
 @runtime_checkable
+class Warms(Protocol):
+    """A backend behind which a server loads models by itself, and can be told to do so, or to free one."""
+
+    async def warm(self, name: str, keep_alive: float | None, options: LoadOptions) -> None:
+        """Have the model loaded there; with a ``keep_alive`` of 0, unloaded. Raises ModelNotFound, BackendError."""
+
+
+@runtime_checkable
 class Pulls(Protocol):
     """A backend whose models can be fetched. Names are as clients write them."""
 

@@ -24,7 +24,7 @@ from backends.transport import Head
 from backends.upstream import Exchange, RemoteSettings, Upstream
 from canonical.events import Event
 from canonical.forced import force
-from canonical.models import ModelDetails, ModelInfo
+from canonical.models import Capability, ModelDetails, ModelInfo
 from canonical.prompted_calls import CallReader, FirstCall
 from canonical.prompted_tools import callable_names, shown
 from canonical.report import Honours
@@ -83,6 +83,12 @@ class OllamaBackend(Forwarding, RemoteBackend):
             self._upstream, self._catalog.info(name), chat=self._chat, generate=self._generate, embed=self._embed
         )
         return self.corrected(model)
+
+    async def warm(self, name: str, keep_alive: float | None, options: LoadOptions) -> None:
+        """Load or unload the model there. A model for vectors alone is loaded by the only route that takes it."""
+        vectors = keep_alive != 0 and self._catalog.info(name).capabilities == {Capability.EMBED}
+        body = call.write_load(name, keep_alive, options)
+        await self._upstream.ask(self._embed if vectors else self._generate, body)
 
 
 class OllamaModel(Handle):

@@ -10,7 +10,7 @@ from typing import TypeGuard, TypeVar
 
 from msgspec import structs
 
-from backends.base import Counts, Embeds, Generates, Hosts, Model, Reranks, TellsAll, tell_nobody
+from backends.base import Counts, Embeds, Generates, Hosts, Model, Reranks, TellsAll, Warms, tell_nobody
 from backends.remote import RemoteBackend
 from canonical.durations import seconds
 from canonical.errors import BackendUnavailable, GatewayError, NotImplementedHere, Unsupported
@@ -249,8 +249,7 @@ class Engine:
 
     async def load(self, name: str, keep_alive: float | None = None, options: LoadOptions = AS_CONFIGURED) -> None:
         """Load the model and start its idle clock; one that is loaded and does for ``options`` stays as it is."""
-        route = await self._route(name, frozenset())
-        (await self._lease(route, keep_alive, options)).release()
+        await self._load(await self._route(name, frozenset()), keep_alive, options)
 
     async def loading(
         self, name: str, keep_alive: float | None = None, options: LoadOptions = AS_CONFIGURED
@@ -259,7 +258,7 @@ class Engine:
         route = await self._route(name, frozenset())
 
         async def work(tell: Callable[[Progress], None]) -> None:
-            (await self._lease(route, keep_alive, options, tell=tell)).release()
+            await self._load(route, keep_alive, options, tell)
 
         progress = Watched(work).watch()
         try:
@@ -272,6 +271,23 @@ class Engine:
         """Free the model's memory once its running requests end; back when it is free, or at once while some run."""
         route = await self._route(name, frozenset())
         await self._pool.unload((route.backend, route.name))
+        await self._warm(route, 0, AS_CONFIGURED)
+
+    async def _load(
+        self,
+        route: Route,
+        keep_alive: float | None,
+        options: LoadOptions,
+        tell: Callable[[Progress], None] = tell_nobody,
+    ) -> None:
+        (await self._lease(route, keep_alive, options, tell=tell)).release()
+        await self._warm(route, keep_alive, options)
+
+    async def _warm(self, route: Route, keep_alive: float | None, options: LoadOptions) -> None:
+        """What is opened here for a server that loads models by itself is a handle alone."""
+        backend = self._backends[route.backend]
+        if isinstance(backend, Warms):
+            await backend.warm(route.name, keep_alive, options)
 
     def retire(self, backend: str, name: str) -> None:
         """A backend's model was removed or replaced: what runs ends with the old one, who comes now gets the new one."""

@@ -19,10 +19,10 @@ from adapters.ollama.fields import read_reply
 from adapters.ollama.replies import ChatReader, GenerateReader, error_text, read_chat, read_embed, read_generate
 from adapters.ollama.times import write_keep_alive
 from adapters.ollama.turns import write_messages
-from adapters.ollama.values import write_format, write_options, write_think
+from adapters.ollama.values import write_format, write_load_options, write_options, write_think
 from adapters.upstream import upstream_error
 from canonical.errors import BackendError, GatewayError, Unsupported
-from canonical.requests import Embed, Generate, Origin, Prompt, Tool
+from canonical.requests import Embed, Generate, LoadOptions, Origin, Prompt, Tool
 
 __all__ = [
     "ChatReader",
@@ -36,6 +36,7 @@ __all__ = [
     "write_chat",
     "write_embed",
     "write_generate",
+    "write_load",
 ]
 
 _TOO_LONG = re.compile(r"context (length|size)", re.IGNORECASE)
@@ -93,6 +94,14 @@ def write_embed(request: Embed, model: str) -> bytes:
         keep_alive=write_keep_alive(request.keep_alive),
     )
     return _joined(body, _said(request.origin))
+
+
+def write_load(model: str, keep_alive: float | None, options: LoadOptions) -> bytes:
+    """The body that loads a model, or unloads it: ``/api/generate`` without a prompt, ``/api/embed`` without an input."""
+    body = wire.GenerateRequest(
+        model=model, keep_alive=write_keep_alive(keep_alive), options=write_load_options(options) or None, stream=False
+    )
+    return msgspec.json.encode(body)
 
 
 def read_error(status: int, body: bytes, retry_after: str | None) -> GatewayError:

@@ -107,14 +107,16 @@ def write_options(request: Generate) -> dict[str, Any]:
         value = getattr(request.sampling, ours)
         if value is not None and value != ():
             options[name] = value
-    for name, ours in LOAD_OPTIONS.items():
-        value = getattr(request.load, ours)
-        if value is not None:
-            options[name] = value
+    options.update(write_load_options(request.load))
     origin = request.origin
     if origin.dialect == "ollama" and "options" in origin.vocabulary.merged:
         options.update(origin.extras(KNOWN_OPTIONS, inside="options"))
     return options
+
+
+def write_load_options(load: LoadOptions) -> dict[str, Any]:
+    """``options`` for a load alone."""
+    return {name: value for name, ours in LOAD_OPTIONS.items() if (value := getattr(load, ours)) is not None}
 
 
 def read_think(value: Any) -> Think | None:
