@@ -16,12 +16,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from msgspec import structs
 
 from adapters.ollama import names
 from adapters.ollama.names import Name
 from backends.llama_cpp.making import make
 from backends.store import OllamaFolder, Store, locks
-from backends.store.manifests import write_manifest
+from backends.store.manifests import layer, write_manifest
+from canonical.digests import digest_of
 from canonical.errors import InvalidRequest, ModelNotFound, StorageFailed
 from tests.stores import blobs, leftovers, listed, named, put
 from tests.test_gguf import head, pair, text
@@ -118,7 +120,24 @@ def test_files_that_are_no_manifests_cost_only_themselves(store: Store) -> None:
     (library / "m" / "deep").mkdir()
     (library / ".DS_Store").write_bytes(b"")
     (store.folder / "manifests" / "..bad").mkdir()
+    os.mkfifo(library / "m" / "pipe")
     assert listed(store) == {"m:latest"}
+    put(store, "n", model=b"others")
+    store.delete(named("n"))
+    assert digest_of(b"others") in blobs(store.folder)  # as long as nobody can read what the broken ones name
+    (library / "m" / "broken").unlink()
+    (library / "m" / "text").unlink()
+    assert store.prune([digest_of(b"others")])
+
+
+def test_a_pipe_in_a_blobs_place_keeps_nobody_waiting(store: Store) -> None:
+    manifest = put(store, "m", model=b"weights")
+    digest = f"sha256:{'a' * 64}"
+    os.mkfifo(store.blob(digest))
+    path = store.folder / "manifests" / "registry.ollama.ai" / "library" / "m" / "pipe"
+    path.write_bytes(write_manifest(structs.replace(manifest, layers=(*manifest.layers, layer("system", digest, 0)))))
+    assert listed(store) == {"m:latest"}
+    assert store.find(named("m:pipe")) is None
 
 
 def test_blobs_of_others_stay_and_open_files_go_on(store: Store) -> None:

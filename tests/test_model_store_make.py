@@ -23,6 +23,7 @@ from backends.llama_cpp.isolated import Isolated
 from backends.llama_cpp.runners import has_gpu
 from backends.llama_cpp.settings import LlamaCppSettings
 from backends.store import Store
+from backends.store.manifests import write_manifest
 from backends.store.writing import PIECE
 from canonical.digests import digest_of
 from canonical.errors import (
@@ -40,7 +41,7 @@ from canonical.progress import Progress
 from canonical.recipe import Recipe
 from canonical.requests import Embed, Generate, LoadOptions, Sampling
 from tests.splitting import split
-from tests.stores import blobs, leftovers, put
+from tests.stores import blobs, leftovers, named, put
 from tests.test_gguf import head, pair, text
 from tests.test_llama_cpp import answer
 
@@ -389,6 +390,29 @@ def test_what_was_made_runs_behind_a_wall_with_a_limit_of_its_memory(local: Llam
     made = asyncio.run(main("copy"))
     assert isinstance(made, Isolated)
     assert has_gpu() or 0 < made.worker._job.memory < 2 * 1024**3
+
+
+def test_a_manifest_that_names_one_blob_again_and_again_is_no_model(local: LlamaCppBackend, tmp_path: Path) -> None:
+    store = Store(tmp_path / "data" / "models")
+    license, turns = b"x" * 1024 * 1024, b"[" + b",".join([b'{"role":"user"}'] * 1000) + b"]"
+    manifest = put(store, "whole", model=PIP, license=license, messages=turns)
+    by_kind = {one.kind: one for one in manifest.layers}
+    for kind, times in (("license", 17), ("messages", 11)):
+        layers = (by_kind["model"], *[by_kind[kind]] * times)
+        store.commit(named("m"), write_manifest(msgspec.structs.replace(manifest, layers=layers)))
+        assert "m:latest" not in rows(local)
+        store.commit(named("m"), write_manifest(msgspec.structs.replace(manifest, layers=layers[:2])))
+        assert "m:latest" in rows(local)
+
+
+def test_a_recipe_brings_along_no_more_than_can_be_offered(local: LlamaCppBackend) -> None:
+    for wrong in (
+        {"licenses": ("x" * 9 * 1024 * 1024, "y" * 9 * 1024 * 1024)},
+        {"messages": (Message("user", (Text("x"),)),) * 10_001},
+    ):
+        with pytest.raises(InvalidRequest):
+            create(local, "m", source="mine", **wrong)
+        assert set(rows(local)) == {"mine", "theirs:latest"}
 
 
 def test_whoever_leaves_stops_the_making_and_nothing_is_listed(local: LlamaCppBackend, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from backends.llama_cpp.gguf import Head
 from backends.llama_cpp.quantizing import quantize
 from backends.store import Store
 from backends.store.claims import Claim
-from backends.store.kept import Brought, Kept
+from backends.store.kept import TEXT, Brought, Kept
 from backends.store.manifests import (
     CONFIG,
     Config,
@@ -39,6 +39,7 @@ from backends.store.manifests import (
 from backends.store.writing import PIECE
 from canonical.digests import digest_of, is_blob, normal
 from canonical.errors import BackendError, InvalidRequest
+from canonical.limits import MESSAGES
 from canonical.progress import Progress
 from canonical.recipe import Recipe
 
@@ -116,7 +117,10 @@ class _Work:
         if recipe.quantize:
             self._quantize(recipe.quantize)
         brought = _changed(before, recipe)
-        for kind, content in _contents(brought):
+        contents = _contents(brought)
+        if sum(len(content) for _, content in contents) > TEXT:
+            raise InvalidRequest(f"what a model brings along may have at most {TEXT} bytes")
+        for kind, content in contents:
             self._layers.setdefault(kind, []).append(self._new(kind, content))
         layers = tuple(one for kind in self._layers.values() for one in kind)
         content = write_config(_config(self._heads, brought.requires), layers)
@@ -236,6 +240,8 @@ def _check(recipe: Recipe) -> None:
         raise InvalidRequest("neither 'from' or 'files' was specified", param="from")
     for digest in (*recipe.files.values(), *recipe.adapters.values(), *recipe.drafts.values()):
         normal(digest)
+    if recipe.messages and len(recipe.messages) > MESSAGES:
+        raise InvalidRequest(f"at most {MESSAGES} messages are accepted", param="messages")
     if recipe.template and not is_jinja(recipe.template):
         parse(recipe.template)
     read_options(recipe.parameters)
