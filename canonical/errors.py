@@ -6,7 +6,8 @@
      ├ NotFound 404 ─ ModelNotFound · NoRoute ─ MethodNotAllowed 405
      ├ RequestTimeout 408
      ├ Conflict 409
-     ├ Busy 503 (retry_after) · OutOfMemory 503 (never fits)
+     ├ Busy 503 (retry_after) ─ ShuttingDown
+     ├ OutOfMemory 503
      ├ NotImplementedHere 501
      ├ StorageFailed 507
      └ BackendError 502 ─ BackendUnavailable 502 · BackendTimeout 504
@@ -86,7 +87,7 @@ class Unauthorized(GatewayError):
 
 
 class Forbidden(GatewayError):
-    """The caller may not do this: a foreign origin, a rebound host name."""
+    """The caller may not do this: a foreign origin, a rebound host name, a key that may only use models."""
 
     status, code = 403, "forbidden"
 
@@ -131,8 +132,15 @@ class Busy(GatewayError):
     status, code, retry = 503, "server_busy", True
 
 
+class ShuttingDown(Busy):
+    """The gateway ends; whoever comes back meets the next one."""
+
+    def __init__(self) -> None:
+        super().__init__("the gateway is shutting down", retry_after=5)
+
+
 class OutOfMemory(GatewayError):
-    """The model can never fit here."""
+    """The model does not fit into memory."""
 
     status, code = 503, "out_of_memory"
 

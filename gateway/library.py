@@ -14,7 +14,7 @@ from msgspec import structs
 
 from adapters.ollama.names import key, parse
 from backends.base import Backend, Manages, Pulls, Tell
-from canonical.errors import Busy, Conflict, InvalidRequest, ModelNotFound, NotImplementedHere
+from canonical.errors import Conflict, InvalidRequest, ModelNotFound, NotImplementedHere, ShuttingDown
 from canonical.progress import Progress
 from canonical.recipe import Recipe
 from gateway.catalog import Catalog
@@ -146,7 +146,7 @@ class Library:
         self, kind: str, home: str, name: str, insecure: bool, start: Callable[[], AsyncGenerator[Progress, None]]
     ) -> AsyncGenerator[Progress, None]:
         if self._closed:
-            raise _ending()
+            raise ShuttingDown
         what = (kind, home, key(name), insecure)
         while (watched := self._shared.get(what)) is not None and watched.stopping:
             await watched.ended()
@@ -159,11 +159,10 @@ class Library:
             finally:
                 await steps.aclose()
                 await self._settle(home)
-                if self._shared.get(what) is watched:
-                    del self._shared[what]
 
         if watched is None:
             watched = self._shared[what] = Watched(work)
+            watched.then(lambda: self._shared.pop(what))
         progress = watched.watch()
         try:
             async for step in progress:
@@ -171,7 +170,7 @@ class Library:
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if self._closed and task is not None and not task.cancelling():
-                raise _ending() from None  # the work was called off, and not who waits for it
+                raise ShuttingDown from None  # the work was called off, and not who waits for it
             raise
         finally:
             await progress.aclose()
@@ -207,10 +206,6 @@ class Library:
         if not isinstance(backend, Manages):
             raise NotImplementedHere("no backend of config.yaml can change which models there are")
         return backend
-
-
-def _ending() -> Busy:
-    return Busy("the gateway is shutting down", retry_after=5)
 
 
 def _first(backends: Mapping[str, Backend]) -> str:

@@ -12,11 +12,6 @@ from gateway.residents import Phase, Resident
 from gateway.room import Budget, Free
 
 
-def ending() -> Busy:
-    """What everybody gets who comes while the process ends."""
-    return Busy("the gateway is shutting down", retry_after=5)
-
-
 def full() -> Busy:
     """What those get for whom a queue is too long; in words that Ollama's clients know."""
     return Busy("server busy, please try again.  maximum pending requests exceeded", retry_after=1)

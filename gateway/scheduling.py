@@ -23,10 +23,10 @@ from collections.abc import Iterable, Sequence
 from msgspec import Struct
 
 from backends.base import Model, Need
-from canonical.errors import GatewayError, OutOfMemory
+from canonical.errors import GatewayError, OutOfMemory, ShuttingDown
 from canonical.loading import merged
 from canonical.requests import LoadOptions
-from gateway.refusals import again, as_configured, ending, full, late, never, no_memory
+from gateway.refusals import again, as_configured, full, late, never, no_memory
 from gateway.residents import Abort, Close, Key, Open, Order, Phase, Resident, Rules, Terms, Wake, Weigh
 from gateway.room import Budget, Free, fits, room_for
 from gateway.turns import Queue, Stand, Turn
@@ -76,7 +76,7 @@ class Schedule:
             _seat(resident, turn)
             return
         if self._closed:
-            self._refuse(turn, ending())
+            self._refuse(turn, ShuttingDown())
             return
         if resident is None:
             failure = self._failures.get(key)
@@ -155,7 +155,7 @@ class Schedule:
             if isinstance(error, Exception):
                 self._note_failure(resident.key, error, now)
             else:
-                error = ending()  # nobody but the end of the process stops a load without an order
+                error = ShuttingDown()  # nobody but the end of the process stops a load without an order
             for turn in _emptied(resident):
                 self._refuse(turn, error)
             self._end(resident, now)
@@ -202,7 +202,7 @@ class Schedule:
         self._closed = True
         for resident in self._everybody():
             for turn in _emptied(resident):
-                self._refuse(turn, ending())
+                self._refuse(turn, ShuttingDown())
             if resident.model is not None:
                 self._close(resident, resident.model, now)
             elif resident.phase in {Phase.WEIGHING, Phase.LOADING}:

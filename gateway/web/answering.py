@@ -6,14 +6,13 @@ in-band frame. How bytes get to the client is the exchange's business.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 
 from msgspec import structs
 
 from adapters.dialect import Ask, CountAsk, EmbedAsk, Encoder, LoadAsk, RerankAsk, Stamp
-from canonical.errors import BackendError, BackendUnavailable, GatewayError
+from canonical.errors import BackendError, GatewayError
 from canonical.events import Event, Finished, fold
 from canonical.requests import Embed, Generate
 from gateway.web.caller import in_body
@@ -177,20 +176,8 @@ async def stream(
         if exchange.report is not None and exchange.caller.report == "body":
             last = in_body(exchange.report, last, encoder.media_type.encode())
         await exchange.end(last)
-    except GatewayError as error:
-        if not exchange.status:
-            raise
-        await exchange.end(encoder.fail(error))
-    except asyncio.CancelledError:
-        if exchange.gone or not exchange.status:
-            raise
-        # The grace period of a shutdown is over.
-        await exchange.end(encoder.fail(BackendUnavailable("the gateway is shutting down")))
-    except Exception as error:
-        if not exchange.status:
-            raise
-        exchange.gateway.access_log.crash(error)
-        await exchange.end(encoder.fail(GatewayError("internal error")))
+    except BaseException as error:  # noqa: BLE001  it is told or raised there
+        await exchange.break_off(error, encoder.fail)
 
 
 async def _choice(

@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, cast
 from msgspec import Struct, structs
 
 from backends.base import tell_nobody
-from canonical.errors import Busy, Forbidden, GatewayError, InvalidRequest, MethodNotAllowed, TooLarge
+from canonical.errors import (
+    BackendUnavailable,
+    Forbidden,
+    GatewayError,
+    InvalidRequest,
+    MethodNotAllowed,
+    ShuttingDown,
+    TooLarge,
+)
 from canonical.events import Event
 from canonical.media import Blob
 from canonical.progress import Progress
@@ -147,7 +155,7 @@ class Exchange:
             if not self.gone and not self.gateway.draining:
                 raise
             task.uncancel()
-            await self.fail(Busy("the gateway is shutting down", retry_after=5))
+            await self.fail(ShuttingDown())
         except Exception as error:  # noqa: BLE001  # the last resort: it is logged whole, and the client is told little
             self.gateway.access_log.crash(error)
             await self.fail(GatewayError("internal error"))
@@ -321,3 +329,19 @@ class Exchange:
     async def end(self, body: bytes = b"") -> None:
         """Send the last of a stream."""
         await self.send({"type": "http.response.body", "body": body, "more_body": False})
+
+    async def break_off(self, error: BaseException, word: Callable[[GatewayError], bytes]) -> None:
+        """End a stream that fails with a frame that tells why; raise ``error`` where it has not begun, or nobody is there."""
+        match error:
+            case _ if not self.status:
+                raise error
+            case GatewayError():
+                told = error
+            case asyncio.CancelledError() if not self.gone:  # the grace period of a shutdown is over
+                told = BackendUnavailable("the gateway is shutting down")
+            case Exception():
+                self.gateway.access_log.crash(error)
+                told = GatewayError("internal error")
+            case _:
+                raise error
+        await self.end(word(told))

@@ -6,12 +6,12 @@ its first words, so that a missing model is a line as well.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from typing import Protocol
 
 from adapters.ollama import managing
 from canonical.digests import normal
-from canonical.errors import BackendUnavailable, GatewayError, ModelNotFound
+from canonical.errors import GatewayError, ModelNotFound
 from canonical.progress import Progress
 from gateway.web.exchange import Exchange, Handler
 
@@ -20,20 +20,24 @@ UPLOADS = (b"/api/blobs/",)
 _EMPTY = b"text/plain; charset=utf-8"
 
 
+class _Begin(Protocol):
+    def __call__(self, name: str, /, *, insecure: bool) -> AsyncGenerator[Progress, None]: ...
+
+
 async def _pull(exchange: Exchange) -> None:
-    exchange.must_manage()
-    ask = managing.read_transfer(await exchange.body())
-    exchange.model = ask.name
-    steps = exchange.engine.library.pull(ask.name, insecure=ask.insecure)
-    await exchange.while_connected(_watch(exchange, steps, stream=ask.stream, first=managing.FIRST["pull"]))
+    await _transfer(exchange, exchange.engine.library.pull, managing.FIRST["pull"])
 
 
 async def _push(exchange: Exchange) -> None:
+    await _transfer(exchange, exchange.engine.library.push, managing.FIRST["push"])
+
+
+async def _transfer(exchange: Exchange, begin: _Begin, first: str) -> None:
     exchange.must_manage()
     ask = managing.read_transfer(await exchange.body())
     exchange.model = ask.name
-    steps = exchange.engine.library.push(ask.name, insecure=ask.insecure)
-    await exchange.while_connected(_watch(exchange, steps, stream=ask.stream, first=managing.FIRST["push"]))
+    steps = begin(ask.name, insecure=ask.insecure)
+    await exchange.while_connected(_watch(exchange, steps, stream=ask.stream, first=first))
 
 
 async def _create(exchange: Exchange) -> None:
@@ -109,21 +113,11 @@ async def _watch(exchange: Exchange, steps: AsyncGenerator[Progress, None], *, s
     except GatewayError as error:
         if not stream:
             raise managing.transfer_failed(error) from error
-        if not exchange.status and not (first and isinstance(error, ModelNotFound)):
-            raise
-        if not exchange.status:
+        if not exchange.status and first and isinstance(error, ModelNotFound):
             await _line(exchange, encoder.feed(Progress(status=first)))
-        await exchange.end(encoder.fail(error))
-    except asyncio.CancelledError:
-        if exchange.gone or not exchange.status:
-            raise
-        # The grace period of a shutdown is over.
-        await exchange.end(encoder.fail(BackendUnavailable("the gateway is shutting down")))
-    except Exception as error:
-        if not exchange.status:
-            raise
-        exchange.gateway.access_log.crash(error)
-        await exchange.end(encoder.fail(GatewayError("internal error")))
+        await exchange.break_off(error, encoder.fail)
+    except BaseException as error:  # noqa: BLE001  it is told or raised there
+        await exchange.break_off(error, encoder.fail)
 
 
 async def _line(exchange: Exchange, line: bytes, *, last: bool = False) -> None:
