@@ -84,6 +84,10 @@ class Watched(Generic[T]):
         finally:
             await self._leave()
 
+    def then(self, call: Callable[[], object]) -> None:
+        """Have something called at its end, before anybody hears of it: also where it was stopped while it tidied up."""
+        self._task.add_done_callback(lambda _: call())
+
     async def ended(self) -> None:
         """Wait for its end, without keeping it up."""
         await asyncio.wait((self._task,))
