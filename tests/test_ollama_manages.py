@@ -12,6 +12,7 @@ import pytest
 from adapters.ollama.modelfile import Modelfile, read_modelfile
 from canonical.digests import digest_of
 from canonical.messages import Message, Text
+from canonical.models import ModelInfo
 from canonical.recipe import Recipe
 from gateway.settings import Config, Key, ModelEntry
 from tests.asgi import House
@@ -213,6 +214,31 @@ def test_who_comes_while_a_pull_is_being_stopped_begins_anew():
         shelf.gate.set()
         await asyncio.gather(one.task, two.task)
         assert ndjson(two)[-1] == {"status": "success"}
+        await a.close()
+
+    run(whole())
+
+
+def test_who_leaves_when_all_is_fetched_and_only_the_list_is_made_anew_is_in_nobodys_way():
+    async def whole() -> None:
+        shelf = Shelf()
+        a = house(shelf)
+        await a.ask("GET", "/api/tags")
+        listed, asked = shelf.models, asyncio.Event()
+
+        async def held() -> list[ModelInfo]:
+            asked.set()
+            await asyncio.Event().wait()
+            return []
+
+        shelf.models = held  # type: ignore[method-assign]
+        one = a.call("POST", "/api/pull", {"model": "far"})
+        await asked.wait()
+        one.leave()
+        await one.end()
+        shelf.models = listed  # type: ignore[method-assign]
+        assert ndjson(await a.ask("POST", "/api/pull", {"model": "far"}))[-1] == {"status": "success"}
+        assert shelf.pulls == 2
         await a.close()
 
     run(whole())
