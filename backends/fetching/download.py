@@ -16,7 +16,6 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from backends.fetching import turns
 from backends.fetching.ledger import Ledger, ledger_of
 from backends.fetching.out import Out
 from backends.fetching.partial import Partial, storage_failed
@@ -25,6 +24,7 @@ from backends.fetching.spans import Span, split
 from backends.fetching.threaded import Threads, result
 from backends.fetching.web import Web
 from backends.links import Link
+from backends.store import locks
 from backends.transport import Response
 from canonical.digests import EMPTY
 from canonical.errors import BackendError
@@ -111,7 +111,7 @@ def tidy(partial: Path) -> None:
 async def _turn(partial: Path, threads: Threads, pace: Pace, told: Told) -> int:
     """Wait until no other process fetches this file, and tell how far that one is."""
     while True:
-        taking = threads.start(lambda: turns.take(partial))
+        taking = threads.start(lambda: locks.held(partial))
         try:
             file = await result(taking)
         except asyncio.CancelledError:

@@ -29,6 +29,27 @@ def take(file: int) -> bool:
     return True
 
 
+def held(path: Path) -> int | None:
+    """The file at ``path``, made where it is not, open and locked; None where another one has it. Raises OSError.
+
+    Whoever had it before may have removed it, or given it another name: what was locked must still stand there.
+    """
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            if not take(file):
+                os.close(file)
+                return None
+            if os.path.samestat(os.fstat(file), path.stat()):
+                return file
+        except FileNotFoundError:
+            pass
+        except BaseException:
+            os.close(file)
+            raise
+        os.close(file)
+
+
 def deserted(path: Path) -> bool:
     """Whether nobody has a lock on the file at ``path``: who made it is gone. Also where there is no such file."""
     try:
