@@ -7,7 +7,6 @@ time; the gateway's side (``worker``) answers for that.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import queue
 import signal
@@ -36,6 +35,7 @@ from backends.workers.frames import (
     frame,
     read_to_worker,
 )
+from backends.workers.parent import die_with_parent
 
 Emit = Callable[[bytes], bool]
 """Takes a chunk, or nothing as a sign of life; True means stop."""
@@ -45,7 +45,6 @@ Far = Callable[[float], bool]
 """Takes how much is loaded, 0 to 1; always True: a load is stopped by the end of the process."""
 Load = Callable[[bytes, Far], Serve]
 
-_PR_SET_PDEATHSIG = 1
 _SACRIFICE = "500"
 """Added to what the kernel looks at when memory runs out: a worker goes before the gateway."""
 
@@ -144,8 +143,7 @@ def _read(source: BinaryIO) -> ToWorker | None:
 
 def _settle_in() -> None:
     """Be the first to go, with the parent or before it, and leave nothing behind that a client wrote."""
-    with contextlib.suppress(OSError, AttributeError):  # other systems: the end of input has to do
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    die_with_parent(signal.SIGKILL)  # on other systems the end of input has to do
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(_SACRIFICE)
     _limit("RLIMIT_CORE", 0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import re
 import signal
@@ -14,6 +13,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from backends.workers.parent import die_with_parent
 from gateway.cli.client import Client, Failed, Unreachable
 from gateway.config import ConfigError, load
 from gateway.settings import ANY_ADDRESS, Settled
@@ -22,7 +22,6 @@ URL, KEY = "DRAGOMAN_URL", "DRAGOMAN_KEY"
 DEFAULT = "http://127.0.0.1:11434"
 
 _ADDRESS = re.compile(r"on (http://\S+)$")
-_PR_SET_PDEATHSIG = 1
 
 
 @contextlib.contextmanager
@@ -75,7 +74,7 @@ def _started(config: Path) -> Iterator[str]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=_die_with_parent,  # noqa: PLW1509  # there are no threads yet
+        preexec_fn=lambda: die_with_parent(signal.SIGTERM),  # noqa: PLW1509  # there are no threads yet
         start_new_session=True,
     )
     assert process.stderr is not None
@@ -93,8 +92,3 @@ def _started(config: Path) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait()
-
-
-def _die_with_parent() -> None:
-    with contextlib.suppress(OSError, AttributeError):  # other systems: a command that is killed leaves it behind
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
