@@ -187,6 +187,8 @@ class Load(Struct, frozen=True, kw_only=True):
     model: str
     load: LoadOptions = LoadOptions()
     keep_alive: float | None = None
+    think: Think | None = None
+    """What is going to be asked of it."""
 
 
 def has_calls(request: Generate) -> bool:

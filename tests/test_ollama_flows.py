@@ -44,6 +44,12 @@ def test_the_command_line_runs_a_model_that_is_not_there():
         assert "completion" in shown["capabilities"]
         loaded = await house.ask("POST", "/api/generate", {"model": "far", "prompt": ""})
         assert loaded.json()["done_reason"] == "load"
+        thinks = {"model": "far", "think": True}  # ``--think``: refused before it shows its prompt
+        refused = await house.ask("POST", "/api/generate", thinks)
+        assert (refused.status, refused.json()["error"]) == (400, '"far" does not support thinking')
+        assert (await house.ask("POST", "/api/chat", {**thinks, "think": "hard"})).status == 400
+        for harmless in ({"think": False}, {"keep_alive": 0}):
+            assert (await house.ask("POST", "/api/generate", {**thinks, **harmless})).status == 200
         chat = await house.ask("POST", "/api/chat", {"model": "far", "messages": CHAT})
         assert chat.lines()[-1]["done"] is True
 

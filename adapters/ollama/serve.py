@@ -178,7 +178,8 @@ def read_embeddings(body: bytes) -> EmbedAsk:
 
 def _load(asked: wire.ChatRequest | wire.GenerateRequest, whole: Any) -> LoadAsk:
     model, seconds = asked.model or "", read_keep_alive(asked.keep_alive)
-    wish = Load(model=model, load=read_options(asked.options)[1], keep_alive=seconds)
+    options, think = read_options(asked.options)[1], read_think(asked.think)
+    wish = Load(model=model, load=options, keep_alive=seconds, think=think)
     return LoadAsk(wish, partial(whole, model, "unload" if seconds == 0 else "load"))
 
 

@@ -14,12 +14,15 @@ from msgspec import structs
 from adapters.dialect import Ask, CountAsk, EmbedAsk, Encoder, LoadAsk, RerankAsk, Stamp
 from canonical.errors import BackendError, GatewayError
 from canonical.events import Event, Finished, fold
+from canonical.models import Capability
 from canonical.requests import Embed, Generate
+from gateway.router import check_needs
 from gateway.web.caller import in_body
 from gateway.web.exchange import Exchange
 
 Opening = Callable[[Generate], Awaitable[AsyncGenerator[Sequence[Event], None]]]
 
+_REASONING = frozenset({Capability.REASONING})
 REPLY_LIMIT = 64 * 1024 * 1024
 """Characters of one whole answer."""
 
@@ -75,13 +78,17 @@ async def count(exchange: Exchange, ask: CountAsk) -> None:
 
 async def load(exchange: Exchange, ask: LoadAsk) -> None:
     """Load a model, or unload it when its keep-alive is 0."""
-    exchange.model = ask.request.model
+    wish = ask.request
+    exchange.model = wish.model
 
     async def work() -> None:
-        if ask.request.keep_alive == 0:
-            await exchange.engine.unload(ask.request.model)
+        if wish.keep_alive == 0:
+            await exchange.engine.unload(wish.model)
         else:
-            await exchange.engine.load(ask.request.model, ask.request.keep_alive, ask.request.load)
+            if wish.think not in {None, "off"}:
+                # Command lines load with what they are going to ask, and tell of a refusal before they show a prompt.
+                check_needs(wish.model, _REASONING, await exchange.engine.model(wish.model))
+            await exchange.engine.load(wish.model, wish.keep_alive, wish.load)
         await exchange.json(ask.whole(Stamp(exchange.id, time.time_ns)))
 
     await exchange.while_connected(work())
