@@ -8,13 +8,14 @@ What comes from config.yaml or belongs to another backend is never changed here.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Mapping
+from contextlib import contextmanager
 
 from msgspec import structs
 
 from adapters.ollama.names import key, parse
 from backends.base import Backend, Manages, Pulls, Tell
-from canonical.errors import Conflict, InvalidRequest, ModelNotFound, NotImplementedHere, ShuttingDown
+from canonical.errors import Busy, Conflict, InvalidRequest, ModelNotFound, NotImplementedHere, ShuttingDown
 from canonical.progress import Progress
 from canonical.recipe import Recipe
 from gateway.catalog import Catalog
@@ -24,6 +25,10 @@ from gateway.watched import Watched
 
 NAME_LIMIT = 2048
 """Characters of a name; an address is one, too."""
+RUNNING = 32
+"""Pulls and pushes at once: each has a handful of connections and files, and a process may have a thousand of these open."""
+MAKING = 16
+"""Models that may be made at once, copies among them."""
 _PATHS = ("/", ".", "~", "\\", "file:/")
 """How a name begins that means a file of this machine: whoever can reach a port could look for files by it."""
 
@@ -37,6 +42,8 @@ class Library:
         self._home = settled.config.library or _first(settled.backends)
         """Name of the backend that it is all about; empty: none can."""
         self._shared: dict[tuple[str, str, str, bool], Watched[None]] = {}
+        self._made = 0
+        """How many are being made now."""
         self._closed = False
         self._settling: set[asyncio.Task[Directory]] = set()
 
@@ -85,13 +92,14 @@ class Library:
                 route = await self._route(recipe.source)
             if route is not None:
                 recipe = structs.replace(recipe, source=self._ours(route, recipe.source))
-        steps = backend.create(name, recipe)
-        try:
-            async for step in steps:
-                yield step
-        finally:
-            await steps.aclose()
-            await self._settle(self._home)
+        with self._making():
+            steps = backend.create(name, recipe)
+            try:
+                async for step in steps:
+                    yield step
+            finally:
+                await steps.aclose()
+                await self._settle(self._home)
 
     async def copy(self, source: str, destination: str) -> None:
         """Give a model a second name. Raises ModelNotFound, InvalidRequest, Conflict."""
@@ -102,7 +110,8 @@ class Library:
         backend = self._manager()
         await self._check_free(destination)
         try:
-            await backend.copy(source if route is None else self._ours(route, source), destination)
+            with self._making():
+                await backend.copy(source if route is None else self._ours(route, source), destination)
         except ModelNotFound as error:
             raise ModelNotFound(f'model "{source}" not found', param="source") from error
         finally:
@@ -161,6 +170,8 @@ class Library:
                 await self._settle(home)
 
         if watched is None:
+            if len(self._shared) >= RUNNING:
+                raise Busy("too many models are being fetched or sent", retry_after=30)
             watched = self._shared[what] = Watched(work)
             watched.then(lambda: self._shared.pop(what))
         progress = watched.watch()
@@ -174,6 +185,16 @@ class Library:
             raise
         finally:
             await progress.aclose()
+
+    @contextmanager
+    def _making(self) -> Generator[None]:
+        if self._made >= MAKING:
+            raise Busy("too many models are being made", retry_after=30)
+        self._made += 1
+        try:
+            yield
+        finally:
+            self._made -= 1
 
     async def _settle(self, home: str) -> None:
         """Let everybody know of a change, also where whoever made it has left."""

@@ -7,6 +7,8 @@ import importlib.util
 import os
 import resource
 import signal
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -17,7 +19,7 @@ import pytest
 
 from adapters.ollama import names
 from backends.base import Manages
-from backends.llama_cpp import LlamaCppBackend
+from backends.llama_cpp import LlamaCppBackend, quantizing
 from backends.llama_cpp.inprocess import InProcess
 from backends.llama_cpp.isolated import Isolated
 from backends.llama_cpp.runners import has_gpu
@@ -467,6 +469,36 @@ def test_a_model_is_quantized_where_the_engine_can(local: LlamaCppBackend, tmp_p
     assert digest_of(EMBED) not in blobs(store.folder)
     vectors = asyncio.run(_embedded(local))
     assert len(vectors) == 64
+
+
+@pytest.mark.skipif(importlib.util.find_spec("llama_cpp") is None, reason="llama-cpp-python is not installed")
+def test_quantizations_take_turns_and_who_leaves_stops_even_a_silent_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Left(Exception):
+        pass
+
+    began: list[bool] = []
+    seen: list[float] = []
+
+    def tell(share: float) -> None:
+        seen.append(share)
+        if len(seen) == 3:
+            raise Left
+
+    def silent(*arguments: Any, **pipes: Any) -> subprocess.Popen[bytes]:
+        began.append(quantizing._ALONE.locked())
+        return real([sys.executable, "-c", "input()"], **pipes)
+
+    real = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", silent)
+    monkeypatch.setattr(quantizing, "GLANCE", 0.01)
+    with quantizing._ALONE, pytest.raises(Left):
+        quantizing.quantize(Path("a"), Path("b"), "Q8_0", tell)
+    assert began == []
+    seen.clear()
+    with pytest.raises(Left):
+        quantizing.quantize(Path("a"), Path("b"), "Q8_0", tell)
+    assert began == [True]
+    assert not quantizing._ALONE.locked()
 
 
 async def _embedded(local: LlamaCppBackend) -> list[float]:

@@ -14,6 +14,7 @@ from canonical.digests import digest_of
 from canonical.messages import Message, Text
 from canonical.models import ModelInfo
 from canonical.recipe import Recipe
+from gateway.library import MAKING, RUNNING
 from gateway.settings import Config, Key, ModelEntry
 from tests.asgi import House
 from tests.calling import until
@@ -392,6 +393,37 @@ def test_a_client_that_leaves_stops_the_making():
         await call.end()
         shelf.gate.set()
         assert "x:latest" not in shelf.rows
+        await a.close()
+
+    run(whole())
+
+
+def test_more_at_once_than_a_process_can_have_open_is_refused():
+    async def whole() -> None:
+        shelf = Shelf()
+        shelf.far = {f"far{number}": FAR for number in range(RUNNING + 1)}
+        a = house(shelf)
+        shelf.gate.clear()
+        calls = [a.call("POST", "/api/pull", {"model": f"far{number}"}) for number in range(RUNNING)]
+        calls += [a.call("POST", "/api/create", {"model": f"x{number}", "from": "have"}) for number in range(MAKING)]
+        for call in calls:
+            await call.until(2)
+        for path, body in (
+            ("/api/pull", {"model": f"far{RUNNING}"}),
+            ("/api/create", {"model": "y", "from": "have"}),
+            ("/api/copy", {"source": "have", "destination": "y"}),
+        ):
+            refused = await a.ask("POST", path, body)
+            assert refused.status == 503
+            assert refused.headers[b"retry-after"] == b"30"
+        shelf.gate.set()
+        assert ndjson(await a.ask("POST", "/api/pull", {"model": "far0"}))[-1] == {
+            "status": "success"
+        }  # with the others
+        for call in calls:
+            await call.end()
+        assert ndjson(await a.ask("POST", "/api/pull", {"model": f"far{RUNNING}"}))[-1] == {"status": "success"}
+        assert ndjson(await a.ask("POST", "/api/create", {"model": "y", "from": "have"}))[-1] == {"status": "success"}
         await a.close()
 
     run(whole())
