@@ -5,8 +5,13 @@ A backend whose models differ starts from its column and changes it by what it k
 
 from __future__ import annotations
 
+from functools import lru_cache
+
+from msgspec import structs
+
 from canonical.features import Feature
-from canonical.report import DROPPED, HONOURED, REFUSED, Verdict, approximated
+from canonical.report import DROPPED, HONOURED, REFUSED, Honours, Verdict, approximated
+from canonical.requests import LoadOptions
 
 _YES, _NO, _400 = HONOURED, DROPPED, REFUSED
 _WORDS = approximated("told to the model in words only")
@@ -99,3 +104,9 @@ TABLE: dict[str, dict[Feature, Verdict]] = {
     backend: {feature: row[column] for feature, row in _ROWS.items()} for column, backend in enumerate(BACKENDS)
 }
 """Backend's type -> feature -> what it makes of it."""
+
+
+@lru_cache(1024)
+def loaded_so(honours: Honours, load: LoadOptions | None) -> Honours:
+    """Those of a model that is loaded like this. Remembered, because reports are remembered by the honours they are made of."""
+    return structs.replace(honours, load=load)

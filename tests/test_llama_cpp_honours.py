@@ -145,3 +145,19 @@ def test_m5_a_model_inside_does_what_it_says(
         assert (Capability.VISION in model.info.capabilities) == bool(settings)
 
     asyncio.run(main())
+
+
+def test_a_model_that_is_loaded_again_and_again_leaves_no_more_than_one_that_stays(tmp_path: Path) -> None:
+    """Reports are remembered by a model's honours."""
+    (tmp_path / "plain.gguf").write_bytes((ROOT / "models" / "pip.gguf").read_bytes())
+    local = LlamaCppBackend("local", LlamaCppBackend.Settings(models_dir=".", threads=1), tmp_path)
+
+    async def main() -> None:
+        honours = []
+        for name in ("plain", "plain"):
+            model = await local.open(name)
+            honours.append(model.honours)
+            await model.close()
+        assert honours[0] is honours[1]
+
+    asyncio.run(main())

@@ -410,6 +410,17 @@ def test_an_engine_that_hangs_in_the_gateways_process_ends_its_requests_and_gets
     assert "the engine of 'm' hangs" in caplog.text
 
 
+def test_nobody_watches_an_engine_of_the_gateways_process_that_is_closed() -> None:
+    async def main() -> None:
+        runner = InProcess(Blocked(), hang=60.0)
+        assert await runner.embed(b"") == b"{}"
+        await runner.close()
+        await asyncio.sleep(0)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(main())
+
+
 def test_a_load_in_the_gateways_process_is_waited_for_and_undone() -> None:
     gate, begun = threading.Event(), threading.Event()
     engine = Blocked()

@@ -9,6 +9,7 @@ from msgspec import structs
 
 from backends import threads
 from backends.base import Model, Need, Tell, tell_nobody
+from backends.honours import loaded_so
 from backends.llama_cpp.body import Limits
 from backends.llama_cpp.embedding import EmbeddingModel
 from backends.llama_cpp.engine import Start
@@ -121,7 +122,7 @@ class LlamaCppBackend(Managed):
             if Capability.CHAT in able:
                 model.facts = await self._facts(runner, able)
             model.honours = honours_of(able, limits, model.facts, head.template)
-        model.honours = structs.replace(model.honours, load=_loaded(start))
+        model.honours = loaded_so(model.honours, _loaded(start))
         return model
 
     async def need(self, name: str, options: LoadOptions) -> Need:

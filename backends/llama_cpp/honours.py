@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from backends.honours import TABLE
 from backends.llama_cpp.body import EXTRAS, Limits
@@ -43,12 +44,18 @@ def has_levels(template: str) -> bool:
 
 def honours_of(able: frozenset[Capability], limits: Limits, facts: Facts, template: str) -> Honours:
     """What becomes of each thing that can be said to a model of these abilities, on the engine of ``limits``."""
+    return _honours(able, limits, facts, has_switch(template), has_levels(template))
+
+
+@lru_cache(256)
+def _honours(able: frozenset[Capability], limits: Limits, facts: Facts, switch: bool, levels: bool) -> Honours:
+    """Remembered, because reports are remembered by the honours they are made of: a model that comes and goes leaves no more."""
     verdicts: dict[Feature, Verdict] = dict(TABLE["llama_cpp"])
     python = limits.engine != "xllamacpp"
     if Capability.REASONING in able:
-        if not has_switch(template):
+        if not switch:
             verdicts[Feature.THINK_OFF] = _CUT
-        if not has_levels(template):
+        if not levels:
             verdicts[Feature.THINK_LEVEL] = verdicts[Feature.THINK_MINIMAL] = _MEASURE
         else:
             verdicts[Feature.THINK_LEVEL] = verdicts[Feature.THINK_MINIMAL] = HONOURED

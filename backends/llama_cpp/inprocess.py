@@ -117,6 +117,8 @@ class InProcess:
 
     async def close(self) -> None:
         """See ``Runner``."""
+        if self._watching is not None:
+            self._watching.cancel()
         if self._hung and self._calls:
             logger.error("the engine of %r still hangs; its memory is free when the gateway ends", self._name)
             return

@@ -7,12 +7,11 @@ from contextlib import aclosing
 from functools import partial
 from typing import TypeVar
 
-from msgspec import structs
-
 from adapters.lmstudio import call
 from adapters.openai.answers import ChatReader, CompletionReader, read_chat, read_completion
 from adapters.openai.call import read_embeddings
 from backends.base import new_call_id
+from backends.honours import loaded_so
 from backends.lmstudio.residence import Hold, Residence
 from backends.reading import reading
 from backends.remote import Handle
@@ -136,4 +135,4 @@ class LMStudioModel(Handle):
         if self._hold is not None:
             load = self._residence.load_of(self._hold)
             if load != self.honours.load:
-                self.honours = structs.replace(self.honours, load=load)
+                self.honours = loaded_so(self.honours, load)
