@@ -6,6 +6,7 @@ from pathlib import Path
 
 from msgspec import structs
 
+from adapters.ollama.go import is_jinja
 from adapters.ollama.modelfile import Modelfile, read_modelfile, read_parameters, write_parameters
 from adapters.ollama.values import LOAD_OPTIONS, OPTIONS, RETIRED, read_options
 from backends.base import Model
@@ -17,7 +18,6 @@ from canonical.requests import Generate
 from gateway.settings import ModelEntry
 
 _SIZE = 16 * 1024 * 1024
-_JINJA = "{%"
 
 
 def with_own(request: Generate, entry: ModelEntry | None, model: Model) -> Generate:
@@ -29,7 +29,7 @@ def with_own(request: Generate, entry: ModelEntry | None, model: Model) -> Gener
 
 
 def brought_along(entry: ModelEntry, base: Path) -> tuple[ModelEntry, str]:
-    """The entry with what its keys and its Modelfile come to, and the Jinja template of the latter.
+    """The entry with what its keys and its Modelfile come to, and the TEMPLATE of the latter.
 
     Raises:
         ValueError: a file that cannot be read, or says what cannot be.
@@ -46,9 +46,21 @@ def brought_along(entry: ModelEntry, base: Path) -> tuple[ModelEntry, str]:
         raise ValueError(error.message) from error
     turns = tuple(Message(turn.role, (Text(turn.content),)) for turn in entry.messages)
     own = Own(system=entry.system or file.system or "", messages=turns or file.messages, sampling=sampling, load=load)
-    template = file.template or ""
     parameters = {**file.parameters, **entry.parameters}
-    return structs.replace(entry, own=own, parameters=parameters), template if _JINJA in template else ""
+    return structs.replace(entry, own=own, parameters=parameters), file.template or ""
+
+
+def in_jinja(template: str) -> str:
+    """A TEMPLATE as engines render it. Raises ValueError: it cannot be said in Jinja."""
+    if is_jinja(template):
+        return template
+    from adapters.ollama.go.jinja import jinja_of
+    from adapters.ollama.go.parse import BadTemplate
+
+    try:
+        return jinja_of(template)
+    except BadTemplate as error:
+        raise ValueError(f"the modelfile: {error.message}") from error
 
 
 def shown(details: ModelDetails, entry: ModelEntry | None) -> ModelDetails:

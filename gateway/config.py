@@ -21,7 +21,7 @@ from backends.base import TYPES, Backend, Isolates, Pulls, Relays
 from backends.links import check_entry
 from backends.strict_yaml import YamlError, read_yaml
 from canonical.durations import seconds
-from gateway.brought import brought_along
+from gateway.brought import brought_along, in_jinja
 from gateway.memory import amount
 from gateway.settings import ANY_ADDRESS, Config, Defaults, Images, Memory, ModelEntry, Settled, is_loopback
 
@@ -164,10 +164,10 @@ def _model(index: int, entry: dict[str, Any], backends: dict[str, Backend], base
     settings_class = getattr(backend, "ModelSettings", None)
     try:
         model, template = brought_along(model, base)
+        if template and "chat_template" in getattr(settings_class, "__struct_fields__", ()):
+            rest.setdefault("chat_template", in_jinja(template))
     except ValueError as error:
         raise ConfigError(f"{error} - at `{place}`") from error
-    if template and "chat_template" in getattr(settings_class, "__struct_fields__", ()):
-        rest.setdefault("chat_template", template)
     if settings_class is not None:
         try:
             named = _convert(_usual(rest, settings_class, place), settings_class, place)

@@ -13,6 +13,8 @@ import pytest
 import yaml
 from msgspec import Struct
 
+from adapters.ollama.go import is_jinja
+from backends.llama_cpp import LlamaCppBackend
 from backends.llama_cpp.settings import LlamaCppModelSettings, LlamaCppSettings
 from backends.lmstudio.settings import LMStudioSettings, Loading
 from backends.strict_yaml import YamlError, read_yaml
@@ -388,3 +390,19 @@ def test_the_command_in_this_process(capsys):
     assert __main__.main(["check", "--config", str(ROOT / "config.yaml")]) == 0
     assert __main__.main(["check", "--config", str(ROOT / "none.yaml")]) == 2
     assert "none.yaml: No such file or directory" in capsys.readouterr().err
+
+
+def test_the_template_of_a_modelfile_is_said_in_jinja(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known: dict[str, LlamaCppModelSettings] = {}
+    monkeypatch.setattr(LlamaCppBackend, "configure", lambda _, name, settings: known.update({name: settings}))
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        "backends: {local: {type: llama_cpp, models_dir: .}}\n"
+        "models: [{id: m, backend: local, file: m.gguf, modelfile: Modelfile}]\n"
+    )
+    (tmp_path / "Modelfile").write_text("FROM m\nTEMPLATE Question: {{ .Prompt }} Answer:\n")
+    load(config)
+    assert is_jinja(known["m"].chat_template)
+    (tmp_path / "Modelfile").write_text("FROM m\nTEMPLATE {{ .Prompt\n")
+    with pytest.raises(ConfigError, match=r"the modelfile: .* at `\$\.models\[0\]`"):
+        load(config)

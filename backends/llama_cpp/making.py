@@ -16,7 +16,8 @@ from msgspec import structs
 
 from adapters.ollama import names
 from adapters.ollama.discovery import parameter_size
-from adapters.ollama.go.jinja import is_jinja, jinja_of
+from adapters.ollama.go import is_jinja
+from adapters.ollama.go.jinja import jinja_of
 from adapters.ollama.go.parse import BadTemplate, parse
 from adapters.ollama.names import Name
 from adapters.ollama.turns import write_messages

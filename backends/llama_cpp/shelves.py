@@ -7,8 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from adapters.ollama import names
-from adapters.ollama.go.jinja import is_jinja, jinja_of
-from adapters.ollama.go.parse import BadTemplate
+from adapters.ollama.go import is_jinja
 from backends.store import OllamaFolder, Store
 from backends.store.kept import Brings, Kept
 from backends.store.studio import StudioFolder, parts_of
@@ -89,6 +88,9 @@ def jinja(kept: Kept) -> str:
     template = kept.brought.template
     if not template or is_jinja(template):
         return template
+    from adapters.ollama.go.jinja import jinja_of
+    from adapters.ollama.go.parse import BadTemplate
+
     try:
         return jinja_of(template)
     except BadTemplate as error:

@@ -107,16 +107,6 @@ def jinja_of(source: str) -> str:
     return _older(nodes)
 
 
-def is_jinja(template: str) -> bool:
-    """Whether a template is one of Jinja already: Go's know no ``{%``."""
-    return "{%" in template
-
-
-def takes_suffix(source: str) -> bool:
-    """Whether a Go template can fill a gap. Raises BadTemplate."""
-    return any("Suffix" in _roots(node) for node in parse(source))
-
-
 def _newer(nodes: Sequence[Node]) -> str:
     root = {**dict.fromkeys(_OLDER, "''"), "System": "go.system"}
     system = (
