@@ -24,7 +24,7 @@ from backends.llama_cpp.inprocess import InProcess
 from backends.llama_cpp.isolated import Isolated
 from backends.llama_cpp.runners import has_gpu
 from backends.llama_cpp.settings import LlamaCppSettings
-from backends.store import Store
+from backends.store import Store, writing
 from backends.store.manifests import write_manifest
 from backends.store.writing import PIECE
 from canonical.digests import digest_of
@@ -129,6 +129,15 @@ def test_no_spelling_of_such_a_file_is_taken(local: LlamaCppBackend) -> None:
         create(local, "MINE", source="theirs")
     with pytest.raises(Conflict, match="file of the models folder"):
         asyncio.run(local.copy("theirs", "Mine:latest"))
+
+
+def test_a_license_comes_beside_those_of_the_source(local: LlamaCppBackend) -> None:
+    """Whoever makes a model of another one does not take away its terms. What ``show`` tells of both is not a third."""
+    create(local, "one", source="mine", licenses=("MIT", "and more"))
+    create(local, "two", source="one", licenses=("mine", "MIT"))
+    assert asyncio.run(local.details("two")).license == "MIT\nand more\nmine"
+    create(local, "two", source="two", licenses=("MIT\nand more\nmine",))
+    assert asyncio.run(local.details("two")).license == "MIT\nand more\nmine"
 
 
 def test_it_manages_models(local: LlamaCppBackend) -> None:
@@ -342,6 +351,33 @@ def test_a_large_blob_goes_to_the_disk_in_pieces(local: LlamaCppBackend, tmp_pat
         tracemalloc.stop()
     assert most < 2 * PIECE + 2_000_000
     assert Store(tmp_path / "data" / "models").size(digest) == 9_800_000
+
+
+def test_a_blob_for_which_there_is_no_room_is_refused_before_it_is_read(local: LlamaCppBackend, tmp_path: Path) -> None:
+    read: list[bytes] = []
+
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            read.append(bytes(PIECE))
+            yield read[-1]
+
+    with pytest.raises(StorageFailed):
+        asyncio.run(local.put_blob(digest_of(b"x"), endless(), size=1 << 60))
+    assert read == []
+    assert leftovers(tmp_path / "data" / "models") == []
+
+
+def test_a_blob_without_end_leaves_others_their_room(
+    local: LlamaCppBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            yield bytes(PIECE)
+            monkeypatch.setattr(writing, "RESERVE", 1 << 60)
+
+    with pytest.raises(StorageFailed, match="no room"):
+        asyncio.run(local.put_blob(digest_of(b"x"), endless()))
+    assert leftovers(tmp_path / "data" / "models") == []
 
 
 def test_without_a_store_nothing_is_made_and_all_else_goes_on(tmp_path: Path) -> None:

@@ -117,6 +117,7 @@ async def test_an_ollama_store_is_offered_under_ollamas_names(tmp_path: Path, ol
     assert [message.text for message in details.messages] == ["Hi", "Hello!"]
     assert 'stop                           "<end>"' in details.parameters
     assert bytes(details.projector["general.architecture"]) == b'"clip"'
+    assert int(bytes(details.projector["general.parameter_count"])) > 10_000
     assert seen(ollama) == before
     assert not (tmp_path / "data").exists()
 

@@ -250,7 +250,8 @@ class Files:
         if offered.projector is None:
             return {}
         try:
-            return gguf.metadata_json(self._heads.of(offered.projector))
+            head = self._heads.of(offered.projector)
+            return {**gguf.metadata_json(head), "general.parameter_count": Raw(b"%d" % head.parameters)}
         except (OSError, BackendError):
             return {}
 

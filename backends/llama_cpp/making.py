@@ -249,13 +249,14 @@ def _check(recipe: Recipe) -> None:
 
 
 def _changed(before: Brought, recipe: Recipe) -> Brought:
-    """What the source brings along, with what the recipe says; an empty text takes away."""
+    """What the source brings along, with what the recipe says; an empty text takes away, and licenses stay."""
+    told = {*before.licenses, "\n".join(before.licenses)}  # together is how ``show`` has them
     return Brought(
         template=before.template if recipe.template is None else recipe.template,
         system=before.system if recipe.system is None else recipe.system,
         parameters={**before.parameters, **recipe.parameters},
         messages=before.messages if recipe.messages is None else recipe.messages,
-        licenses=before.licenses if recipe.licenses is None else recipe.licenses,
+        licenses=(*before.licenses, *(text for text in recipe.licenses or () if text not in told)),
         requires=recipe.requires or before.requires,
     )
 
