@@ -189,8 +189,13 @@ class Manages(Pulls, Protocol):
     async def has_blob(self, digest: str) -> bool:
         """Whether ``sha256:<64 hex>`` is there."""
 
-    async def put_blob(self, digest: str, pieces: AsyncIterator[bytes]) -> bool:
-        """Keep a blob under its digest; False where it was there already. Raises InvalidRequest where they differ."""
+    async def put_blob(self, digest: str, pieces: AsyncIterator[bytes], *, size: int = 0) -> bool:
+        """Keep a blob under its digest; False where it was there already. ``size``: what is said that it has; 0: nothing is.
+
+        Raises:
+            InvalidRequest: it has another digest.
+            StorageFailed: there is no room.
+        """
 
 
 @runtime_checkable

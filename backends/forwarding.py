@@ -39,7 +39,7 @@ class Forwarding:
         """Whether it has a blob."""
         return await self._upstream.done(self._upstream.head("HEAD", f"/api/blobs/{digest}"), absent=True)
 
-    async def put_blob(self, digest: str, pieces: AsyncIterator[bytes]) -> bool:
+    async def put_blob(self, digest: str, pieces: AsyncIterator[bytes], *, size: int = 0) -> bool:  # noqa: ARG002
         """Send it a blob, as fast as it takes it."""
         return await self._upstream.upload(self._upstream.head("POST", f"/api/blobs/{digest}"), pieces) == 201
 

@@ -137,9 +137,9 @@ class Library:
         backend = self._backends.get(self._home)
         return isinstance(backend, Manages) and await backend.has_blob(digest)
 
-    async def put_blob(self, digest: str, pieces: AsyncIterator[bytes]) -> bool:
+    async def put_blob(self, digest: str, pieces: AsyncIterator[bytes], *, size: int = 0) -> bool:
         """Keep a blob under its digest; False where it was there already."""
-        return await self._manager().put_blob(digest, pieces)
+        return await self._manager().put_blob(digest, pieces, size=size)
 
     async def close(self) -> None:
         """Stop what runs, and begin nothing more: the process ends. The next pull goes on from there."""

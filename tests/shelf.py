@@ -140,7 +140,7 @@ class Shelf:
     async def has_blob(self, digest: str) -> bool:
         return digest in self.blobs
 
-    async def put_blob(self, digest: str, pieces: AsyncIterator[bytes]) -> bool:
+    async def put_blob(self, digest: str, pieces: AsyncIterator[bytes], *, size: int = 0) -> bool:
         data = bytearray()
         async for piece in pieces:
             await self.gate.wait()

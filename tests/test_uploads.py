@@ -137,4 +137,5 @@ def test_a_file_that_is_there_is_passed_over_and_the_connection_stays(url):
 def test_who_may_not_send_files_sends_none(url, key, status):
     digest = digest_of(b"x" * 1000)
     assert ask(url, "POST", f"/api/blobs/{digest}", b"x" * 1000, key)[0] == status
+    assert ask(url, "HEAD", f"/api/blobs/{digest}", headers=key)[0] == status
     assert not there(url, digest)

@@ -19,7 +19,7 @@ from backends.llama_cpp.files import Files
 from backends.llama_cpp.settings import LlamaCppSettings
 from backends.store import Store
 from backends.store.kept import Kept
-from backends.store.writing import PIECE
+from backends.store.writing import PIECE, check_room
 from canonical.digests import normal
 from canonical.errors import Conflict, InvalidRequest, ModelNotFound, NotImplementedHere
 from canonical.progress import Progress
@@ -131,7 +131,7 @@ class Managed:
             store.promise(digest)
         return there
 
-    async def put_blob(self, digest: str, pieces: AsyncIterator[bytes]) -> bool:
+    async def put_blob(self, digest: str, pieces: AsyncIterator[bytes], *, size: int = 0) -> bool:
         """Keep a blob; False where it was there already, and then ``pieces`` is not read.
 
         Raises:
@@ -142,14 +142,20 @@ class Managed:
         if await self.has_blob(digest):
             return False
         draft = await threads.call(store.draft, name="blob")
+
+        def write(content: bytes | bytearray) -> None:
+            check_room(store.blobs, len(content))
+            draft.write(content)
+
         try:
+            await threads.call(lambda: check_room(store.blobs, size), name="blob")
             held = bytearray()
             async for piece in pieces:
                 held += piece
                 if len(held) >= PIECE:
                     full, held = held, bytearray()
-                    await threads.call(lambda full=full: draft.write(full), name="blob")  # type: ignore[misc]
-            await threads.call(lambda: draft.write(held), name="blob")
+                    await threads.call(lambda full=full: write(full), name="blob")  # type: ignore[misc]
+            await threads.call(lambda: write(held), name="blob")
             if draft.digest != digest:
                 raise InvalidRequest(f'digest mismatch, expected "{digest}", got "{draft.digest}"', param="digest")
             store.promise(digest)

@@ -21,6 +21,8 @@ from canonical.errors import StorageFailed
 TEMPORARY = ".tmp-"
 """How names of files begin that are being written: no name of a model, no blob."""
 PIECE = 4 * 1024 * 1024
+RESERVE = 256 * 1024 * 1024
+"""Bytes of disk that are left to others."""
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -78,6 +80,14 @@ def write_file(path: Path, content: bytes) -> None:
     with Draft(path.parent) as draft:
         draft.write(content)
         draft.keep(path)
+
+
+def check_room(folder: Path, size: int) -> None:
+    """Raises StorageFailed where so many bytes more leave too few to others."""
+    with failing():
+        found = os.statvfs(folder)
+    if size + RESERVE > found.f_bavail * found.f_frsize:
+        raise StorageFailed("the store has no room left")
 
 
 def sync_folder(folder: Path) -> None:

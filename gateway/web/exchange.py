@@ -193,6 +193,11 @@ class Exchange:
         self.gone = True
         raise InvalidRequest("the client left before its body was complete")
 
+    @property
+    def announced(self) -> int:
+        """Bytes that the body has, as its head says; 0: it says nothing."""
+        return next((int(value) for name, value in self.scope["headers"] if name == b"content-length"), 0)
+
     async def pieces(self) -> AsyncGenerator[bytes, None]:
         """The request body as it comes, of any length; the client is held back while nobody asks for the next piece.
 

@@ -75,6 +75,7 @@ async def _delete(exchange: Exchange) -> None:
 
 
 async def _has_blob(exchange: Exchange) -> None:
+    exchange.must_manage()
     if not await exchange.engine.library.has_blob(_digest(exchange)):
         raise ModelNotFound("blob not found")
     await exchange.reply(200, _EMPTY, b"")
@@ -88,7 +89,7 @@ async def _put_blob(exchange: Exchange) -> None:
     if await library.has_blob(digest):
         await exchange.reply(200, _EMPTY, b"")
         return
-    new = await library.put_blob(digest, exchange.pieces())
+    new = await library.put_blob(digest, exchange.pieces(), size=exchange.announced)
     await exchange.reply(201 if new else 200, _EMPTY, b"")
 
 
