@@ -7,7 +7,6 @@ from pathlib import Path
 from backends.base import Tell, tell_nobody
 from backends.llama_cpp.engine import Engine, Start
 from backends.llama_cpp.inprocess import InProcess, Runner
-from backends.llama_cpp.isolated import Isolated
 from backends.llama_cpp.settings import LlamaCppSettings, Running, memory_bytes
 from backends.llama_cpp.starting import TINY
 from backends.workers.deaths import Deaths
@@ -55,7 +54,10 @@ class Runners:
 
     async def _isolated(
         self, name: str, start: Start, run: Running, *, size: int = 0, tell: Tell = tell_nobody
-    ) -> Isolated:
+    ) -> Runner:
+        # With all that watches over processes, which tiny models need not.
+        from backends.llama_cpp.isolated import Isolated
+
         return await Isolated.start(
             name,
             self._settings.engine,
