@@ -170,8 +170,10 @@ def _model(index: int, entry: dict[str, Any], backends: dict[str, Backend], base
         raise ConfigError(f"{error} - at `{place}`") from error
     if settings_class is not None:
         try:
-            named = _convert(_usual(rest, settings_class, place), settings_class, place)
-            backend.configure(model.name or model.id, named)  # type: ignore[attr-defined]  # only backends with ModelSettings have it
+            usual = _usual(rest, settings_class, place)
+            if model.own.load.context and "context" in getattr(settings_class, "__struct_fields__", ()):
+                usual.setdefault("context", model.own.load.context)  # what it brings along is what is configured
+            backend.configure(model.name or model.id, _convert(usual, settings_class, place))  # type: ignore[attr-defined]  # only backends with ModelSettings have it
         except ValueError as error:
             raise ConfigError(f"{error} - at `{place}`") from error
     elif rest:
