@@ -16,10 +16,12 @@ from typing import Any
 
 import pytest
 
+from backends.llama_cpp import LlamaCppBackend
 from backends.llama_cpp.engine import Emit, Kind, Start
 from backends.llama_cpp.inprocess import InProcess
 from backends.llama_cpp.isolated import explain
 from backends.llama_cpp.loading import Gauge, mapped
+from backends.llama_cpp.settings import LlamaCppSettings
 from backends.workers.deaths import LONGEST_PAUSE, PAUSE, WITHIN, Deaths
 from backends.workers.frames import Pulse
 from backends.workers.memory import oom_kills
@@ -196,6 +198,28 @@ def test_a_load_that_nobody_waits_for_is_ended_and_its_memory_free_when_that_is_
         assert not names(tmp_path)
 
     told(story, "takes for ever")
+
+
+@linux
+def test_a_load_that_is_given_up_in_the_instant_of_its_end_leaves_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = LlamaCppSettings(models_dir=str(ROOT / "models"), isolation="process", threads=1)
+    opened, pids = Worker._opened, []
+
+    async def main() -> None:
+        opening = asyncio.ensure_future(LlamaCppBackend("local", settings).open("embed"))
+
+        def given_up(worker: Worker, life: asyncio.Task[Any]) -> None:
+            opened(worker, life)
+            pids.append(worker.pid)
+            opening.cancel()
+
+        monkeypatch.setattr(Worker, "_opened", given_up)
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+        assert pids[0] is not None
+        assert gone(pids[0])
+
+    asyncio.run(main())
 
 
 @linux

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncGenerator
 
 import msgspec
 
+from backends import threads
 from backends.base import Tell, tell_nobody
 from backends.llama_cpp.engine import EngineName, Kind, Start
 from backends.llama_cpp.loading import Gauge
@@ -57,7 +59,11 @@ class Isolated:
         isolated = cls(Worker(job, deaths, explain))
         gauge = Gauge(start.path, size, tell)
         # One engine tells how far it is; of the other one only the kernel knows.
-        await isolated.worker.start(gauge.far, gauge.look if engine == "xllamacpp" else None)
+        try:
+            await isolated.worker.start(gauge.far, gauge.look if engine == "xllamacpp" else None)
+        except BaseException:
+            await threads.settled(asyncio.ensure_future(isolated.close()))
+            raise
         return isolated
 
     @property

@@ -91,6 +91,8 @@ class Worker:
     async def start(self, far: Far | None = None, gauge: Look | None = None) -> None:
         """Start a process and wait until it is loaded. Cancelling this ends it, and waits until its memory is free.
 
+        Where it was loaded in the same instant, or others wait for it, only ``close`` does.
+
         ``gauge`` is called now and then meanwhile, to look how far it is.
 
         Raises:
