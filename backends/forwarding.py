@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
 
-from adapters.ollama import managing
+from adapters.ollama import managing, names
+from backends.fetching.hosts import Hosts
+from backends.links import read_link
 from backends.upstream import Upstream
+from canonical.errors import InvalidRequest
 from canonical.progress import Progress
 from canonical.recipe import Recipe
 
@@ -14,13 +17,17 @@ class Forwarding:
     """The part of a backend that passes on what changes which models there are."""
 
     _upstream: Upstream
+    _hosts: Hosts
+    """Where clients may send it: it has no list of its own, and stands in a net of its own."""
 
     def pull(self, name: str, *, insecure: bool = False) -> AsyncGenerator[Progress, None]:
         """Have it fetch a model. Closing the generator leaves the server alone, which then pauses."""
+        self._check(name)
         return self._progress("/api/pull", managing.write_transfer(name, insecure=insecure))
 
     def push(self, name: str, *, insecure: bool = False) -> AsyncGenerator[Progress, None]:
         """Have it send a model to a registry."""
+        self._check(name)
         return self._progress("/api/push", managing.write_transfer(name, insecure=insecure))
 
     def create(self, name: str, recipe: Recipe) -> AsyncGenerator[Progress, None]:
@@ -42,6 +49,15 @@ class Forwarding:
     async def put_blob(self, digest: str, pieces: AsyncIterator[bytes], *, size: int = 0) -> bool:  # noqa: ARG002
         """Send it a blob, as fast as it takes it."""
         return await self._upstream.upload(self._upstream.head("POST", f"/api/blobs/{digest}"), pieces) == 201
+
+    def _check(self, text: str) -> None:
+        """Raises InvalidRequest for a name that leads to no listed host."""
+        name = names.parse(text)
+        try:
+            link = read_link(f"https://{name.host if name is not None else ''}/")
+        except ValueError:
+            raise InvalidRequest("invalid model name", param="model") from None
+        self._hosts.check(link)
 
     async def _progress(self, path: str, body: bytes) -> AsyncGenerator[Progress, None]:
         reader = managing.ProgressReader()

@@ -16,6 +16,7 @@ from msgspec import structs
 from adapters.ollama import call
 from backends.abilities import known_models
 from backends.base import Tell, new_call_id, tell_nobody
+from backends.fetching.hosts import HUGGING_FACE, OLLAMA, Hosts
 from backends.forwarding import Forwarding
 from backends.honours import TABLE
 from backends.reading import Reads, reading
@@ -39,9 +40,13 @@ HONOURS = Honours(TABLE["ollama"], dialect="ollama")
 class OllamaSettings(RemoteSettings, frozen=True):
     """``url`` is what ``OLLAMA_HOST`` would be: with or without ``/api``."""
 
+    pull_hosts: tuple[str, ...] = (OLLAMA, *HUGGING_FACE)
+    """Where clients may have it fetch models from, and send them to; ``*``: anywhere."""
+
     def __post_init__(self) -> None:
         """As for every backend behind HTTP; and this dialect has no word for a link."""
         super().__post_init__()
+        Hosts(self.pull_hosts)
         if self.image_links:
             raise ValueError("Ollama's API has no links to images: leave image_links out, and the gateway follows them")
 
@@ -59,6 +64,7 @@ class OllamaBackend(Forwarding, RemoteBackend):
         upstream = Upstream(name, settings, base, prefix=base_path, read_error=call.read_error)
         probed = known_models(settings.abilities, base, HONOURS)
         super().__init__(upstream, settings.models, listing="/api/tags", read_list=call.read_tags, probed=probed)
+        self._hosts = Hosts(settings.pull_hosts)
         self._show = upstream.head("POST", "/api/show")
         self._chat = upstream.head("POST", "/api/chat")
         self._generate = upstream.head("POST", "/api/generate")

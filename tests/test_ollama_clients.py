@@ -27,7 +27,7 @@ models:
 A = """
 listeners: [{port: 0}]
 backends:
-  other: {type: ollama, url: "URL"}
+  other: {type: ollama, url: "URL", pull_hosts: [registry.ollama.ai, HOSTS]}
 """
 CHAT = [{"role": "user", "content": "What is the capital of France?"}]
 GREEDY = {"temperature": 0}
@@ -44,8 +44,8 @@ def site() -> Iterator[Site]:
 
 @pytest.fixture(scope="module")
 def urls(site: Site) -> Iterator[dict[str, str]]:
-    inside = B.replace("HOSTS", ", ".join(f'"{host}"' for host in site.hosts))
-    with serving(inside) as b, serving(A.replace("URL", b.url)) as a:
+    hosts = ", ".join(f'"{host}"' for host in site.hosts)
+    with serving(B.replace("HOSTS", hosts)) as b, serving(A.replace("HOSTS", hosts).replace("URL", b.url)) as a:
         yield {"here": b.url, "behind": a.url}
 
 

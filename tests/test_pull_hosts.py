@@ -8,7 +8,7 @@ import itertools
 import os
 import ssl
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,18 @@ import msgspec
 import pytest
 
 from backends.fetching import partial as partials
-from backends.fetching import turns
+from backends.fetching.fetching import Fetching
 from backends.fetching.hosts import Hosts, PullSettings, Source
 from backends.fetching.ledger import Ledger
 from backends.links import Link, read_link
+from backends.ollama import OllamaBackend, OllamaSettings
+from backends.store import Store, locks
 from canonical.digests import digest_of
 from canonical.errors import BackendError, BackendUnavailable, InvalidRequest, StorageFailed
+from canonical.progress import Progress
 from tests.pulls import KIB, Puller, overlap, weights
 from tests.registry import Fault, Site, registry
+from tests.stores import named as parsed
 from tests.tls import make_certificate
 
 WEIGHTS = weights()
@@ -67,6 +71,49 @@ def test_a_client_may_name_listed_hosts_alone() -> None:
     for link in ("https://example/", "https://registry.ollama.ai:444/", "https://other.org/", "https://1.2.3.4/"):
         with pytest.raises(InvalidRequest, match="not listed"):
             known.check(read_link(link))
+
+
+def test_another_server_is_sent_to_listed_hosts_alone() -> None:
+    """It stands in a net of its own, and asks whomever it is told to."""
+    other = OllamaBackend("other", OllamaSettings(url="http://127.0.0.1:9", pull_hosts=("lan.example",)))
+
+    async def first(steps: AsyncGenerator[Progress, None]) -> None:
+        async for _ in steps:
+            pass
+
+    for call in (other.pull, other.push):
+        for name in (
+            "10.0.0.1/a/b",
+            "http://10.0.0.1:8080/a/b",
+            "lan.example:81/a/b",
+            "tiny",
+            "a/b@sha256:00",
+            "user@lan.example/a/b",
+        ):
+            with pytest.raises(InvalidRequest):
+                asyncio.run(first(call(name, insecure=True)))
+        for name in ("lan.example/a/b", "http://lan.example/a/b"):
+            with pytest.raises(BackendUnavailable):
+                asyncio.run(first(call(name, insecure=True)))
+    OllamaSettings(url="http://127.0.0.1:9", pull_hosts=("*",))
+    with pytest.raises(ValueError, match="is no host"):
+        OllamaSettings(url="http://127.0.0.1:9", pull_hosts=("http://x",))
+
+
+def test_credentials_go_over_no_network_without_tls(tmp_path: Path) -> None:
+    """Whether a pull goes without it is for its client to say."""
+    listed = (
+        Source(host="lan.example", token="secret"),
+        Source(host="127.0.0.1:9", user="me", password="secret"),
+        "cdn.example",
+    )
+    fetching = Fetching(Store(tmp_path), PullSettings(hosts=listed))
+    for name in ("lan.example/a/b", "http://lan.example/a/b"):
+        with pytest.raises(InvalidRequest, match="without TLS"):
+            fetching._origin(name, parsed(name), insecure=True)
+    assert fetching._origin("https://lan.example/a/b", parsed("lan.example/a/b"), insecure=True).tls
+    for name in ("127.0.0.1:9/a/b", "cdn.example/a/b"):
+        assert not fetching._origin(name, parsed(name), insecure=True).tls
 
 
 def test_a_star_lists_every_public_host_and_no_other() -> None:
@@ -174,18 +221,18 @@ def test_what_could_not_be_written_is_not_noted(puller: Puller, monkeypatch: pyt
 
 def test_a_turn_is_taken_on_the_file_that_stands_there_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever had the lock may have given the file its name between our opening and locking it."""
-    partial, lock = tmp_path / "partial", turns._try
+    partial, lock = tmp_path / "partial", locks.take
 
-    def late(file: int) -> None:
-        monkeypatch.setattr(turns, "_try", lock)
+    def late(file: int) -> bool:
+        monkeypatch.setattr(locks, "take", lock)
         partial.replace(tmp_path / "whole")
-        lock(file)
+        return lock(file)
 
-    monkeypatch.setattr(turns, "_try", late)
-    file = turns.take(partial)
+    monkeypatch.setattr(locks, "take", late)
+    file = locks.held(partial)
     assert file is not None
     assert os.path.samestat(os.fstat(file), partial.stat())
-    assert turns.take(partial) is None
+    assert locks.held(partial) is None
     os.close(file)
 
 
@@ -224,7 +271,7 @@ def test_a_pull_that_is_closed_lets_go_of_everything(puller: Puller) -> None:
                 break
         await steps.aclose()
         assert asyncio.all_tasks() == {asyncio.current_task()}
-        file = turns.take(puller.store.partial(DIGEST))
+        file = locks.held(puller.store.partial(DIGEST))
         assert file is not None
         os.close(file)
 
@@ -234,7 +281,7 @@ def test_a_pull_that_is_closed_lets_go_of_everything(puller: Puller) -> None:
 def test_a_pull_that_leaves_while_it_takes_its_turn_keeps_no_lock(
     puller: Puller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    go, taken, take = threading.Event(), threading.Event(), turns.take
+    go, taken, take = threading.Event(), threading.Event(), locks.held
 
     def slow(partial: Path) -> int | None:
         file = take(partial)
@@ -242,7 +289,7 @@ def test_a_pull_that_leaves_while_it_takes_its_turn_keeps_no_lock(
         go.wait(10)
         return file
 
-    monkeypatch.setattr(turns, "take", slow)
+    monkeypatch.setattr(locks, "held", slow)
 
     async def leave() -> None:
         steps = puller.fetching().pull(puller.named("acme/tiny"), insecure=True)

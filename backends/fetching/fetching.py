@@ -107,6 +107,8 @@ class Fetching:
         if not link.tls and not insecure:
             raise InvalidRequest("insecure protocol http", param="insecure")
         self._hosts.check(link)
+        if not link.tls and self._hosts.tells_secrets(link):
+            raise InvalidRequest("the host's credentials go nowhere without TLS", param="insecure")
 
 
 async def _worded(work: Awaitable[None]) -> None:

@@ -6,6 +6,7 @@ address. Redirects lead to listed hosts or to public addresses, without our cred
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Callable, Iterable, Sequence
 
 from backends.base import Section
@@ -97,6 +98,11 @@ class Hosts:
         entry = entry_for(link, self._sources)
         return None if entry is None else self._sources[entry]
 
+    def tells_secrets(self, link: Link) -> bool:
+        """Whether credentials would go over a network to the host. To this machine itself they do not."""
+        source = self.source(link)
+        return source is not None and bool(source.user or source.token) and not _is_here(link.host)
+
     async def addresses(self, link: Link) -> Sequence[str]:
         """Where to connect to. Raises BackendError: nowhere, or to an address that only a listed host may have."""
         try:
@@ -110,6 +116,13 @@ class Hosts:
             # Private and unknown names alike: which of the two would tell what names an inner network has.
             raise BackendError(f"the host {link.host[:100]!r} has no public address, and is not listed")
         return found
+
+
+def _is_here(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _port(link: Link) -> str:
