@@ -24,6 +24,7 @@ from backends.llama_cpp.loading import Gauge, mapped
 from backends.llama_cpp.settings import LlamaCppSettings
 from backends.workers.deaths import LONGEST_PAUSE, PAUSE, WITHIN, Deaths
 from backends.workers.frames import Pulse
+from backends.workers.life import Life
 from backends.workers.memory import oom_kills
 from backends.workers.pulse import SPIN, Watch
 from backends.workers.worker import Failed, Job, Worker
@@ -218,6 +219,26 @@ def test_a_load_that_is_given_up_in_the_instant_of_its_end_leaves_no_process(mon
             await opening
         assert pids[0] is not None
         assert gone(pids[0])
+
+    asyncio.run(main())
+
+
+@linux
+def test_closing_in_the_instant_of_a_loads_end_leaves_no_process() -> None:
+    async def main() -> None:
+        worker = Worker(job())
+        load = worker._load
+        ends: list[tuple[int, asyncio.Task[None]]] = []
+
+        async def loaded(life: Life, gauge: Any) -> None:
+            await load(life, gauge)
+            ends.append((life.process.pid, asyncio.ensure_future(worker.close())))
+
+        worker._load = loaded  # type: ignore[method-assign]
+        await worker.start()
+        pid, closing = ends[0]
+        await closing
+        assert gone(pid)
 
     asyncio.run(main())
 

@@ -138,11 +138,11 @@ class Worker:
     async def close(self) -> None:
         """End the process; done when its memory is free."""
         self._closed = True
-        opening, life = self._opening, self._life
+        opening = self._opening
         if opening is not None:
             opening.cancel()
             await settled(opening)
-        self._life = None
+        life, self._life = self._life, None  # now, as the load may just have ended
         if life is not None:
             life.wanted = False
             life.kill()
