@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterator
+import inspect
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 from msgspec import structs
 
@@ -18,7 +21,10 @@ from canonical.models import Capability, ModelDetails, ModelInfo
 from canonical.progress import Progress
 from canonical.recipe import Recipe
 from canonical.requests import AS_CONFIGURED, LoadOptions
-from tests.houses import HELLO, Talks, tells
+from gateway.settings import ModelEntry
+from tests.asgi import House
+from tests.houses import HELLO, Home, Talks, tells
+from tests.virtual_time import run
 
 MOMENT = 1_787_303_655_500_000_000
 FAR = b"the weights of a model that is far away"
@@ -153,3 +159,41 @@ class Shelf:
             raise InvalidRequest(f'digest mismatch, expected "{digest}", got "{got}"', param="digest")
         self.blobs[digest] = bytes(data)
         return True
+
+
+CONFIGURED = (
+    ModelEntry(id="pip", backend="home", name="m", aliases=("pop",)),
+    ModelEntry(id="mine", backend="shelf", name="own:latest"),
+    ModelEntry(id="later", backend="shelf", name="further"),
+)
+
+
+def house(shelf: Shelf, **more: Any) -> House:
+    """A gateway over the shelf, with models of config.yaml beside."""
+    return House(shelf=shelf, home=Home(tells(HELLO)), models=CONFIGURED, **more)
+
+
+def at_a_shelf(story: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+    """Makes a story of a gateway and its shelf a test. The gateway is closed behind it; what else it takes, pytest gives."""
+
+    @functools.wraps(story)
+    def test(**given: Any) -> None:
+        async def whole() -> None:
+            shelf = Shelf()
+            a = house(shelf)
+            await story(a, shelf, **given)
+            await a.close()
+
+        run(whole())
+
+    signature = inspect.signature(story)
+    given = list(signature.parameters.values())[2:]
+    test.__signature__ = signature.replace(parameters=given)  # type: ignore[attr-defined]
+    return test
+
+
+def ndjson(call: Any) -> list[Any]:
+    """The lines of a stream that began well."""
+    assert call.status == 200
+    assert call.headers[b"content-type"] == b"application/x-ndjson"
+    return call.lines()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import random
 from typing import Any
@@ -12,259 +11,17 @@ import pytest
 from adapters.ollama.modelfile import Modelfile, read_modelfile
 from canonical.digests import digest_of
 from canonical.messages import Message, Text
-from canonical.models import ModelInfo
 from canonical.recipe import Recipe
 from gateway.library import MAKING, RUNNING
 from gateway.settings import Config, Key, ModelEntry
 from tests.asgi import House
 from tests.calling import until
 from tests.houses import HELLO, Home, tells, waits
-from tests.shelf import FAR, FAR_DIGEST, Shelf
+from tests.shelf import FAR, Shelf, at_a_shelf, house, ndjson
 from tests.virtual_time import run
 
 BLOB = b"a blob"
 DIGEST = digest_of(BLOB)
-CONFIGURED = (
-    ModelEntry(id="pip", backend="home", name="m", aliases=("pop",)),
-    ModelEntry(id="mine", backend="shelf", name="own:latest"),
-    ModelEntry(id="later", backend="shelf", name="further"),
-)
-
-
-def house(shelf: Shelf, **more: Any) -> House:
-    return House(shelf=shelf, home=Home(tells(HELLO)), models=CONFIGURED, **more)
-
-
-def ndjson(call: Any) -> list[Any]:
-    assert call.status == 200
-    assert call.headers[b"content-type"] == b"application/x-ndjson"
-    return call.lines()
-
-
-PULLED = [
-    {"status": "pulling manifest"},
-    {"status": f"pulling {FAR_DIGEST[7:19]}", "digest": FAR_DIGEST, "total": len(FAR)},
-    {"status": f"pulling {FAR_DIGEST[7:19]}", "digest": FAR_DIGEST, "total": len(FAR), "completed": len(FAR)},
-    {"status": "verifying sha256 digest"},
-    {"status": "writing manifest"},
-    {"status": "success"},
-]
-
-
-@pytest.mark.parametrize("field", ["model", "name", "Model"])
-def test_a_pull_tells_its_progress_and_the_next_request_finds_the_model(field):
-    async def whole() -> None:
-        a = house(Shelf())
-        before = await a.ask("POST", "/api/chat", {"model": "far", "messages": [{"role": "user", "content": "x"}]})
-        assert before.status == 404
-        told = ndjson(await a.ask("POST", "/api/pull", {field: "far"}))
-        assert [line["status"] for line in told if line not in told[:1]][-3:] == [
-            line["status"] for line in PULLED[-3:]
-        ]
-        assert told[0] == PULLED[0]
-        assert told[-4] == PULLED[2]
-        assert all("completed" not in line or line["completed"] for line in told)
-        after = await a.ask("POST", "/api/chat", {"model": "far", "messages": [{"role": "user", "content": "x"}]})
-        assert after.status == 200
-        await a.close()
-
-    run(whole())
-
-
-@pytest.mark.parametrize("name", ["far", "FAR:latest", "library/far", "registry.ollama.ai/library/far:latest"])
-def test_a_model_is_served_under_the_name_by_which_it_was_pulled(name):
-    async def whole() -> None:
-        a = house(Shelf())
-        await a.ask("POST", "/api/pull", {"model": name})
-        call = await a.ask("POST", "/api/chat", {"model": name, "messages": [{"role": "user", "content": "x"}]})
-        assert call.status == 200
-        assert call.lines()[0]["model"] == name
-        assert (await a.ask("POST", "/api/show", {"model": name})).status == 200
-        assert (await a.ask("DELETE", "/api/delete", {"model": name})).status == 200
-        await a.close()
-
-    run(whole())
-
-
-def test_a_pull_that_is_not_streamed_is_one_object():
-    async def whole() -> None:
-        a = house(Shelf())
-        call = await a.ask("POST", "/api/pull", {"model": "far", "stream": False})
-        assert (call.status, call.json()) == (200, {"status": "success"})
-        call = await a.ask("POST", "/api/pull", {"model": "none", "stream": False})
-        assert (call.status, call.json()) == (500, {"error": "pull model manifest: file does not exist"})
-        await a.close()
-
-    run(whole())
-
-
-def test_a_model_that_nobody_has_is_a_line_behind_the_first():
-    async def whole() -> None:
-        a = house(Shelf())
-        lines = ndjson(await a.ask("POST", "/api/pull", {"model": "none"}))
-        assert lines == [{"status": "pulling manifest"}, {"error": "pull model manifest: file does not exist"}]
-        lines = ndjson(await a.ask("POST", "/api/push", {"model": "none"}))
-        assert lines[0] == {"status": "retrieving manifest"}
-        assert "not found" in lines[1]["error"]
-        a.engine._backends["shelf"].far["broken"] = b"broken"
-        lines = ndjson(await a.ask("POST", "/api/pull", {"model": "broken"}))
-        assert lines[-1] == {"error": "max retries exceeded: EOF"}
-        await a.close()
-
-    run(whole())
-
-
-@pytest.mark.parametrize(
-    "name", ["", "a b", "a/b/c/d", "/etc/passwd", "./x.gguf", "~/x", "file:///etc/x", "m@sha256:5"]
-)
-@pytest.mark.parametrize("path", ["/api/pull", "/api/push", "/api/create"])
-def test_what_is_no_name_is_refused_before_anything_is_said(path, name):
-    async def whole() -> None:
-        shelf = Shelf()
-        a = house(shelf)
-        call = await a.ask("POST", path, {"model": name, "from": "have"})
-        if path == "/api/push" and name in {"a b", "a/b/c/d", "m@sha256:5"}:  # the fake one does not look at them
-            assert call.status == 200
-        else:
-            assert (call.status, call.json()) == (400, {"error": "invalid model name"})
-        assert list(shelf.rows) == ["have:latest", "file:latest", "own:latest"]
-        await a.close()
-
-    run(whole())
-
-
-@pytest.mark.parametrize("name", ["pip", "PIP:latest", "pop", "home/m", "mine"])
-def test_a_model_that_is_served_by_configuration_is_there_already(name):
-    async def whole() -> None:
-        shelf = Shelf()
-        a = house(shelf)
-        assert ndjson(await a.ask("POST", "/api/pull", {"model": name})) == [{"status": "success"}]
-        call = await a.ask("POST", "/api/pull", {"model": name, "stream": False})
-        assert call.json() == {"status": "success"}
-        assert shelf.pulls == 0
-        await a.close()
-
-    run(whole())
-
-
-def test_a_configured_model_that_is_not_there_yet_is_pulled_under_its_backends_name():
-    async def whole() -> None:
-        a = house(Shelf())
-        assert ndjson(await a.ask("POST", "/api/pull", {"model": "later"}))[-1] == {"status": "success"}
-        chat = {"model": "later", "messages": [{"role": "user", "content": "x"}]}
-        assert (await a.ask("POST", "/api/chat", chat)).status == 200
-        await a.close()
-
-    run(whole())
-
-
-def test_two_pulls_of_one_model_are_one_and_the_late_one_learns_how_far_it_is():
-    async def whole() -> None:
-        shelf = Shelf()
-        a = house(shelf)
-        shelf.gate.clear()
-        one = a.call("POST", "/api/pull", {"model": "far"})
-        await one.until(2)
-        shelf.gate.set()
-        await one.until(3)
-        shelf.gate.clear()
-        two = a.call("POST", "/api/pull", {"model": "registry.ollama.ai/library/FAR:latest", "stream": True})
-        await two.until(2)
-        shelf.gate.set()
-        await asyncio.gather(one.task, two.task)
-        assert shelf.pulls == 1
-        assert ndjson(one)[-1] == ndjson(two)[-1] == {"status": "success"}
-        assert {line.get("digest", "") for line in two.lines()} == {"", FAR_DIGEST}
-        await a.close()
-
-    run(whole())
-
-
-def test_a_pull_goes_on_for_who_stays_and_stops_when_the_last_leaves():
-    async def whole() -> None:
-        shelf = Shelf()
-        a = house(shelf)
-        shelf.gate.clear()
-        one = a.call("POST", "/api/pull", {"model": "far"})
-        two = a.call("POST", "/api/pull", {"model": "far", "stream": False})
-        await one.until(2)
-        one.leave()
-        await one.end()
-        assert shelf.stopped == 0
-        two.leave()
-        await two.end()
-        assert shelf.stopped == 1
-        assert "far:latest" not in shelf.rows
-        shelf.gate.set()
-        assert ndjson(await a.ask("POST", "/api/pull", {"model": "far"}))[-1] == {"status": "success"}
-        assert shelf.pulls == 2
-        await a.close()
-
-    run(whole())
-
-
-def test_who_comes_while_a_pull_is_being_stopped_begins_anew():
-    async def whole() -> None:
-        shelf = Shelf()
-        a = house(shelf)
-        shelf.gate.clear()
-        one = a.call("POST", "/api/pull", {"model": "far"})
-        await one.until(2)
-        one.leave()
-        two = a.call("POST", "/api/pull", {"model": "far"})
-        shelf.gate.set()
-        await asyncio.gather(one.task, two.task)
-        assert ndjson(two)[-1] == {"status": "success"}
-        await a.close()
-
-    run(whole())
-
-
-def test_who_leaves_when_all_is_fetched_and_only_the_list_is_made_anew_is_in_nobodys_way():
-    async def whole() -> None:
-        shelf = Shelf()
-        a = house(shelf)
-        await a.ask("GET", "/api/tags")
-        listed, asked = shelf.models, asyncio.Event()
-
-        async def held() -> list[ModelInfo]:
-            asked.set()
-            await asyncio.Event().wait()
-            return []
-
-        shelf.models = held  # type: ignore[method-assign]
-        one = a.call("POST", "/api/pull", {"model": "far"})
-        await asked.wait()
-        one.leave()
-        await one.end()
-        shelf.models = listed  # type: ignore[method-assign]
-        assert ndjson(await a.ask("POST", "/api/pull", {"model": "far"}))[-1] == {"status": "success"}
-        assert shelf.pulls == 2
-        await a.close()
-
-    run(whole())
-
-
-def test_the_end_of_the_gateway_stops_pulls():
-    async def whole() -> None:
-        shelf = Shelf()
-        a = house(shelf)
-        shelf.gate.clear()
-        one = a.call("POST", "/api/pull", {"model": "far"})
-        two = a.call("POST", "/api/pull", {"model": "far", "stream": False})
-        await one.until(2)
-        await a.engine.library.close()
-        await asyncio.gather(one.task, two.task)
-        assert shelf.stopped == 1
-        assert one.lines()[-1] == {"error": "the gateway is shutting down"}
-        assert (two.status, two.json()) == (503, {"error": "the gateway is shutting down"})
-        late = await a.ask("POST", "/api/pull", {"model": "far"})
-        assert late.status == 503
-        await a.close()
-
-    run(whole())
-
-
 CREATE = {
     "model": "mario",
     "from": "have",
@@ -278,72 +35,58 @@ CREATE = {
 }
 
 
-def test_a_model_is_made_of_another_and_shown():
-    async def whole() -> None:
-        shelf = Shelf()
-        a = house(shelf)
-        lines = ndjson(await a.ask("POST", "/api/create", CREATE))
-        assert [line["status"] for line in lines] == ["parsing GGUF", "writing manifest", "success"]
-        assert shelf.recipes["mario:latest"] == Recipe(
-            source="have:latest",
-            system="You are Mario.",
-            template="{{ .Prompt }}",
-            licenses=("MIT", "and more"),
-            parameters={"temperature": 1.0, "stop": ["<end>"], "num_ctx": 4096},
-            messages=(Message("user", (Text("hi"),)), Message("assistant", (Text("ho"),))),
-            quantize="Q4_K_M",
-            requires="0.14.0",
-        )
-        shown = (await a.ask("POST", "/api/show", {"model": "mario"})).json()
-        assert shown["system"] == "You are Mario."
-        assert shown["messages"] == CREATE["messages"]
-        assert shown["details"]["parent_model"] == "have:latest"
-        assert shown["requires"] == "0.14.0"
-        assert read_modelfile(shown["modelfile"]) == Modelfile(
-            sources=("mario:latest",),
-            system="You are Mario.",
-            template="{{ .Prompt }}",
-            licenses=("MIT\nand more",),
-            parameters={"temperature": 1.0, "stop": ["<end>"], "num_ctx": 4096},
-            messages=shelf.recipes["mario:latest"].messages,
-            requires="0.14.0",
-        )
-        assert shown["license"] == "MIT\nand more"
-        call = await a.ask("POST", "/api/create", {"name": "two", "from": "mario", "stream": False})
-        assert (call.status, call.json()) == (200, {"status": "success"})
-        await a.close()
-
-    run(whole())
+@at_a_shelf
+async def test_a_model_is_made_of_another_and_shown(a, shelf):
+    lines = ndjson(await a.ask("POST", "/api/create", CREATE))
+    assert [line["status"] for line in lines] == ["parsing GGUF", "writing manifest", "success"]
+    assert shelf.recipes["mario:latest"] == Recipe(
+        source="have:latest",
+        system="You are Mario.",
+        template="{{ .Prompt }}",
+        licenses=("MIT", "and more"),
+        parameters={"temperature": 1.0, "stop": ["<end>"], "num_ctx": 4096},
+        messages=(Message("user", (Text("hi"),)), Message("assistant", (Text("ho"),))),
+        quantize="Q4_K_M",
+        requires="0.14.0",
+    )
+    shown = (await a.ask("POST", "/api/show", {"model": "mario"})).json()
+    assert shown["system"] == "You are Mario."
+    assert shown["messages"] == CREATE["messages"]
+    assert shown["details"]["parent_model"] == "have:latest"
+    assert shown["requires"] == "0.14.0"
+    assert read_modelfile(shown["modelfile"]) == Modelfile(
+        sources=("mario:latest",),
+        system="You are Mario.",
+        template="{{ .Prompt }}",
+        licenses=("MIT\nand more",),
+        parameters={"temperature": 1.0, "stop": ["<end>"], "num_ctx": 4096},
+        messages=shelf.recipes["mario:latest"].messages,
+        requires="0.14.0",
+    )
+    assert shown["license"] == "MIT\nand more"
+    call = await a.ask("POST", "/api/create", {"name": "two", "from": "mario", "stream": False})
+    assert (call.status, call.json()) == (200, {"status": "success"})
 
 
-def test_what_has_no_effect_is_told():
-    async def whole() -> None:
-        a = house(Shelf())
-        lines = ndjson(
-            await a.ask("POST", "/api/create", {"model": "x", "from": "have", "renderer": "qwen3", "parser": ""})
-        )
-        assert lines[-2:] == [
-            {"status": "renderer qwen3 is not known here: the template does its work"},
-            {"status": "success"},
-        ]
-        await a.close()
-
-    run(whole())
+@at_a_shelf
+async def test_what_has_no_effect_is_told(a, shelf):
+    lines = ndjson(
+        await a.ask("POST", "/api/create", {"model": "x", "from": "have", "renderer": "qwen3", "parser": ""})
+    )
+    assert lines[-2:] == [
+        {"status": "renderer qwen3 is not known here: the template does its work"},
+        {"status": "success"},
+    ]
 
 
-def test_what_a_model_is_made_from_is_fetched_where_it_is_absent():
-    async def whole() -> None:
-        shelf = Shelf()
-        a = house(shelf)
-        lines = ndjson(await a.ask("POST", "/api/create", {"model": "new", "from": "far"}))
-        assert lines[0] == {"status": "pulling manifest"}
-        assert lines[-1] == {"status": "success"}
-        assert shelf.recipes["new:latest"].source == "far:latest"
-        call = await a.ask("POST", "/api/create", {"model": "new", "from": "none", "stream": False})
-        assert (call.status, call.json()["error"]) == (500, "pull model manifest: file does not exist")
-        await a.close()
-
-    run(whole())
+@at_a_shelf
+async def test_what_a_model_is_made_from_is_fetched_where_it_is_absent(a, shelf):
+    lines = ndjson(await a.ask("POST", "/api/create", {"model": "new", "from": "far"}))
+    assert lines[0] == {"status": "pulling manifest"}
+    assert lines[-1] == {"status": "success"}
+    assert shelf.recipes["new:latest"].source == "far:latest"
+    call = await a.ask("POST", "/api/create", {"model": "new", "from": "none", "stream": False})
+    assert (call.status, call.json()["error"]) == (500, "pull model manifest: file does not exist")
 
 
 @pytest.mark.parametrize(
@@ -369,91 +112,64 @@ def test_what_a_model_is_made_from_is_fetched_where_it_is_absent():
         ({"files": {f"{number}.gguf": DIGEST for number in range(1001)}}, "files may have at most 1000 entries"),
     ],
 )
-def test_what_cannot_be_made_is_refused_in_ollamas_words(change, words):
-    async def whole() -> None:
-        shelf = Shelf()
-        a = house(shelf)
-        call = await a.ask("POST", "/api/create", {"model": "x", "from": "have", **change})
-        assert call.status == 400
-        assert call.json()["error"].startswith(words)
-        assert "x:latest" not in shelf.rows
-        await a.close()
-
-    run(whole())
+@at_a_shelf
+async def test_what_cannot_be_made_is_refused_in_ollamas_words(a, shelf, change, words):
+    call = await a.ask("POST", "/api/create", {"model": "x", "from": "have", **change})
+    assert call.status == 400
+    assert call.json()["error"].startswith(words)
+    assert "x:latest" not in shelf.rows
 
 
-def test_a_client_that_leaves_stops_the_making():
-    async def whole() -> None:
-        shelf = Shelf()
-        a = house(shelf)
-        shelf.gate.clear()
-        call = a.call("POST", "/api/create", {"model": "x", "from": "have"})
+@at_a_shelf
+async def test_a_client_that_leaves_stops_the_making(a, shelf):
+    shelf.gate.clear()
+    call = a.call("POST", "/api/create", {"model": "x", "from": "have"})
+    await call.until(2)
+    call.leave()
+    await call.end()
+    shelf.gate.set()
+    assert "x:latest" not in shelf.rows
+
+
+@at_a_shelf
+async def test_more_at_once_than_a_process_can_have_open_is_refused(a, shelf):
+    shelf.far = {f"far{number}": FAR for number in range(RUNNING + 1)}
+    shelf.gate.clear()
+    calls = [a.call("POST", "/api/pull", {"model": f"far{number}"}) for number in range(RUNNING)]
+    calls += [a.call("POST", "/api/create", {"model": f"x{number}", "from": "have"}) for number in range(MAKING)]
+    for call in calls:
         await call.until(2)
-        call.leave()
+    for path, body in (
+        ("/api/pull", {"model": f"far{RUNNING}"}),
+        ("/api/create", {"model": "y", "from": "have"}),
+        ("/api/copy", {"source": "have", "destination": "y"}),
+    ):
+        refused = await a.ask("POST", path, body)
+        assert refused.status == 503
+        assert refused.headers[b"retry-after"] == b"30"
+    shelf.gate.set()
+    assert ndjson(await a.ask("POST", "/api/pull", {"model": "far0"}))[-1] == {"status": "success"}  # with the others
+    for call in calls:
         await call.end()
-        shelf.gate.set()
-        assert "x:latest" not in shelf.rows
-        await a.close()
-
-    run(whole())
+    assert ndjson(await a.ask("POST", "/api/pull", {"model": f"far{RUNNING}"}))[-1] == {"status": "success"}
+    assert ndjson(await a.ask("POST", "/api/create", {"model": "y", "from": "have"}))[-1] == {"status": "success"}
 
 
-def test_more_at_once_than_a_process_can_have_open_is_refused():
-    async def whole() -> None:
-        shelf = Shelf()
-        shelf.far = {f"far{number}": FAR for number in range(RUNNING + 1)}
-        a = house(shelf)
-        shelf.gate.clear()
-        calls = [a.call("POST", "/api/pull", {"model": f"far{number}"}) for number in range(RUNNING)]
-        calls += [a.call("POST", "/api/create", {"model": f"x{number}", "from": "have"}) for number in range(MAKING)]
-        for call in calls:
-            await call.until(2)
-        for path, body in (
-            ("/api/pull", {"model": f"far{RUNNING}"}),
-            ("/api/create", {"model": "y", "from": "have"}),
-            ("/api/copy", {"source": "have", "destination": "y"}),
-        ):
-            refused = await a.ask("POST", path, body)
-            assert refused.status == 503
-            assert refused.headers[b"retry-after"] == b"30"
-        shelf.gate.set()
-        assert ndjson(await a.ask("POST", "/api/pull", {"model": "far0"}))[-1] == {
-            "status": "success"
-        }  # with the others
-        for call in calls:
-            await call.end()
-        assert ndjson(await a.ask("POST", "/api/pull", {"model": f"far{RUNNING}"}))[-1] == {"status": "success"}
-        assert ndjson(await a.ask("POST", "/api/create", {"model": "y", "from": "have"}))[-1] == {"status": "success"}
-        await a.close()
-
-    run(whole())
+@at_a_shelf
+async def test_push_tells_its_progress(a, shelf):
+    lines = ndjson(await a.ask("POST", "/api/push", {"name": "have"}))
+    assert [line["status"][:8] for line in lines] == ["retrievi", "pushing ", "pushing ", "success"]
+    assert shelf.pushed == ["have"]
 
 
-def test_push_tells_its_progress():
-    async def whole() -> None:
-        shelf = Shelf()
-        a = house(shelf)
-        lines = ndjson(await a.ask("POST", "/api/push", {"name": "have"}))
-        assert [line["status"][:8] for line in lines] == ["retrievi", "pushing ", "pushing ", "success"]
-        assert shelf.pushed == ["have"]
-        await a.close()
-
-    run(whole())
-
-
-def test_copy_and_delete_answer_200_with_nothing():
-    async def whole() -> None:
-        shelf = Shelf()
-        a = house(shelf)
-        call = await a.ask("POST", "/api/copy", {"source": "have", "destination": "gpt-4"})
-        assert (call.status, call.body) == (200, b"")
-        assert "gpt-4:latest" in [row["model"] for row in (await a.ask("GET", "/api/tags")).json()["models"]]
-        call = await a.ask("DELETE", "/api/delete", {"name": "gpt-4"})
-        assert (call.status, call.body) == (200, b"")
-        assert "gpt-4:latest" not in [row["model"] for row in (await a.ask("GET", "/api/tags")).json()["models"]]
-        await a.close()
-
-    run(whole())
+@at_a_shelf
+async def test_copy_and_delete_answer_200_with_nothing(a, shelf):
+    call = await a.ask("POST", "/api/copy", {"source": "have", "destination": "gpt-4"})
+    assert (call.status, call.body) == (200, b"")
+    assert "gpt-4:latest" in [row["model"] for row in (await a.ask("GET", "/api/tags")).json()["models"]]
+    call = await a.ask("DELETE", "/api/delete", {"name": "gpt-4"})
+    assert (call.status, call.body) == (200, b"")
+    assert "gpt-4:latest" not in [row["model"] for row in (await a.ask("GET", "/api/tags")).json()["models"]]
 
 
 @pytest.mark.parametrize(
@@ -489,110 +205,80 @@ def test_copy_and_delete_answer_200_with_nothing():
         ("POST", "/api/create", {"model": "POP", "from": "have"}, 409, "'POP' is the name of a model of config.yaml"),
     ],
 )
-def test_what_cannot_be_changed_is_said(method, path, body, status, words):
-    async def whole() -> None:
-        shelf = Shelf()
-        a = house(shelf)
-        call = await a.ask(method, path, body)
-        assert (call.status, call.json()) == (status, {"error": words})
-        assert list(shelf.rows) == ["have:latest", "file:latest", "own:latest"]
-        await a.close()
-
-    run(whole())
+@at_a_shelf
+async def test_what_cannot_be_changed_is_said(a, shelf, *, method, path, body, status, words):
+    call = await a.ask(method, path, body)
+    assert (call.status, call.json()) == (status, {"error": words})
+    assert list(shelf.rows) == ["have:latest", "file:latest", "own:latest"]
 
 
-def test_an_answer_of_a_model_that_is_deleted_finishes():
-    async def whole() -> None:
-        shelf = Shelf()
-        shelf.story = waits(HELLO[:1], HELLO[1:2])
-        a = house(shelf)
-        chat = a.call("POST", "/api/chat", {"model": "have", "messages": [{"role": "user", "content": "x"}]})
-        await chat.until(2)
-        model = shelf.open_models["have:latest"]
-        assert (await a.ask("DELETE", "/api/delete", {"model": "have"})).status == 200
-        assert not model.closed
-        assert (await a.ask("POST", "/api/show", {"model": "have"})).status == 404
-        assert not chat.task.done()
-        chat.leave()
-        await chat.end()
-        await until(lambda: model.closed)
-        await a.close()
-
-    run(whole())
+@at_a_shelf
+async def test_an_answer_of_a_model_that_is_deleted_finishes(a, shelf):
+    shelf.story = waits(HELLO[:1], HELLO[1:2])
+    chat = a.call("POST", "/api/chat", {"model": "have", "messages": [{"role": "user", "content": "x"}]})
+    await chat.until(2)
+    model = shelf.open_models["have:latest"]
+    assert (await a.ask("DELETE", "/api/delete", {"model": "have"})).status == 200
+    assert not model.closed
+    assert (await a.ask("POST", "/api/show", {"model": "have"})).status == 404
+    assert not chat.task.done()
+    chat.leave()
+    await chat.end()
+    await until(lambda: model.closed)
 
 
-def test_a_model_that_is_replaced_is_loaded_anew():
-    async def whole() -> None:
-        shelf = Shelf()
-        a = house(shelf)
-        chat = {"model": "m1", "messages": [{"role": "user", "content": "x"}]}
-        await a.ask("POST", "/api/create", {"model": "m1", "from": "have", "system": "a"})
-        await a.ask("POST", "/api/chat", chat)
-        first = shelf.open_models["m1:latest"]
-        assert not first.closed
-        await a.ask("POST", "/api/create", {"model": "m1", "from": "have", "system": "a"})
-        assert not first.closed, "nothing has changed"
-        await a.ask("POST", "/api/create", {"model": "m1", "from": "have", "system": "b"})
-        await a.ask("POST", "/api/chat", chat)
-        assert first.closed
-        assert shelf.open_models["m1:latest"] is not first
-        await a.close()
-
-    run(whole())
+@at_a_shelf
+async def test_a_model_that_is_replaced_is_loaded_anew(a, shelf):
+    chat = {"model": "m1", "messages": [{"role": "user", "content": "x"}]}
+    await a.ask("POST", "/api/create", {"model": "m1", "from": "have", "system": "a"})
+    await a.ask("POST", "/api/chat", chat)
+    first = shelf.open_models["m1:latest"]
+    assert not first.closed
+    await a.ask("POST", "/api/create", {"model": "m1", "from": "have", "system": "a"})
+    assert not first.closed, "nothing has changed"
+    await a.ask("POST", "/api/create", {"model": "m1", "from": "have", "system": "b"})
+    await a.ask("POST", "/api/chat", chat)
+    assert first.closed
+    assert shelf.open_models["m1:latest"] is not first
 
 
 @pytest.mark.parametrize("colon", [":", "-"])
-def test_blobs_are_kept_and_found(colon):
-    async def whole() -> None:
-        shelf = Shelf()
-        a = house(shelf)
-        path = f"/api/blobs/{DIGEST.replace(':', colon)}"
-        assert (await a.ask("HEAD", path)).status == 404
-        call = await a.ask("POST", path, [BLOB[:2], b"", BLOB[2:]])
-        assert (call.status, call.body) == (201, b"")
-        assert (await a.ask("HEAD", path)).status == 200
-        again = a.call("POST", path, [b"anything", b""])
-        await again.end()
-        assert (again.status, again.received) == (200, 0), "it is not read again"
-        assert shelf.blobs == {DIGEST: BLOB}
-        lines = ndjson(await a.ask("POST", "/api/create", {"model": "x", "files": {"x.gguf": DIGEST}}))
-        assert lines[-1] == {"status": "success"}
-        await a.close()
-
-    run(whole())
+@at_a_shelf
+async def test_blobs_are_kept_and_found(a, shelf, colon):
+    path = f"/api/blobs/{DIGEST.replace(':', colon)}"
+    assert (await a.ask("HEAD", path)).status == 404
+    call = await a.ask("POST", path, [BLOB[:2], b"", BLOB[2:]])
+    assert (call.status, call.body) == (201, b"")
+    assert (await a.ask("HEAD", path)).status == 200
+    again = a.call("POST", path, [b"anything", b""])
+    await again.end()
+    assert (again.status, again.received) == (200, 0), "it is not read again"
+    assert shelf.blobs == {DIGEST: BLOB}
+    lines = ndjson(await a.ask("POST", "/api/create", {"model": "x", "files": {"x.gguf": DIGEST}}))
+    assert lines[-1] == {"status": "success"}
 
 
-def test_a_blob_with_another_digest_is_refused_with_both():
-    async def whole() -> None:
-        shelf = Shelf()
-        a = house(shelf)
-        call = await a.ask("POST", f"/api/blobs/{DIGEST}", b"another blob")
-        got = digest_of(b"another blob")
-        assert (call.status, call.json()) == (400, {"error": f'digest mismatch, expected "{DIGEST}", got "{got}"'})
-        assert shelf.blobs == {}
-        for digest in ("sha256:abc", "md5:5", "x"):
-            assert (await a.ask("HEAD", f"/api/blobs/{digest}")).status == 400
-            call = await a.ask("POST", f"/api/blobs/{digest}", b"x")
-            assert (call.status, call.json()) == (400, {"error": "invalid digest format"})
-        await a.close()
-
-    run(whole())
+@at_a_shelf
+async def test_a_blob_with_another_digest_is_refused_with_both(a, shelf):
+    call = await a.ask("POST", f"/api/blobs/{DIGEST}", b"another blob")
+    got = digest_of(b"another blob")
+    assert (call.status, call.json()) == (400, {"error": f'digest mismatch, expected "{DIGEST}", got "{got}"'})
+    assert shelf.blobs == {}
+    for digest in ("sha256:abc", "md5:5", "x"):
+        assert (await a.ask("HEAD", f"/api/blobs/{digest}")).status == 400
+        call = await a.ask("POST", f"/api/blobs/{digest}", b"x")
+        assert (call.status, call.json()) == (400, {"error": "invalid digest format"})
 
 
-def test_a_client_that_leaves_half_way_leaves_no_blob():
-    async def whole() -> None:
-        shelf = Shelf()
-        a = house(shelf)
-        call = a.call("POST", f"/api/blobs/{DIGEST}", [BLOB[:2], BLOB[2:]])
-        call._arriving.pop()
-        await until(lambda: shelf.received == 2)
-        call.leave()
-        await call.end()
-        assert shelf.blobs == {}
-        assert " 499 " in a.access()[-1]
-        await a.close()
-
-    run(whole())
+@at_a_shelf
+async def test_a_client_that_leaves_half_way_leaves_no_blob(a, shelf):
+    call = a.call("POST", f"/api/blobs/{DIGEST}", [BLOB[:2], BLOB[2:]])
+    call._arriving.pop()
+    await until(lambda: shelf.received == 2)
+    call.leave()
+    await call.end()
+    assert shelf.blobs == {}
+    assert " 499 " in a.access()[-1]
 
 
 MANAGING = [
@@ -625,18 +311,13 @@ def test_a_key_may_be_for_use_alone(method, path, body):
 
 
 @pytest.mark.parametrize(("method", "path", "body"), [*MANAGING, ("HEAD", f"/api/blobs/{DIGEST}", b"")])
-def test_pages_of_others_change_nothing(method, path, body):
-    async def whole() -> None:
-        shelf = Shelf()
-        a = house(shelf)
-        for headers in ([(b"origin", b"https://evil.example")], [(b"sec-fetch-site", b"cross-site")]):
-            if method == "HEAD" and headers[0][0] == b"sec-fetch-site":
-                continue  # it changes nothing, and its answer cannot be read
-            assert (await a.ask(method, path, body, headers=headers)).status == 403
-        assert list(shelf.rows) == ["have:latest", "file:latest", "own:latest"]
-        await a.close()
-
-    run(whole())
+@at_a_shelf
+async def test_pages_of_others_change_nothing(a, shelf, method, path, body):
+    for headers in ([(b"origin", b"https://evil.example")], [(b"sec-fetch-site", b"cross-site")]):
+        if method == "HEAD" and headers[0][0] == b"sec-fetch-site":
+            continue  # it changes nothing, and its answer cannot be read
+        assert (await a.ask(method, path, body, headers=headers)).status == 403
+    assert list(shelf.rows) == ["have:latest", "file:latest", "own:latest"]
 
 
 @pytest.mark.parametrize(("method", "path", "body"), MANAGING)
@@ -663,29 +344,21 @@ def test_without_a_backend_that_manages_models_every_route_says_so(method, path,
         ("GET", "/api/experimental/model-recommendations", 200, {"recommendations": []}),
     ],
 )
-def test_questions_about_an_account_are_answered_at_once(method, path, status, expected):
-    async def whole() -> None:
-        a = house(Shelf())
-        call = await a.ask(method, path)
-        assert (call.status, call.json()) == (status, expected)
-        for search in ("web_search", "web_fetch"):
-            call = await a.ask("POST", f"/api/experimental/{search}", {"query": "x"})
-            assert call.status == 403
-            assert call.json()["error"].startswith("ollama cloud is disabled")
-        await a.close()
-
-    run(whole())
+@at_a_shelf
+async def test_questions_about_an_account_are_answered_at_once(a, shelf, *, method, path, status, expected):
+    call = await a.ask(method, path)
+    assert (call.status, call.json()) == (status, expected)
+    for search in ("web_search", "web_fetch"):
+        call = await a.ask("POST", f"/api/experimental/{search}", {"query": "x"})
+        assert call.status == 403
+        assert call.json()["error"].startswith("ollama cloud is disabled")
 
 
-def test_a_model_may_be_called_file():
-    async def whole() -> None:
-        a = house(Shelf())
-        call = await a.ask("POST", "/api/copy", {"source": "file:latest", "destination": "file:two"})
-        assert call.status == 200
-        assert (await a.ask("DELETE", "/api/delete", {"model": "file:two"})).status == 200
-        await a.close()
-
-    run(whole())
+@at_a_shelf
+async def test_a_model_may_be_called_file(a, shelf):
+    call = await a.ask("POST", "/api/copy", {"source": "file:latest", "destination": "file:two"})
+    assert call.status == 200
+    assert (await a.ask("DELETE", "/api/delete", {"model": "file:two"})).status == 200
 
 
 def test_the_library_can_be_named():
@@ -704,15 +377,11 @@ def test_the_library_can_be_named():
     run(whole())
 
 
-def test_lines_of_progress_are_compact():
-    async def whole() -> None:
-        a = house(Shelf())
-        call = await a.ask("POST", "/api/pull", {"model": "far"})
-        for line in call.body.splitlines():
-            assert line == json.dumps(json.loads(line), separators=(",", ":")).encode()
-        await a.close()
-
-    run(whole())
+@at_a_shelf
+async def test_lines_of_progress_are_compact(a, shelf):
+    call = await a.ask("POST", "/api/pull", {"model": "far"})
+    for line in call.body.splitlines():
+        assert line == json.dumps(json.loads(line), separators=(",", ":")).encode()
 
 
 ODD: list[Any] = [
@@ -737,18 +406,14 @@ FIELDS = (
 )
 
 
-def test_whatever_a_body_says_the_answer_is_in_ollamas_words():
-    async def whole() -> None:
-        a = house(Shelf())
-        dice = random.Random(4)
-        for _ in range(400):
-            method, path, _ = dice.choice([*MANAGING[:-1], ("POST", "/api/show", {})])
-            fields = {name: dice.choice(ODD) for name in dice.sample(FIELDS, dice.randint(0, 6))}
-            data = json.dumps(fields).encode()
-            call = await a.ask(method, path, data[: dice.randint(0, len(data))] if dice.random() < 0.1 else data)
-            assert call.status in {200, 400, 404, 409, 500}
-            assert b"internal error" not in call.body
-            assert all(isinstance(json.loads(line), dict) for line in call.body.splitlines())
-        await a.close()
-
-    run(whole())
+@at_a_shelf
+async def test_whatever_a_body_says_the_answer_is_in_ollamas_words(a, shelf):
+    dice = random.Random(4)
+    for _ in range(400):
+        method, path, _ = dice.choice([*MANAGING[:-1], ("POST", "/api/show", {})])
+        fields = {name: dice.choice(ODD) for name in dice.sample(FIELDS, dice.randint(0, 6))}
+        data = json.dumps(fields).encode()
+        call = await a.ask(method, path, data[: dice.randint(0, len(data))] if dice.random() < 0.1 else data)
+        assert call.status in {200, 400, 404, 409, 500}
+        assert b"internal error" not in call.body
+        assert all(isinstance(json.loads(line), dict) for line in call.body.splitlines())
