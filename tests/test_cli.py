@@ -6,6 +6,7 @@ import datetime as dt
 import io
 import json
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -347,9 +348,28 @@ def test_what_a_command_made_without_a_gateway_is_there_for_the_next_one(tmp_pat
 
     status, out, error = run("pull", name, "--insecure")
     assert (status, out.splitlines()[-1], error) == (0, "success", "")
-    assert f"\nFROM {name}:latest\n" in run("show", name, "--modelfile")[1]
     assert run("rm", name) == (0, f"removed {name}\n", "")
     assert list((tmp_path / "data" / "models" / "manifests").rglob("*latest")) == []
+
+
+def test_ctrl_c_pauses_a_pull(shop: Served, managed: Any, site: Site) -> None:
+    site.publish("acme/slow", model=gguf(seed=5))
+    name = f"{site.host}/acme/slow"
+    site.stalled.clear()
+    site.faults.append(Fault("stall", 100_000, times=99))
+    pull = subprocess.Popen(
+        [sys.executable, "-m", "gateway", "pull", name, "--insecure"],
+        env={"PYTHONPATH": str(ROOT), "DRAGOMAN_URL": shop.url}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert site.stalled.wait(20)
+    pull.send_signal(signal.SIGINT)
+    out, error = pull.communicate(timeout=20)
+    site.faults.clear()
+    assert (pull.returncode, error) == (130, "dragoman: stopped\n")
+    assert out.splitlines()[0] == "pulling manifest"
+    assert names(managed, site.host) == []
+    assert managed("pull", name, "--insecure")[0] == 0
+    assert managed("rm", name)[0] == 0
 
 
 def test_a_configuration_that_cannot_be_used_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
