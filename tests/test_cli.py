@@ -94,7 +94,7 @@ def test_the_words_of_the_command_line_are_all_known() -> None:
 def test_models_are_listed_shown_loaded_seen_in_memory_and_unloaded(told: Any) -> None:
     status, out, _ = told("list")
     assert status == 0
-    assert [line.split()[0] for line in out.splitlines()] == ["NAME", "rerank:latest", "embed:latest", "pip:latest"]
+    assert {line.split()[0] for line in out.splitlines()} == {"NAME", "rerank:latest", "embed:latest", "pip:latest"}
     assert "1.4 MB" in told("ls", "Pi")[1]
     status, out, _ = told("show", "pip")
     assert (status, "1.31M" in out, "thinking" in out) == (0, True, True)
