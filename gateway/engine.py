@@ -49,6 +49,8 @@ from gateway.watched import Watched
 _EMBED = frozenset({Capability.EMBED})
 _RERANK = frozenset({Capability.RERANK})
 _REASONING = frozenset({Capability.REASONING})
+_JITTER = 100_000_000
+"""Nanoseconds by which two clocks seem to differ when they are read one after the other."""
 T = TypeVar("T")
 
 Tell = Callable[[Report], None]
@@ -77,6 +79,7 @@ class Engine:
         self._sources: dict[str, Source] = {}
         self._pinned = [entry.id for entry in settled.models if entry.pinned]
         self._beginning: set[asyncio.Task[None]] = set()
+        self._began = 0
         self.relays = any(entry.relay for entry in settled.models)
         """Whether the answers of some model may be relayed."""
         self._fetcher = fetcher or Fetcher(config.images)
@@ -329,7 +332,7 @@ class Engine:
         names = self._catalog.names.by_id.values()
         public = {(route.backend, route.name): route for route in reversed(names)}
         rows: list[LoadedModel] = []
-        now, epoch = asyncio.get_running_loop().time(), time.time_ns()
+        now, zero = asyncio.get_running_loop().time(), self._zero()
         for resident in self._pool.residents():
             model, need = resident.model, resident.need
             hosted = isinstance(self._backends[resident.key[0]], Hosts)
@@ -353,10 +356,17 @@ class Engine:
                     slots=0 if model is None else model.slots,
                     batch=0 if model is None or model.honours.load is None else model.honours.load.batch or 0,
                     loading=model is None,
-                    expires=None if forever else epoch + int((idle_until - now) * 1e9),
+                    expires=None if forever else zero + int(idle_until * 1e9),
                 )
             )
         return rows
+
+    def _zero(self) -> int:
+        """When the loop's clock stood at 0, in epoch nanoseconds: the same each time, unless the system's clock was set."""
+        found = time.time_ns() - int(asyncio.get_running_loop().time() * 1e9)
+        if abs(found - self._began) > _JITTER:
+            self._began = found
+        return self._began
 
     async def residents(self) -> list[LoadedModel]:
         """``loaded``, and what servers behind have in their memory, whoever loaded it."""

@@ -80,6 +80,11 @@ def test_a_longer_context_loads_the_model_anew_and_a_shorter_one_does_not(gatewa
     assert row["size_vram"] == 0
 
 
+def test_the_time_of_expiry_stays_the_same_however_often_it_is_asked_for(gateway: Served) -> None:
+    call(gateway, "/api/generate", {"model": "pip", "keep_alive": "1h"})
+    assert len({there(gateway)["pip"]["expires_at"] for _ in range(50)}) == 1
+
+
 def test_vectors_may_want_a_longer_context_too(gateway: Served) -> None:
     asked = {"model": "embed", "input": "x", "options": {"num_ctx": 300, "num_batch": 7}}
     status, headers, _ = call(gateway, "/api/embed", asked)
