@@ -6,6 +6,7 @@ where that succeeds, nobody needs to look for what was passed over. Else the str
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from types import UnionType
@@ -22,6 +23,8 @@ from canonical.origin import Shape
 T = TypeVar("T")
 S = TypeVar("S", bound=Struct)
 _UNKNOWN = "unknown field"
+_PLACE = re.compile(r" - at `\$\.?([^`]*)`$")
+_MISSING = re.compile(r"missing required field `([^`]*)`")
 
 
 class Reading(Generic[S]):
@@ -101,6 +104,26 @@ def read_body(decoder: msgspec.json.Decoder[T], body: bytes, invalid: Callable[[
         InvalidRequest: not JSON, past a limit, or a field of a wrong type.
     """
     return _read(decoder.decode, body, invalid)
+
+
+class Fault(Struct, frozen=True):
+    """What a decoder found wrong with a body."""
+
+    path: str
+    """Of the field (``messages[0].content``); empty: the body as a whole."""
+    words: str
+    missing: bool
+
+
+def fault_of(text: str) -> Fault:
+    """A decoder's message, taken apart: `` Expected `str`, got `int` - at `$.model` ``."""
+    found = _PLACE.search(text)
+    path = found[1] if found else ""
+    words = _PLACE.sub("", text)
+    absent = _MISSING.search(words)
+    if absent is None:
+        return Fault(path, words, missing=False)
+    return Fault(f"{path}.{absent[1]}" if path else absent[1], words, missing=True)
 
 
 def _read(decode: Callable[[bytes], T], body: bytes, invalid: Callable[[str], InvalidRequest]) -> T:

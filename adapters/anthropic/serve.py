@@ -20,7 +20,7 @@ from adapters.anthropic.think import read_think
 from adapters.anthropic.turns import read_turns
 from adapters.anthropic.vocabulary import MESSAGES
 from adapters.dialect import Ask, CountAsk
-from adapters.reading import Reading, read_request
+from adapters.reading import Reading, fault_of, read_request
 from canonical.errors import InvalidRequest, Unsupported
 from canonical.messages import Reasoning, Text, ToolCall, ToolResult
 from canonical.models import ModelInfo
@@ -40,8 +40,6 @@ CHARACTERS_A_TOKEN = 4
 """For the estimate that opens a stream; the exact count is in its last record."""
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-_PLACE = re.compile(r" - at `\$\.?([^`]*)`$")
-_MISSING = re.compile(r"missing required field `([^`]*)`")
 
 _messages = Reading(wire.MessagesRequest, strict=False)  # 5.0 for an int is seen in the wild
 _count = Reading(wire.CountRequest, strict=False)
@@ -110,14 +108,11 @@ def _row(model: ModelInfo) -> wire.ModelRow:
 
 def _invalid(text: str) -> InvalidRequest:
     """The vendor's way to name a place: ``messages.0.content: …``."""
-    found = _PLACE.search(text)
-    path = re.sub(r"\[(\d+|\.\.\.)\]", r".\1", found[1]) if found else ""
-    words = _PLACE.sub("", text)
-    missing = _MISSING.search(words)
-    if missing:
-        path = f"{path}.{missing[1]}" if path else missing[1]
+    fault = fault_of(text)
+    path = re.sub(r"\[(\d+|\.\.\.)\]", r".\1", fault.path)
+    if fault.missing:
         return InvalidRequest(f"{path}: Field required", param=path, code="missing_required_parameter")
-    return InvalidRequest(f"{path}: {words}" if path else words, param=path or None)
+    return InvalidRequest(f"{path}: {fault.words}" if path else fault.words, param=path or None)
 
 
 def _generate(asked: wire.CountRequest, origin: Origin, sampling: Sampling, *, stream: bool) -> Generate:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from adapters.ollama.times import read_keep_alive
+from adapters.reading import fault_of
 from canonical.errors import InvalidRequest
-
-_PLACE = re.compile(r" - at `\$\.?([^`]*)`$")
-_MISSING = re.compile(r"missing required field `([^`]*)`")
 
 
 def needed(name: str) -> InvalidRequest:
@@ -19,12 +16,10 @@ def needed(name: str) -> InvalidRequest:
 
 def invalid(text: str) -> InvalidRequest:
     """What the decoder found wrong, and where."""
-    found = _PLACE.search(text)
-    path = found[1] if found else ""
-    words = _PLACE.sub("", text)
-    absent = _MISSING.search(words)
-    if absent:
-        return needed(f"{path}.{absent[1]}" if path else absent[1])
+    fault = fault_of(text)
+    path, words = fault.path, fault.words
+    if fault.missing:
+        return needed(path)
     return InvalidRequest(f'"{path}": {words[:1].lower()}{words[1:]}' if path else words, param=path or None)
 
 

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Raw
 
 from adapters.openai import wire
-from adapters.reading import Reading, read_body, read_request
+from adapters.reading import Reading, fault_of, read_body, read_request
 from canonical.errors import InvalidRequest, Unsupported
 from canonical.limits import CHOICES, check_grammar, check_schema
 from canonical.requests import Generate, Sampling, Think
@@ -57,8 +57,6 @@ DANGEROUS = frozenset(
 """Fields by which LiteLLM or vLLM let a body choose addresses, keys, hooks or templates: no client of ours may."""
 
 _SEED_LIMIT = 2**63
-_PATH = re.compile(r" - at `\$\.?([^`]*)`$")
-_MISSING = re.compile(r"missing required field `([^`]*)`")
 _WRONG_TYPE = re.compile(r"^Expected `[^`]*`, got ")
 
 
@@ -154,14 +152,11 @@ def missing(path: str) -> InvalidRequest:
 
 def invalid(text: str) -> InvalidRequest:
     """What the decoder found wrong, in the vendor's words: its code, and the path of the field."""
-    found = _PATH.search(text)
-    path = found[1] if found else ""
-    words = _PATH.sub("", text)
-    absent = _MISSING.search(words)
-    if absent:
-        return missing(f"{path}.{absent[1]}" if path else absent[1])
-    code = "invalid_type" if _WRONG_TYPE.match(words) else "invalid_value"
-    words = words[:1].lower() + words[1:]
-    if not path:
+    fault = fault_of(text)
+    if fault.missing:
+        return missing(fault.path)
+    code = "invalid_type" if _WRONG_TYPE.match(fault.words) else "invalid_value"
+    words = fault.words[:1].lower() + fault.words[1:]
+    if not fault.path:
         return InvalidRequest(f"the body is wrong: {words}", code=code)
-    return InvalidRequest(f"invalid '{path}': {words}", param=path, code=code)
+    return InvalidRequest(f"invalid '{fault.path}': {words}", param=fault.path, code=code)
