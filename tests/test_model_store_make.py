@@ -443,6 +443,13 @@ def test_a_manifest_that_names_one_blob_again_and_again_is_no_model(local: Llama
         assert "m:latest" in rows(local)
 
 
+def test_a_parameter_of_countless_values_makes_no_model(local: LlamaCppBackend, tmp_path: Path) -> None:
+    store = Store(tmp_path / "data" / "models")
+    for count in (1000, 1001):
+        put(store, f"m{count}", model=PIP, params=msgspec.json.encode({"stop": ["x"] * count}))
+    assert {"m1000:latest"} == {name for name in rows(local) if name.startswith("m1")}
+
+
 def test_a_recipe_brings_along_no_more_than_can_be_offered(local: LlamaCppBackend) -> None:
     for wrong in (
         {"licenses": ("x" * 9 * 1024 * 1024, "y" * 9 * 1024 * 1024)},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 from hypothesis import example, given
@@ -116,6 +117,17 @@ def test_what_has_no_effect_is_a_warning():
     found = read_modelfile("FROM m\nPARAMETER mirostat 1\nRENDERER qwen3\nPARSER qwen3")
     assert found.parameters == {}
     assert len(found.warnings) == 3
+
+
+def test_a_hostile_text_is_told_at_once():
+    """As ``/api/show`` does for everybody, of what anybody made."""
+    text = '"\n"""\n' + "".join(f'"""END{number}\n' for number in range(1, 200_000))
+    began = time.process_time()
+    written = write_modelfile(Modelfile(sources=("m",), system=text))
+    told = write_parameters({"stop": [f"x{number}" for number in range(200_000)]})
+    assert len(read_parameters(told)["stop"]) == 200_000
+    assert time.process_time() - began < 20
+    assert '"""END200000' in written
 
 
 def test_a_hostile_file_takes_no_time():

@@ -104,6 +104,7 @@ async def test_what_a_model_is_made_from_is_fetched_where_it_is_absent(a, shelf)
         ({"files": {"x.gguf": DIGEST}}, f"blob {DIGEST} is not there"),
         ({"parameters": {"num_ctx": "many"}}, 'option "num_ctx" must be of type integer'),
         ({"license": 5}, "license must be a string or an array of strings"),
+        ({"parameters": {"stop": ["x"] * 1001}}, "parameters.stop may have at most 1000 entries"),
         (
             {"remote_host": "https://example.org"},
             "a model of another server is a backend in config.yaml, not a creation",

@@ -264,6 +264,9 @@ def _parameters(given: dict[str, Any] | None) -> dict[str, Any]:
         return {}
     _check_count(given, "parameters")
     found = {name: read_option(name, value) for name, value in given.items() if value is not None}
+    for name, value in found.items():
+        if isinstance(value, list | tuple):
+            _check_count(value, f"parameters.{name[:80]}")
     return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
 
 

@@ -15,6 +15,7 @@ with such a line in it has no place in that grammar. It gets an end of its own, 
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from typing import Any
@@ -44,6 +45,8 @@ _PARAMETER = re.compile(r"[ \t]*([A-Za-z0-9_]+)[ \t]")
 _ROLE = re.compile(r"[ \t]*([A-Za-z]+)[ \t]")
 _LINE = re.compile(r"[^\r\n]*")
 _END = re.compile(r"#:end (\w+)")
+_TAKEN = re.compile(r'"""END([0-9]{1,9})')
+"""Ends that stand in a text already."""
 _INTEGER = re.compile(r"[+-]?[0-9]{1,19}")
 _SPOKEN: dict[str, Role] = {"system": "system", "user": "user", "assistant": "assistant"}
 _TRUE, _FALSE = (
@@ -251,7 +254,7 @@ def _value(text: str, at: int, end: str = "") -> tuple[str, int]:
 
 def _add(parameters: dict[str, Any], name: str, value: str) -> None:
     if name == "stop":
-        parameters[name] = [*parameters.get(name, ()), value]
+        parameters.setdefault(name, []).append(value)
     elif name in INTEGERS:
         if not _INTEGER.fullmatch(value):
             raise InvalidRequest(f"invalid int value [{value[:80]}]")
@@ -281,9 +284,8 @@ def _line(command: str, text: str) -> str:
                 return f"{command} {form}\n"
         except InvalidRequest:
             continue
-    number = 1
-    while f'"""END{number}' in text:
-        number += 1
+    taken = {int(digits) for digits in _TAKEN.findall(text)}
+    number = next(number for number in itertools.count(1) if number not in taken)
     return f"#:end END{number}\n{command} {blocks[0]}END{number}\n"
 
 

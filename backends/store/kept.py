@@ -24,6 +24,8 @@ from canonical.own import Own
 TEXT = 16 * 1024 * 1024
 """Bytes of all that a model brings along: template, licenses, conversation ..."""
 TEXTS = ("template", "prompt", "system", "license", "params", "messages")
+LISTED = 1_000
+"""Values of one parameter: stop texts."""
 REMEMBERED = 4096
 """Models whose small blobs are kept in memory."""
 
@@ -132,6 +134,8 @@ class Brings:
             if len(turns) > MESSAGES:
                 raise BackendError(f"the model brings along more than {MESSAGES} messages")
             read_options(parameters)
+            if any(isinstance(value, list) and len(value) > LISTED for value in parameters.values()):
+                raise BackendError(f"a parameter of the model has more than {LISTED} values")
             messages = tuple(read_messages(turns))
             if manifest.config.digest:
                 config = _options.decode(self.folder.content(manifest.config.digest))
