@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 
 from msgspec import structs
 
@@ -66,17 +66,19 @@ class Library:
         backend = self._backends.get(home)
         if not isinstance(backend, Pulls):
             raise NotImplementedHere("no backend of config.yaml can fetch models")
-        async for step in self._share("pull", home, name, insecure, lambda: backend.pull(name, insecure=insecure)):
-            yield step
+        shared = self._share("pull", home, name, insecure, lambda: backend.pull(name, insecure=insecure))
+        async with aclosing(shared) as steps:
+            async for step in steps:
+                yield step
 
     async def push(self, name: str, *, insecure: bool = False) -> AsyncGenerator[Progress, None]:
         """Send a model to the registry that its name begins with; shared and stopped as in ``pull``."""
         _check(name)
         backend = self._manager()
-        async for step in self._share(
-            "push", self._home, name, insecure, lambda: backend.push(name, insecure=insecure)
-        ):
-            yield step
+        shared = self._share("push", self._home, name, insecure, lambda: backend.push(name, insecure=insecure))
+        async with aclosing(shared) as steps:
+            async for step in steps:
+                yield step
 
     async def create(self, name: str, recipe: Recipe) -> AsyncGenerator[Progress, None]:
         """Make a model; the one that it is made from is fetched where nobody has it."""
@@ -87,18 +89,18 @@ class Library:
             _check(recipe.source)
             route = await self._route(recipe.source)
             if route is None:
-                async for step in self.pull(recipe.source):
-                    yield step
+                async with aclosing(self.pull(recipe.source)) as steps:
+                    async for step in steps:
+                        yield step
                 route = await self._route(recipe.source)
             if route is not None:
                 recipe = structs.replace(recipe, source=self._ours(route, recipe.source))
         with self._making():
-            steps = backend.create(name, recipe)
             try:
-                async for step in steps:
-                    yield step
+                async with aclosing(backend.create(name, recipe)) as steps:
+                    async for step in steps:
+                        yield step
             finally:
-                await steps.aclose()
                 await self._settle(self._home)
 
     async def copy(self, source: str, destination: str) -> None:
@@ -161,12 +163,11 @@ class Library:
             await watched.ended()
 
         async def work(tell: Tell) -> None:
-            steps = start()
             try:
-                async for step in steps:
-                    tell(step)
+                async with aclosing(start()) as steps:
+                    async for step in steps:
+                        tell(step)
             finally:
-                await steps.aclose()
                 await self._settle(home)
 
         if watched is None:

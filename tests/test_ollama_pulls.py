@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from canonical.models import ModelInfo
+from canonical.recipe import Recipe
 from tests.shelf import FAR, FAR_DIGEST, at_a_shelf, ndjson
 
 PULLED = [
@@ -174,3 +175,14 @@ async def test_the_end_of_the_gateway_stops_pulls(a, shelf):
     assert (two.status, two.json()) == (503, {"error": "the gateway is shutting down"})
     late = await a.ask("POST", "/api/pull", {"model": "far"})
     assert late.status == 503
+
+
+@pytest.mark.parametrize("kind", ["pull", "push", "create"])
+@at_a_shelf
+async def test_work_that_is_closed_has_ended_when_the_closing_has(a, shelf, kind):
+    library = a.engine.library
+    shelf.gate.clear()
+    steps = library.create("new", Recipe(source="far")) if kind == "create" else getattr(library, kind)("far")
+    assert await anext(steps)
+    await steps.aclose()
+    assert not library._shared

@@ -7,6 +7,7 @@ a model of one of them gives the store links to its files, or copies.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,21 +41,15 @@ class Managed:
         """Fetch a model into the store; a file of the models folder, which comes first, is there. Raises as ``Manages`` says."""
         if self._files.hides(name):
             return
-        steps = self._fetching().pull(name, insecure=insecure)
-        try:
+        async with aclosing(self._fetching().pull(name, insecure=insecure)) as steps:
             async for step in steps:
                 yield step
-        finally:
-            await steps.aclose()
 
     async def push(self, name: str, *, insecure: bool = False) -> AsyncGenerator[Progress, None]:
         """Send a model of the store to the registry that its name begins with."""
-        steps = self._fetching().push(name, insecure=insecure)
-        try:
+        async with aclosing(self._fetching().push(name, insecure=insecure)) as steps:
             async for step in steps:
                 yield step
-        finally:
-            await steps.aclose()
 
     async def create(self, name: str, recipe: Recipe) -> AsyncGenerator[Progress, None]:
         """Make a model. Closing stops, and leaves the models as they were.
@@ -82,13 +77,10 @@ class Managed:
             except _Left:
                 return
 
-        steps = threads.stream(work, name="create")
-        try:
-            async for batch in steps:
+        async with aclosing(threads.stream(work, name="create")) as batches:
+            async for batch in batches:
                 for step in batch:
                     yield step
-        finally:
-            await steps.aclose()
 
     async def copy(self, source: str, destination: str) -> None:
         """A second name; what is kept elsewhere gets its first one in the store. Raises as ``create``."""

@@ -7,6 +7,7 @@ its first words, so that a missing model is a line as well.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import Protocol
 
 from adapters.ollama import managing
@@ -49,11 +50,9 @@ async def _create(exchange: Exchange) -> None:
 
 
 async def _with_notes(steps: AsyncGenerator[Progress, None], notes: Sequence[str]) -> AsyncGenerator[Progress, None]:
-    try:
+    async with aclosing(steps):
         async for step in steps:
             yield step
-    finally:
-        await steps.aclose()
     for note in notes:
         yield Progress(status=note)
 
@@ -101,12 +100,10 @@ async def _watch(exchange: Exchange, steps: AsyncGenerator[Progress, None], *, s
     """Send each step as it comes, or one answer at the end. ``first``: what has been said before a model is found missing."""
     encoder = managing.ProgressStream()
     try:
-        try:
+        async with aclosing(steps):
             async for step in steps:
                 if stream:
                     await _line(exchange, encoder.feed(step))
-        finally:
-            await steps.aclose()
         if stream:
             await _line(exchange, encoder.finish(), last=True)
         else:
