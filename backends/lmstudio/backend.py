@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from pathlib import Path
 
 import msgspec
@@ -136,18 +137,17 @@ class LMStudioBackend(RemoteBackend):
         source = call.read_source(name)
         if self._package is not None and find(await self._lists.ask(), source.model) is None:
             package = self._package
-            steps = told(lambda tell: package.download(source, tell))
             try:
-                async for step in steps:
-                    yield step
+                async with aclosing(told(lambda tell: package.download(source, tell))) as steps:
+                    async for step in steps:
+                        yield step
             except (ModelNotFound, NoWay):
                 pass  # its search does not know all that can be downloaded
             else:
                 return
-            finally:
-                await steps.aclose()
-        async for step in self._watched(source):
-            yield step
+        async with aclosing(self._watched(source)) as steps:
+            async for step in steps:
+                yield step
 
     async def _watched(self, source: call.Source) -> AsyncGenerator[Progress, None]:
         """A download by REST, looked at until it ends; there is no word to stop it."""
