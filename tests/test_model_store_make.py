@@ -19,7 +19,7 @@ import pytest
 
 from adapters.ollama import names
 from backends.base import Manages
-from backends.llama_cpp import LlamaCppBackend, quantizing
+from backends.llama_cpp import LlamaCppBackend, gguf, quantizing
 from backends.llama_cpp.inprocess import InProcess
 from backends.llama_cpp.isolated import Isolated
 from backends.llama_cpp.runners import has_gpu
@@ -448,6 +448,23 @@ def test_a_parameter_of_countless_values_makes_no_model(local: LlamaCppBackend, 
     for count in (1000, 1001):
         put(store, f"m{count}", model=PIP, params=msgspec.json.encode({"stop": ["x"] * count}))
     assert {"m1000:latest"} == {name for name in rows(local) if name.startswith("m1")}
+
+
+def test_a_blob_that_is_named_a_thousand_times_is_read_once(
+    local: LlamaCppBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+    real = gguf.read_head
+
+    def counted(path: Path) -> gguf.Head:
+        read.append(path)
+        return real(path)
+
+    digest = upload(local, PIP)
+    monkeypatch.setattr(gguf, "read_head", counted)
+    with pytest.raises(InvalidRequest, match="all parts"):
+        create(local, "m", files={f"{number}.gguf": digest for number in range(1000)})
+    assert len([path for path in read if path.name.startswith("sha256-")]) == 1
 
 
 def test_a_recipe_brings_along_no_more_than_can_be_offered(local: LlamaCppBackend) -> None:

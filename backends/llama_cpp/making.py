@@ -79,6 +79,8 @@ class _Work:
         self._store, self._claim, self._tell = store, claim, tell
         self._layers: dict[str, list[Layer]] = {"model": [], "projector": [], "adapter": [], "draft": []}
         self._heads: list[Head] = []
+        self._known: dict[str, Head] = {}
+        """By their digests: a recipe may name one blob a thousand times."""
 
     def take(self, source: Kept, parent: str) -> None:
         """The files of another model: its blobs, or links to what lies elsewhere."""
@@ -151,11 +153,15 @@ class _Work:
     def _read(self, name: str, digest: str) -> Head:
         if name.lower().endswith(_WEIGHTS):
             raise InvalidRequest(f"{name!r} is not a GGUF file: convert it to GGUF first", param="files")
+        digest = normal(digest)
+        if digest in self._known:
+            return self._known[digest]
         path = self._store.blob(digest)
         if not path.is_file():
-            raise InvalidRequest(f"blob {normal(digest)!r} not found", param="files")
+            raise InvalidRequest(f"blob {digest!r} not found", param="files")
         try:
-            return gguf.read_head(path)
+            head = self._known[digest] = gguf.read_head(path)
+            return head
         except gguf.BadGguf as error:
             reason = error.message.replace(path.name, repr(name))
             raise InvalidRequest(f"{name!r} is not a GGUF file that can be served: {reason}", param="files") from error
