@@ -208,6 +208,23 @@ def test_a_question_to_a_model_that_is_not_there_fetches_it_first(managed: Any, 
     managed("rm", name)
 
 
+def test_a_file_that_lies_here_is_pulled_too(managed: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "models" / "pip.gguf", tmp_path / "my bot.gguf")
+    for path in ("my bot.gguf", "./my bot.gguf", str(tmp_path), "."):
+        status, out, error = managed("pull", path)
+        assert (status, error) == (0, "")
+        name = out.splitlines()[0].removeprefix(f"{path} becomes ")
+        assert name == ("my-bot" if "bot" in path else tmp_path.name)
+        assert out.splitlines()[-1] == "success"
+        assert "Paris" in managed("run", name, CAPITAL, "--think", "off")[1]
+        managed("rm", name)
+    assert managed("pull", "./gone.gguf") == (1, "", "dragoman: ./gone.gguf is no file\n")
+    (tmp_path / "odd.gguf").write_text("not one")
+    status, _, error = managed("pull", "odd.gguf")
+    assert (status, "GGUF" in error, error.count("\n")) == (1, True, 1)
+
+
 def test_a_model_is_made_by_a_modelfile(managed: Any, tmp_path: Path) -> None:
     """Its files go up once, and what ``show`` tells of it makes the same model again."""
     shutil.copy(ROOT / "models" / "pip.gguf", tmp_path / "weights.gguf")

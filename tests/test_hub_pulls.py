@@ -13,7 +13,7 @@ from huggingface_hub import constants
 from backends.fetching import huggingface
 from backends.store.manifests import read_manifest
 from canonical.digests import digest_of
-from canonical.errors import BackendError, BackendTimeout, GatewayError, InvalidRequest, ModelNotFound, Unsupported
+from canonical.errors import BackendError, BackendTimeout, GatewayError, InvalidRequest, ModelNotFound
 from canonical.progress import Progress
 from tests.pulls import Puller, gguf
 from tests.registry import Fault, Site, registry
@@ -266,15 +266,3 @@ def test_an_address_without_tls_needs_leave(puller: Puller, plain: Site) -> None
     with pytest.raises(InvalidRequest, match="insecure"):
         puller.pull(address(plain, SMALL), insecure=False)
     assert plain.log == []
-
-
-def test_a_file_of_the_operators_becomes_a_model(puller: Puller, tmp_path: Path) -> None:
-    async def take(content: bytes) -> list[str]:
-        (tmp_path / "mine.gguf").write_bytes(content)
-        return [step.status async for step in puller.fetching().take(tmp_path / "mine.gguf", "mine")]
-
-    assert asyncio.run(take(SMALL))[-1] == "writing manifest"
-    assert puller.listed() == {"mine:latest"}
-    with pytest.raises(Unsupported):
-        asyncio.run(take(b"nothing of the kind"))
-    assert [name for name in puller.files() if len(name) == 71 and digest_of(b"nothing of the kind")[7:] in name] == []

@@ -8,7 +8,6 @@ https://host/file.gguf#sha256=<64 hex>
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable
-from pathlib import Path
 
 from adapters.ollama import names
 from adapters.ollama.names import Name
@@ -57,15 +56,6 @@ class Fetching:
     def push(self, name: str, *, insecure: bool = False) -> AsyncGenerator[Progress, None]:
         """Send a model to the registry that its name begins with. Raises as ``pull`` does."""
         return told(lambda tell: _worded(self._push(name, tell, insecure=insecure)))
-
-    def take(self, path: Path, name: str) -> AsyncGenerator[Progress, None]:
-        """A GGUF file of this machine as a model. For the operator alone, never on a client's word."""
-
-        async def work(tell: Tell) -> None:
-            web = Web(self._hosts)
-            await plain.take(path, _parsed(name), Blobs(self._store, web, self._pace), tell)
-
-        return told(work)
 
     async def _pull(self, text: str, tell: Tell, *, insecure: bool) -> None:
         if plain.is_address(text) and not _at_hugging_face(text):

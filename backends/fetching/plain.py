@@ -1,14 +1,11 @@
-"""A GGUF file by its address and digest (``https://host/x.gguf#sha256=<hex>``), or on the operator's own disk.
+"""A GGUF file by its address and digest (``https://host/x.gguf#sha256=<hex>``).
 
 Without its digest a file would be whatever its server sends that day, so the address must have one.
 """
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
 import re
-from pathlib import Path
 from urllib.parse import unquote
 
 from msgspec import Struct
@@ -19,8 +16,7 @@ from backends.fetching.blobs import Blobs, Part
 from backends.fetching.download import Wanted
 from backends.fetching.making import Weights, make
 from backends.links import Link, read_link
-from canonical.errors import InvalidRequest, StorageFailed
-from canonical.progress import Progress
+from canonical.errors import InvalidRequest
 
 _FILE = re.compile(r"https?://[^#]*\.gguf(?:\?[^#]*)?(?:#.*)?", re.IGNORECASE)
 _DIGEST = re.compile(r"sha256[=:-]([0-9a-f]{64})", re.IGNORECASE)
@@ -66,28 +62,6 @@ async def pull(address: Address, blobs: Blobs, tell: Tell) -> None:
     async with blobs.claimed([Part(address.digest, 0)]):
         await blobs.fetch(Wanted(link=address.link, digest=address.digest), tell)
         await make(address.name, [Weights(address.digest, f"{address.name.model}.gguf")], blobs, tell)
-
-
-async def take(path: Path, name: Name, blobs: Blobs, tell: Tell) -> None:
-    """Make a model of a file of this machine, linked where that can be and copied elsewhere.
-
-    For the operator alone: a client of the API must not learn what files there are.
-    """
-    tell(Progress(status=f"reading {path.name}"))
-    try:
-        digest = await asyncio.to_thread(_digest, path)
-    except OSError as error:
-        raise InvalidRequest(f"the file {path.name!r} cannot be read: {error.strerror}", param="model") from None
-    async with blobs.claimed([Part(digest, 0)]):
-        await asyncio.to_thread(blobs.store.link, digest, path)
-        if blobs.store.size(digest) < 0:
-            raise StorageFailed("the file could not be taken into the store")
-        await make(name, [Weights(digest, path.name)], blobs, tell)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
 def _word(text: str, *, dots: bool = True) -> str:

@@ -18,7 +18,7 @@ from rich.text import Text
 from gateway.cli import shown
 from gateway.cli.chat import Talk, converse, figures
 from gateway.cli.client import Client, Failed, Missing
-from gateway.cli.making import create_body
+from gateway.cli.making import create_body, is_path, pull_body
 from gateway.cli.place import gateway
 from gateway.probe.safe import shown as safe
 
@@ -54,6 +54,10 @@ def _console(*, stderr: bool = False) -> Console:
 
 
 def _pull(client: Client, options: argparse.Namespace, console: Console) -> None:
+    if is_path(options.name):
+        made = pull_body(options.name, client, tell=console.print)
+        shown.Bars(console).follow(client.lines("/api/create", made))
+        return
     body = {"model": options.name, "insecure": options.insecure}
     shown.Bars(console).follow(client.lines("/api/pull", body))
 
@@ -171,7 +175,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _named(command: argparse.ArgumentParser) -> None:
-    command.add_argument("name", help="llama3.2, hf.co/org/repo:Q4_K_M, ...")
+    command.add_argument("name", help="llama3.2, hf.co/org/repo:Q4_K_M, ...; to pull also ./file.gguf")
 
 
 def _transfer(command: argparse.ArgumentParser) -> None:

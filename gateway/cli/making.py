@@ -1,8 +1,12 @@
-"""``dragoman create``: a Modelfile's files go up as blobs, and the rest as fields; the server never reads a Modelfile."""
+"""``dragoman create``, and ``pull`` of what lies here: files go up as blobs, and what a Modelfile says as fields.
+
+The server reads neither: a client's word never names a file of its machine.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -41,6 +45,23 @@ def create_body(name: str, path: Path, client: Client, *, quantize: str, tell: C
         if group:
             body[field] = {file.name: _uploaded(file, client, tell) for file in group}
     return {**body, **_fields(made), **({"quantize": quantize} if quantize else {})}
+
+
+def is_path(name: str) -> bool:
+    """Whether what is to be pulled is a file or a folder of this machine."""
+    return name.startswith((".", "/", "~")) or (name.endswith(".gguf") and "/" not in name)
+
+
+def pull_body(path: str, client: Client, *, tell: Callable[[str], None]) -> dict[str, Any]:
+    """The body of ``/api/create`` for a GGUF file or a folder of its parts, once these are at the server.
+
+    Raises:
+        Failed: there is none, or it cannot be read.
+    """
+    files, _ = _sources([path], Path())
+    name = re.sub(r"[^\w.-]", "-", Path(path).expanduser().resolve().name.removesuffix(".gguf"), flags=re.ASCII)
+    tell(f"{path} becomes {name}")
+    return {"model": name, "stream": True, "files": {file.name: _uploaded(file, client, tell) for file in files}}
 
 
 def _fields(made: Modelfile) -> dict[str, Any]:
