@@ -88,7 +88,7 @@ class Hosts:
         """Raises InvalidRequest where a client may not send us."""
         if not self._any and entry_for(link, self._sources) is None:
             raise InvalidRequest(
-                f"models are fetched only from hosts that the operator lists (pull.hosts in the configuration), and "
+                f"models come from and go to only those hosts that the operator lists (pull.hosts in the configuration), and "
                 f"{link.host[:100]!r} is not listed{_port(link)}",
                 param="model",
             )
