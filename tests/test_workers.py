@@ -138,6 +138,7 @@ def test_it_gets_no_secret_of_the_environment(monkeypatch: pytest.MonkeyPatch) -
         names = await text(worker, "environment")
         assert b"STUDIO_KEY" not in names
         assert b"OMP_NUM_THREADS" in names
+        assert b"GGML_NO_BACKTRACE" in names  # else whoever has a debugger waits for its stack
 
     told(story)
 
@@ -380,6 +381,10 @@ def test_why_llama_cpp_could_not_load_is_its_first_error_without_a_path() -> Non
     for failed in (
         Failed("its process was killed, most likely because memory ran out", "", starved=True),
         Failed("RuntimeError: no", "0.1 E ggml_gallocr: failed to allocate CPU buffer of size 5\n", starved=False),
+        Failed("its process ended with status 1", "Traceback:\nRuntimeError: can't start new thread\n", starved=False),
+        Failed(
+            "its process ended by SIGABRT", "terminate\n  what():  Resource temporarily unavailable\n", starved=False
+        ),
     ):
         assert isinstance(explain("x", failed), OutOfMemory)
 

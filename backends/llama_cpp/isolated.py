@@ -20,7 +20,9 @@ from canonical.errors import BackendError, GatewayError, OutOfMemory
 _ERROR = re.compile(r"^[\d.]* ?E +(?:(?:cmn|srv|llama|ggml) +)?(.+)$", re.MULTILINE)
 """A line of llama.cpp's log that tells of an error; the first one tells why, the others what followed from it."""
 _PATH = re.compile(r"(?:/[^\s/'\":,]+)+/(?=[^\s/'\":,]+)")
-_MEMORY = re.compile(r"alloc|out of memory|MemoryError", re.IGNORECASE)
+_MEMORY = re.compile(
+    r"alloc|out of memory|MemoryError|can't start new thread|Resource temporarily unavailable", re.IGNORECASE
+)
 
 
 class Isolated:
@@ -94,6 +96,7 @@ def explain(name: str, failed: Failed) -> GatewayError:
     words = told[1] if told and not failed.starved else failed.words
     words = _PATH.sub("", words)[:300]
     message = f"the model {name!r} could not be loaded: {words}"
-    if failed.starved or _MEMORY.search(f"{words} {failed.words}"):
+    last = failed.said.rstrip().rpartition("\n")[2]  # a process that ends itself says there why
+    if failed.starved or _MEMORY.search(f"{words} {failed.words} {last}"):
         return OutOfMemory(message)
     return BackendError(message)

@@ -42,8 +42,10 @@ _KEPT_NATIVE = ("OMP_", "GGML_", "LLAMA_", "CUDA_", "NVIDIA_", "HIP_", "ROCR_", 
 
 
 def environment() -> dict[str, str]:
-    """Of a process of native code: no secret that only the gateway needs."""
-    return {key: value for key, value in os.environ.items() if key.startswith(_KEPT + _KEPT_NATIVE)}
+    """Of a process of native code: no secret that only the gateway needs, and no debugger that holds up its end."""
+    return {"GGML_NO_BACKTRACE": "1"} | {
+        key: value for key, value in os.environ.items() if key.startswith(_KEPT + _KEPT_NATIVE)
+    }
 
 
 class Answer:
