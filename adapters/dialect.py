@@ -25,8 +25,6 @@ class Encoder(Protocol):
     """Canonical events -> one stream's bytes. One object a stream; ``choice`` is the index of the request in the ask."""
 
     media_type: ClassVar[str]
-    heartbeat: ClassVar[bytes]
-    """A frame that means nothing, or ``b""`` where the format has none."""
 
     def feed(self, event: Event, choice: int = 0) -> bytes:
         """The frames of one event; may be empty."""

@@ -85,7 +85,7 @@ _USAGE = b',"stream":true,"stream_options":{"include_usage":true}}'
 def _write(ask_body: bytes, events: Sequence[Event], *, chat: bool = True, heartbeats: bool = False) -> bytes:
     ask = serve.read_chat(ask_body) if chat else serve.read_completion(ask_body)
     encoder = ask.encoder(STAMP)
-    beat = encoder.heartbeat if heartbeats else b""
+    beat = b": ping\n\n" if heartbeats else b""
     return beat.join([*(encoder.feed(event) for event in events), encoder.finish()])
 
 

@@ -60,7 +60,6 @@ class MessageStream:
     """
 
     media_type: ClassVar[str] = "text/event-stream; charset=utf-8"
-    heartbeat: ClassVar[bytes] = b'event: ping\ndata: {"type":"ping"}\n\n'
 
     __slots__ = ("_call", "_called", "_delta", "_hidden", "_index", "_kind", "_model", "_prompt", "_stamp", "_waiting")
 

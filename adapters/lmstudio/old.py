@@ -39,7 +39,6 @@ class StatsStream:
     """A stream of OpenAI's with the figures in the frames that say how a choice ended."""
 
     media_type: ClassVar[str] = Stream.media_type
-    heartbeat: ClassVar[bytes] = Stream.heartbeat
 
     __slots__ = ("_info", "_inner")
 

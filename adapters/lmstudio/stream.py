@@ -34,7 +34,6 @@ class ChatStream:
     """Canonical events -> frames, and the whole. ``store`` may be changed until the end is told."""
 
     media_type: ClassVar[str] = "text/event-stream; charset=utf-8"
-    heartbeat: ClassVar[bytes] = b""
 
     __slots__ = (
         "_begun", "_created", "_end", "_frame", "_instance", "_kind", "_last", "_loaded", "_output", "_pieces", "_prompt", "_size", "id",

@@ -44,7 +44,6 @@ class _Stream:
     """What both routes' streams share. Nothing goes out for Started: a status belongs to the first real piece."""
 
     media_type: ClassVar[str] = MEDIA_TYPE
-    heartbeat: ClassVar[bytes] = b""  # clients parse every line as an answer
 
     def __init__(self, model: str, top_logprobs: int | None, stamp: Stamp) -> None:
         self._created_at = CreatedAt(stamp.clock)

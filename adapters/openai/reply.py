@@ -34,7 +34,6 @@ class Stream:
     """One stream of either kind, less the pieces themselves. One frame says how it ends, unless it fails."""
 
     media_type: ClassVar[str] = "text/event-stream; charset=utf-8"
-    heartbeat: ClassVar[bytes] = b": ping\n\n"
 
     __slots__ = ("_created", "_end", "_id", "_model", "_n", "_name", "_object", "_usages", "_want_usage")
 

@@ -56,7 +56,6 @@ class ResponseStream:
     """Canonical events -> frames, and the object. ``store`` may be changed until the end is told."""
 
     media_type: ClassVar[str] = "text/event-stream; charset=utf-8"
-    heartbeat: ClassVar[bytes] = b""
     """None: Codex counts events, and an event has a number."""
 
     __slots__ = (
