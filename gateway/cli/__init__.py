@@ -2,5 +2,5 @@
 
 command.py   the words of the command line        place.py   which gateway, and its key
 client.py    requests to it                       shown.py   tables and bars
-chat.py      ``run``
+chat.py      ``run``                              making.py  ``create``, and ``pull`` of a file
 """
