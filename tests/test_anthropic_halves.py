@@ -76,6 +76,7 @@ def _no_id() -> str:
 
 
 def _frames(events: Sequence[Event]) -> list[bytes]:
+    encoder = serve.read_messages(_ASK + b',"stream":true}').encoder(STAMP)
     return [*(encoder.feed(event) for event in events), encoder.finish()]
 
 
@@ -181,6 +182,7 @@ def test_interleaved_calls_wait_for_each_other() -> None:
 
 
 def test_what_follows_a_whole_call_is_told_at_once() -> None:
+    encoder = serve.read_messages(_ASK + b',"stream":true}').encoder(STAMP)
     for event in (Started("m"), ToolCallDelta(0, "a", "f", "{}")):
         encoder.feed(event)
     assert b'"text":"now"' in encoder.feed(TextDelta("now"))
@@ -202,6 +204,7 @@ def test_hidden_thoughts_keep_their_signature_and_lose_their_text() -> None:
 
 
 def test_a_failure_is_an_error_frame_and_nothing_after_it() -> None:
+    encoder = serve.read_messages(_ASK + b',"stream":true}').encoder(STAMP)
     frame = encoder.fail(Busy("full"))
     assert frame == b'event: error\ndata: {"type":"error","error":{"type":"overloaded_error","message":"full"}}\n\n'
     with pytest.raises(Busy, match="full"):
