@@ -1,10 +1,30 @@
-"""The events of LM Studio's ``/api/v1/chat``: read off a stream, and held to the order and the fields of its documentation."""
+"""LM Studio's REST in memory, and the events of its ``/api/v1/chat``, held to the order and the fields of its documentation."""
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
+
+from gateway.settings import Listener
+from tests.asgi import Call, House
+from tests.houses import Home
+from tests.responding import lived
+
+SPEAKS = Listener(port=1234, dialects=("lmstudio", "openai"))
+
+Story = Callable[[House], Awaitable[None]]
+
+
+def live(data: Path | None, story: Story, home: Home | None = None, **more: Any) -> None:
+    lived(data, story, home, listener=SPEAKS, **more)
+
+
+def error_of(call: Call) -> Any:
+    return call.json()["error"]
+
 
 FIELDS: dict[str, set[str]] = {
     "chat.start": {"model_instance_id"},

@@ -1,10 +1,9 @@
-"""The routes of LM Studio's REST in memory: what is kept and whose it is, loads that are watched, downloads, and what fails."""
+"""The routes of LM Studio's REST in memory: what is kept and whose it is, loads that are watched, and what fails."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,41 +11,29 @@ import pytest
 
 from backends.base import Tell, tell_nobody
 from backends.honours import TABLE
-from canonical.errors import BackendError, BackendUnavailable, Busy, ModelNotFound, OutOfMemory, StorageFailed
+from canonical.errors import BackendError, BackendUnavailable, OutOfMemory, StorageFailed
 from canonical.events import Finished, Started, TextDelta, Timings, Usage
 from canonical.models import Capability
 from canonical.progress import Progress
 from canonical.report import Honours
 from canonical.requests import AS_CONFIGURED, LoadOptions
-from gateway.downloads import KEPT, RUNNING, Downloads
-from gateway.settings import Config, Key, Listener, ModelEntry
-from tests.asgi import Call, House
+from gateway.settings import Config, Listener, ModelEntry
+from tests.asgi import House
 from tests.calling import until
-from tests.chatting import told, types
+from tests.chatting import SPEAKS, error_of, live, told, types
 from tests.houses import HELLO, Home, Talks, Vectors, tells, waits
 from tests.responding import ANN, BEN, REPORT, heard, lived
 from tests.virtual_time import run
 
 CHAT = "/api/v1/chat"
 ASK = {"model": "a", "input": "the secret prompt"}
-SPEAKS = Listener(port=1234, dialects=("lmstudio", "openai"))
 STRICT = [(b"dragoman-strict", b"true")]
-
-Story = Callable[[House], Awaitable[None]]
-
-
-def live(data: Path | None, story: Story, home: Home | None = None, **more: Any) -> None:
-    lived(data, story, home, listener=SPEAKS, **more)
 
 
 async def chat(house: House, headers: Any = (), **fields: Any) -> Any:
     call = await house.ask("POST", CHAT, {**ASK, **fields}, headers)
     assert call.status == 200, call.body
     return call.json()
-
-
-def error_of(call: Call) -> Any:
-    return call.json()["error"]
 
 
 # What is kept.
@@ -426,134 +413,3 @@ def test_the_report_names_a_chats_fields_as_the_client_does() -> None:
         assert set(dropped) >= {"min_p", "preset", "ttl"}
 
     live(None, story, home)
-
-
-# Downloads.
-
-
-class Shelf(Home):
-    """A backend that can fetch ``new``: in two steps, the second when ``go`` is set."""
-
-    def __init__(self) -> None:
-        super().__init__(tells(HELLO))
-        self.go = asyncio.Event()
-        self.pulls: list[str] = []
-
-    async def pull(self, name: str, *, insecure: bool = False) -> AsyncGenerator[Progress, None]:
-        self.pulls.append(name)
-        if name == "nobody/nothing":
-            raise ModelNotFound("pull model manifest: file does not exist")
-        yield Progress(status="pulling manifest")
-        yield Progress(status="pulling", digest="sha256:aa", total=100, completed=40)
-        await self.go.wait()
-        if name == "torn":
-            raise BackendError("the source broke off")
-        yield Progress(status="pulling", digest="sha256:aa", total=100, completed=100)
-
-
-async def ended(house: House, status: str, headers: Any = ()) -> Any:
-    """Ask after a download until it is over."""
-    while True:
-        told_of = (await house.ask("GET", status, headers=headers)).json()
-        if told_of["status"] != "downloading":
-            return told_of
-        await asyncio.sleep(0)
-
-
-def test_a_download_runs_while_nobody_waits_and_is_asked_after() -> None:
-    async def story(house: House) -> None:
-        shelf = house.engine._backends["a"]
-        assert isinstance(shelf, Shelf)
-        begun = (await house.ask("POST", "/api/v1/models/download", {"model": "new"}, ANN)).json()
-        assert (begun["status"], begun["total_size_bytes"], begun["downloaded_bytes"]) == ("downloading", 100, 40)
-        again = (await house.ask("POST", "/api/v1/models/download", {"model": "new"}, ANN)).json()
-        assert (again["job_id"], shelf.pulls) == (begun["job_id"], ["new"])
-        status = f"/api/v1/models/download/status/{begun['job_id']}"
-        assert (await house.ask("GET", status, headers=ANN)).json()["status"] == "downloading"
-        for path, who in ((status, BEN), ("/api/v1/models/download/status/job_none", ANN)):
-            call = await house.ask("GET", path, headers=who)
-            assert (call.status, error_of(call)["type"]) == (404, "job_not_found")
-        call = await house.ask("POST", "/api/v1/models/download", {"model": "new"}, BEN)
-        assert (call.status, error_of(call)["type"]) == (403, "invalid_request")
-        shelf.go.set()
-        done = await ended(house, status, ANN)
-        assert (done["status"], done["downloaded_bytes"]) == ("completed", 100)
-        assert done["completed_at"] >= done["started_at"]
-
-    keys = (Key(key="key-of-ann"), Key(key="key-of-ben", manage=False))
-    live(None, story, Shelf(), config=Config(keys=keys))
-
-
-def test_what_is_there_is_not_fetched_and_what_there_is_not_is_not_found() -> None:
-    async def story(house: House) -> None:
-        assert (await house.ask("POST", "/api/v1/models/download", {"model": "a"})).json() == {
-            "status": "already_downloaded"
-        }
-        call = await house.ask("POST", "/api/v1/models/download", {"model": "nobody/nothing"})
-        assert (call.status, error_of(call)["type"]) == (404, "model_not_found")
-
-    live(None, story, Shelf())
-
-
-def test_a_download_that_fails_says_why() -> None:
-    async def story(house: House) -> None:
-        shelf = house.engine._backends["a"]
-        assert isinstance(shelf, Shelf)
-        begun = (await house.ask("POST", "/api/v1/models/download", {"model": "torn"})).json()
-        shelf.go.set()
-        status = f"/api/v1/models/download/status/{begun['job_id']}"
-        done = await ended(house, status)
-        assert (done["status"], done["error"]["message"]) == ("failed", "the source broke off")
-
-    live(None, story, Shelf())
-
-
-def test_downloads_are_bounded_and_end_with_the_gateway() -> None:
-    ended: list[str] = []
-
-    async def pull(name: str) -> AsyncGenerator[Progress, None]:
-        try:
-            yield Progress(status="pulling", digest="sha256:aa", total=1)
-            if name.startswith("long"):
-                await asyncio.get_running_loop().create_future()
-        finally:
-            ended.append(name)
-
-    async def story() -> None:
-        downloads = Downloads(pull)
-        first = await downloads.begin("short", owner="ann")
-        await until(lambda: not first.running)
-        for number in range(KEPT):
-            one = await downloads.begin(f"short {number}", owner="ann")
-            await until(lambda one=one: not one.running)  # type: ignore[misc]
-        assert downloads.get(first.id, owner="ann") is None, "the oldest are forgotten"
-        running = [await downloads.begin(f"long {number}", owner="ann") for number in range(RUNNING)]
-        with pytest.raises(Busy):
-            await downloads.begin("long more", owner="ann")
-        assert all(downloads.get(one.id, owner="ann") is one for one in running)
-        await downloads.close()
-        assert all(isinstance(one.error, Busy) for one in running)
-        assert sum(name.startswith("long") for name in ended) == RUNNING
-
-    asyncio.run(story())
-
-
-def test_a_downloads_speed_is_that_of_late() -> None:
-    now = 0.0
-
-    async def pull(_: str) -> AsyncGenerator[Progress, None]:
-        nonlocal now
-        for step in range(1, 21):
-            now += 1.0
-            yield Progress(
-                status="pulling", digest="sha256:aa", total=10_000, completed=step * (1 if step < 10 else 100)
-            )
-
-    async def story() -> None:
-        downloads = Downloads(pull, clock=lambda: now)
-        one = await downloads.begin("x", owner="")
-        await until(lambda: not one.running)
-        assert one.speed == 100.0
-        assert (one.total, one.completed) == (10_000, 2_000)
-
-    asyncio.run(story())
