@@ -269,7 +269,7 @@ def test_m1_vectors_have_unit_length_and_shared_words_bring_them_closer(engine: 
         assert len(short.vectors[0]) == 8
         for refused in (
             Embed(model="embed", inputs=()),
-            Embed(model="embed", inputs=("word", "")),
+            Embed(model="embed", inputs=("word", ())),
             Embed(model="embed", inputs=("word " * 600,)),
             Embed(model="embed", inputs=("word",), dimensions=65),
             Embed(model="embed", inputs=("word",), dimensions=0),

@@ -24,7 +24,7 @@ class EmbeddingModel(Loaded):
         """One unit-length vector per input.
 
         Raises:
-            InvalidRequest: an input is empty, too long, or ``dimensions`` is more than the model has.
+            InvalidRequest: no input, one of no tokens or too long, or ``dimensions`` is more than the model has.
             BackendError: the engine failed.
         """
         if not request.inputs or () in request.inputs:
