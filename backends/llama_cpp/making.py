@@ -160,13 +160,13 @@ class _Work:
         if not path.is_file():
             raise InvalidRequest(f"blob {digest!r} not found", param="files")
         try:
-            head = self._known[digest] = gguf.read_head(path)
-            return head
+            self._known[digest] = gguf.read_head(path)
         except gguf.BadGguf as error:
             reason = error.message.replace(path.name, repr(name))
             raise InvalidRequest(f"{name!r} is not a GGUF file that can be served: {reason}", param="files") from error
         except OSError as error:
             raise BackendError(f"{name!r} cannot be read: {error.strerror}") from error
+        return self._known[digest]
 
     def _add(self, kind: str, name: str, digest: str) -> None:
         self._layers[kind].append(layer(kind, normal(digest), self._store.size(digest), Path(name).name))
