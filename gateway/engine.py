@@ -10,7 +10,7 @@ from typing import TypeGuard, TypeVar
 
 from msgspec import structs
 
-from backends.base import Counts, Embeds, Generates, Hosts, Model, Reranks, TellsAll, Warms, tell_nobody
+from backends.base import Counts, Embeds, Generates, Model, Reranks, TellsAll, Warms, tell_nobody
 from backends.remote import RemoteBackend
 from canonical.durations import seconds
 from canonical.errors import BackendUnavailable, GatewayError, NotImplementedHere, Unsupported
@@ -33,8 +33,8 @@ from canonical.requests import (
 )
 from gateway.brought import shown, with_own
 from gateway.catalog import Catalog
-from gateway.elsewhere import loaded_elsewhere
 from gateway.fetch import Fetcher
+from gateway.in_memory import InMemory
 from gateway.judge import judge
 from gateway.keeping import rules_of, source_of
 from gateway.library import Library
@@ -49,8 +49,6 @@ from gateway.watched import Watched
 _EMBED = frozenset({Capability.EMBED})
 _RERANK = frozenset({Capability.RERANK})
 _REASONING = frozenset({Capability.REASONING})
-_JITTER = 100_000_000
-"""Nanoseconds by which two clocks seem to differ when they are read one after the other."""
 T = TypeVar("T")
 
 Tell = Callable[[Report], None]
@@ -76,10 +74,10 @@ class Engine:
         self.library = Library(settled, self._catalog)
         machine = Machine()
         self._pool = Pool(rules_of(config, machine), measure=machine.free)
+        self._in_memory = InMemory(self._pool, self._catalog, self._backends)
         self._sources: dict[str, Source] = {}
         self._pinned = [entry.id for entry in settled.models if entry.pinned]
         self._beginning: set[asyncio.Task[None]] = set()
-        self._began = 0
         self.relays = any(entry.relay for entry in settled.models)
         """Whether the answers of some model may be relayed."""
         self._fetcher = fetcher or Fetcher(config.images)
@@ -329,51 +327,11 @@ class Engine:
 
         ``elsewhere``: also those that were opened and whose memory is another server's.
         """
-        names = self._catalog.names.by_id.values()
-        public = {(route.backend, route.name): route for route in reversed(names)}
-        rows: list[LoadedModel] = []
-        now, zero = asyncio.get_running_loop().time(), self._zero()
-        for resident in self._pool.residents():
-            model, need = resident.model, resident.need
-            hosted = isinstance(self._backends[resident.key[0]], Hosts)
-            if not resident.terms.local and (model is None or not (model.slots or elsewhere)) and not hosted:
-                continue
-            route = public.get(resident.key)
-            if model is not None:
-                row = model.loaded()
-            else:
-                info = (route.info if route is not None else None) or ModelInfo(id=resident.key[1])
-                row = LoadedModel(info=info, context_length=info.context_length)
-            idle_until = resident.expiry if resident.expiry is not None else now + max(resident.keep_alive, 0)
-            forever = resident.keep_alive < 0 or resident.terms.pinned
-            info = row.info if route is None else structs.replace(row.info, id=route.id)
-            rows.append(
-                structs.replace(
-                    row,
-                    info=info,
-                    size=need.ram + need.vram or row.size,
-                    size_vram=need.vram or row.size_vram,
-                    slots=0 if model is None else model.slots,
-                    batch=0 if model is None or model.honours.load is None else model.honours.load.batch or 0,
-                    loading=model is None,
-                    expires=None if forever else zero + int(idle_until * 1e9),
-                )
-            )
-        return rows
-
-    def _zero(self) -> int:
-        """When the loop's clock stood at 0, in epoch nanoseconds: the same each time, unless the system's clock was set."""
-        found = time.time_ns() - int(asyncio.get_running_loop().time() * 1e9)
-        if abs(found - self._began) > _JITTER:
-            self._began = found
-        return self._began
+        return self._in_memory.opened(elsewhere=elsewhere)
 
     async def residents(self) -> list[LoadedModel]:
         """``loaded``, and what servers behind have in their memory, whoever loaded it."""
-        public = {(route.backend, route.name): route.id for route in reversed(self._catalog.names.by_id.values())}
-        others = await loaded_elsewhere(self._backends.values())
-        rows = [(row, public.get((row.info.backend, row.info.id), row.info.id)) for row in others]
-        return [*self.loaded(), *(structs.replace(row, info=structs.replace(row.info, id=id)) for row, id in rows)]
+        return await self._in_memory.everywhere()
 
     def begin(self) -> None:
         """Start to load what is pinned; what cannot be loaded is in the log."""

@@ -1,0 +1,96 @@
+"""What is in memory, for the lists that tell of it: here, and at servers behind whose users load models there, too."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable, Mapping
+
+from msgspec import structs
+
+from backends.base import Backend, Hosts
+from canonical.errors import GatewayError
+from canonical.models import LoadedModel, ModelInfo
+from gateway.catalog import Catalog
+from gateway.pool import Pool
+
+PATIENCE = 1.0
+"""Seconds; a server that is down must not keep anybody from what is here."""
+_JITTER = 100_000_000
+"""Nanoseconds by which two clocks seem to differ when they are read one after the other."""
+
+
+class InMemory:
+    """The rows of all models, under their public names."""
+
+    def __init__(self, pool: Pool, catalog: Catalog, backends: Mapping[str, Backend]) -> None:
+        self._pool = pool
+        self._catalog = catalog
+        self._backends = backends
+        self._began = 0
+
+    def opened(self, *, elsewhere: bool) -> list[LoadedModel]:
+        """The models that hold memory of this machine now, or are about to.
+
+        ``elsewhere``: also those that were opened and whose memory is another server's.
+        """
+        names = self._catalog.names.by_id.values()
+        public = {(route.backend, route.name): route for route in reversed(names)}
+        rows: list[LoadedModel] = []
+        now, zero = asyncio.get_running_loop().time(), self._zero()
+        for resident in self._pool.residents():
+            model, need = resident.model, resident.need
+            hosted = isinstance(self._backends[resident.key[0]], Hosts)
+            if not resident.terms.local and (model is None or not (model.slots or elsewhere)) and not hosted:
+                continue
+            route = public.get(resident.key)
+            if model is not None:
+                row = model.loaded()
+            else:
+                info = (route.info if route is not None else None) or ModelInfo(id=resident.key[1])
+                row = LoadedModel(info=info, context_length=info.context_length)
+            idle_until = resident.expiry if resident.expiry is not None else now + max(resident.keep_alive, 0)
+            forever = resident.keep_alive < 0 or resident.terms.pinned
+            info = row.info if route is None else structs.replace(row.info, id=route.id)
+            rows.append(
+                structs.replace(
+                    row,
+                    info=info,
+                    size=need.ram + need.vram or row.size,
+                    size_vram=need.vram or row.size_vram,
+                    slots=0 if model is None else model.slots,
+                    batch=0 if model is None or model.honours.load is None else model.honours.load.batch or 0,
+                    loading=model is None,
+                    expires=None if forever else zero + int(idle_until * 1e9),
+                )
+            )
+        return rows
+
+    async def everywhere(self) -> list[LoadedModel]:
+        """Those that hold memory here, and what servers behind have in theirs, whoever loaded it."""
+        public = {(route.backend, route.name): route.id for route in reversed(self._catalog.names.by_id.values())}
+        others = await _others(self._backends.values())
+        rows = [(row, public.get((row.info.backend, row.info.id), row.info.id)) for row in others]
+        here = self.opened(elsewhere=False)
+        return [*here, *(structs.replace(row, info=structs.replace(row.info, id=id)) for row, id in rows)]
+
+    def _zero(self) -> int:
+        """When the loop's clock stood at 0, in epoch nanoseconds: the same each time, unless the system's clock was set."""
+        found = time.time_ns() - int(asyncio.get_running_loop().time() * 1e9)
+        if abs(found - self._began) > _JITTER:
+            self._began = found
+        return self._began
+
+
+async def _others(backends: Iterable[Backend]) -> list[LoadedModel]:
+    """What servers behind have loaded beside what was opened through here, as far as they answer."""
+    found = await asyncio.gather(*(_ask(backend) for backend in backends if isinstance(backend, Hosts)))
+    return [row for rows in found for row in rows]
+
+
+async def _ask(host: Hosts) -> list[LoadedModel]:
+    try:
+        async with asyncio.timeout(PATIENCE):
+            return await host.others()
+    except (GatewayError, TimeoutError):
+        return []
