@@ -8,6 +8,7 @@ import shutil
 import struct
 import subprocess
 import sys
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -22,6 +23,7 @@ from adapters.ollama import names
 from adapters.ollama.names import Name
 from backends.llama_cpp.making import make
 from backends.store import OllamaFolder, Store, locks
+from backends.store.claims import Claim
 from backends.store.manifests import layer, write_manifest
 from canonical.digests import digest_of
 from canonical.errors import InvalidRequest, ModelNotFound, StorageFailed
@@ -171,6 +173,28 @@ def test_what_somebody_is_about_to_use_is_not_taken_away(store: Store) -> None:
     store.delete(named("c"))
     store.delete(named("d"))
     assert blobs(store.folder) == set()
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_copy_of_what_goes_or_changes_meanwhile_is_refused_or_of_the_new_one(store: Store, replaced: bool) -> None:
+    put(store, "a", model=b"weights")
+    other, claim = Store(store.folder), store.claim
+
+    def late(digests: Iterable[str]) -> Claim:
+        store.claim = claim  # type: ignore[method-assign]
+        other.delete(named("a"))
+        if replaced:
+            put(other, "a", model=b"others")
+        return claim(digests)
+
+    store.claim = late  # type: ignore[method-assign]
+    if replaced:
+        store.copy(named("a"), named("b"))
+        assert store.manifest(named("b")) == store.manifest(named("a"))
+    else:
+        with pytest.raises(ModelNotFound):
+            store.copy(named("a"), named("b"))
+    assert listed(store) == ({"a:latest", "b:latest"} if replaced else set())
 
 
 def test_a_manifest_that_cannot_be_read_keeps_every_blob(store: Store) -> None:

@@ -142,11 +142,14 @@ class Store(OllamaFolder):
 
     def copy(self, source: Name, destination: Name) -> None:
         """A second name. Raises ModelNotFound, StorageFailed."""
-        content = self.manifest(source)
-        if content is None or self.find(source) is None:
-            raise ModelNotFound(f"model {names.written(source)!r} not found", param="source")
-        with self.claim(read_manifest(content).digests):
-            self.commit(destination, content)
+        while True:
+            content = self.manifest(source)
+            if content is None or self.find(source) is None:
+                raise ModelNotFound(f"model {names.written(source)!r} not found", param="source")
+            with self.claim(read_manifest(content).digests):
+                if self.manifest(source) == content:  # else it was changed before its blobs were claimed
+                    self.commit(destination, content)
+                    return
 
     def delete(self, name: Name) -> None:
         """Remove a model, whole or not, and the blobs that no other one needs. Raises ModelNotFound, StorageFailed."""
