@@ -127,7 +127,7 @@ class InProcess:
         await threads.call(self._free, name="llama-close")
 
     def _free(self) -> None:
-        """glibc keeps what is freed for the threads to come: 60 MB after a hundred loads of small models, measured."""
+        """Without a word glibc keeps what is freed for threads to come: 60 MB after a hundred loads of small models."""
         self.engine.close()
         with contextlib.suppress(OSError, AttributeError, TypeError):  # other systems have no such call
             ctypes.CDLL(None).malloc_trim(0)
