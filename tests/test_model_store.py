@@ -142,6 +142,32 @@ def test_a_pipe_in_a_blobs_place_keeps_nobody_waiting(store: Store) -> None:
     assert store.find(named("m:pipe")) is None
 
 
+def test_pipes_where_claims_and_drafts_lie_keep_nobody_waiting(store: Store) -> None:
+    put(store, "m", model=b"weights")
+    (store.folder / "using").mkdir(exist_ok=True)
+    library = store.folder / "manifests" / "registry.ollama.ai" / "library" / "m"
+    for path in (store.folder / "using" / "1-a", library / ".tmp-a", store.blobs / ".tmp-a"):
+        os.mkfifo(path)
+    with store.claim([]):
+        assert store.claimed() == set()
+    store.sweep()
+    assert listed(store) == {"m:latest"}
+
+
+def test_a_link_in_a_downloads_place_is_not_followed(store: Store, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.write_bytes(b"precious")
+    partial = store.partial(digest_of(b"weights"))
+    partial.symlink_to(mine)
+    with pytest.raises(OSError, match="symbolic links"):
+        locks.held(partial)
+    partial.unlink()
+    file = locks.held(partial)
+    assert file is not None
+    os.close(file)
+    assert mine.read_bytes() == b"precious"
+
+
 def test_blobs_of_others_stay_and_open_files_go_on(store: Store) -> None:
     put(store, "a", model=b"shared", system=b"only a")
     put(store, "b", model=b"shared")

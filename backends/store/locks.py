@@ -35,7 +35,8 @@ def held(path: Path) -> int | None:
     Whoever had it before may have removed it, or given it another name: what was locked must still stand there.
     """
     while True:
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        # A link would have us write where it leads to.
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         try:
             if not take(file):
                 os.close(file)
@@ -53,7 +54,7 @@ def held(path: Path) -> int | None:
 def deserted(path: Path) -> bool:
     """Whether nobody has a lock on the file at ``path``: who made it is gone. Also where there is no such file."""
     try:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # nor does a pipe keep us waiting
     except FileNotFoundError:
         return True
     except OSError:
