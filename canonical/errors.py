@@ -6,8 +6,7 @@
      ├ NotFound 404 ─ ModelNotFound · NoRoute ─ MethodNotAllowed 405
      ├ RequestTimeout 408
      ├ Conflict 409
-     ├ Busy 503 (retry_after) ─ ShuttingDown
-     ├ OutOfMemory 503
+     ├ Busy 503 (retry_after) · OutOfMemory 503
      ├ NotImplementedHere 501
      ├ StorageFailed 507
      └ BackendError 502 ─ BackendUnavailable 502 · BackendTimeout 504
@@ -132,13 +131,6 @@ class Busy(GatewayError):
     status, code, retry = 503, "server_busy", True
 
 
-class ShuttingDown(Busy):
-    """The gateway ends; whoever comes back meets the next one."""
-
-    def __init__(self) -> None:
-        super().__init__("the gateway is shutting down", retry_after=5)
-
-
 class OutOfMemory(GatewayError):
     """The model does not fit into memory."""
 
@@ -173,3 +165,8 @@ class BackendTimeout(BackendError):
     """The backend was silent past a limit."""
 
     status, code = 504, "backend_timeout"
+
+
+def shutting_down() -> Busy:
+    """What everybody gets who comes while the process ends: whoever comes back meets the next one."""
+    return Busy("the gateway is shutting down", retry_after=5)

@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
 
-from canonical.errors import Busy, GatewayError, ShuttingDown
+from canonical.errors import Busy, GatewayError, shutting_down
 from canonical.progress import Progress
 
 KEPT = 200
@@ -139,7 +139,7 @@ class Downloads:
         except GatewayError as error:
             download.end(error)
         except asyncio.CancelledError:
-            download.end(ShuttingDown())
+            download.end(shutting_down())
             raise
         except Exception:  # nobody waits for it: the log is told, and who asks learns little
             logger.exception("downloading %s failed", download.name)

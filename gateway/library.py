@@ -15,7 +15,7 @@ from msgspec import structs
 
 from adapters.ollama.names import key, parse
 from backends.base import Backend, Manages, Pulls, Tell
-from canonical.errors import Busy, Conflict, InvalidRequest, ModelNotFound, NotImplementedHere, ShuttingDown
+from canonical.errors import Busy, Conflict, InvalidRequest, ModelNotFound, NotImplementedHere, shutting_down
 from canonical.progress import Progress
 from canonical.recipe import Recipe
 from gateway.catalog import Catalog
@@ -157,7 +157,7 @@ class Library:
         self, kind: str, home: str, name: str, insecure: bool, start: Callable[[], AsyncGenerator[Progress, None]]
     ) -> AsyncGenerator[Progress, None]:
         if self._closed:
-            raise ShuttingDown
+            raise shutting_down()
         what = (kind, home, key(name), insecure)
         while (watched := self._shared.get(what)) is not None and watched.stopping:
             await watched.ended()
@@ -182,7 +182,7 @@ class Library:
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if self._closed and task is not None and not task.cancelling():
-                raise ShuttingDown from None  # the work was called off, and not who waits for it
+                raise shutting_down() from None  # the work was called off, and not who waits for it
             raise
         finally:
             await progress.aclose()

@@ -23,7 +23,7 @@ from collections.abc import Iterable, Sequence
 from msgspec import Struct
 
 from backends.base import Model, Need
-from canonical.errors import GatewayError, OutOfMemory, ShuttingDown
+from canonical.errors import GatewayError, OutOfMemory, shutting_down
 from canonical.loading import merged
 from canonical.requests import LoadOptions
 from gateway.refusals import again, as_configured, full, late, never, no_memory
@@ -76,7 +76,7 @@ class Schedule:
             _seat(resident, turn)
             return
         if self._closed:
-            self._refuse(turn, ShuttingDown())
+            self._refuse(turn, shutting_down())
             return
         if resident is None:
             failure = self._failures.get(key)
@@ -155,7 +155,7 @@ class Schedule:
             if isinstance(error, Exception):
                 self._note_failure(resident.key, error, now)
             else:
-                error = ShuttingDown()  # nobody but the end of the process stops a load without an order
+                error = shutting_down()  # nobody but the end of the process stops a load without an order
             for turn in _emptied(resident):
                 self._refuse(turn, error)
             self._end(resident, now)
@@ -202,7 +202,7 @@ class Schedule:
         self._closed = True
         for resident in self._everybody():
             for turn in _emptied(resident):
-                self._refuse(turn, ShuttingDown())
+                self._refuse(turn, shutting_down())
             if resident.model is not None:
                 self._close(resident, resident.model, now)
             elif resident.phase in {Phase.WEIGHING, Phase.LOADING}:

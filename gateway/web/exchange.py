@@ -20,8 +20,8 @@ from canonical.errors import (
     GatewayError,
     InvalidRequest,
     MethodNotAllowed,
-    ShuttingDown,
     TooLarge,
+    shutting_down,
 )
 from canonical.events import Event
 from canonical.media import Blob
@@ -155,7 +155,7 @@ class Exchange:
             if not self.gone and not self.gateway.draining:
                 raise
             task.uncancel()
-            await self.fail(ShuttingDown())
+            await self.fail(shutting_down())
         except Exception as error:  # noqa: BLE001  # the last resort: it is logged whole, and the client is told little
             self.gateway.access_log.crash(error)
             await self.fail(GatewayError("internal error"))

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from canonical.errors import Forbidden, GatewayError, ShuttingDown, Unauthorized
+from canonical.errors import Forbidden, GatewayError, Unauthorized, shutting_down
 from gateway.settings import Key, Listener
 from gateway.web.caller import ANYBODY, CALLER, Caller, with_wish
 from gateway.web.exchange import Gateway, Voice, new_id
@@ -94,7 +94,7 @@ def guarded(app: ASGIApp, listener: Listener, keys: Iterable[Key], gateway: Gate
         if error is None and caller is None:
             error = Unauthorized("a valid API key is needed: Authorization: Bearer KEY, or x-api-key: KEY")
         if error is None and gateway.draining and scope["path"] not in OPEN:
-            error = ShuttingDown()
+            error = shutting_down()
         if error is None:
             _introduce(scope, caller or ANYBODY, wishes)
             await app(scope, receive, send)
