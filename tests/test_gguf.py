@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backends.llama_cpp import gguf
-from backends.llama_cpp.lists import ALL, LONGEST, read_lists
+from backends.llama_cpp import gguf, lists
+from backends.llama_cpp.lists import read_lists
 from canonical.models import Capability
 
 MODELS = Path(__file__).parent.parent / "models"
@@ -165,16 +165,19 @@ def test_the_long_lists_are_read_for_who_wants_them():
     assert "token_embd.weight" in {row.name for row in tensors}
 
 
-def test_of_lists_longer_than_any_models_nothing_is_told(folder: Path) -> None:
+def test_of_lists_longer_than_any_models_nothing_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lists, "LONGEST", 100)
+    monkeypatch.setattr(lists, "ALL", 1000)
     path = folder / "long.gguf"
-    long = struct.pack("<IIQ", 9, 0, LONGEST + 1) + bytes(LONGEST + 1)
-    wide = struct.pack("<IIQ", 9, 8, 3) + text("a" * (ALL // 2)) * 3
-    short = struct.pack("<IIQ", 9, 8, 2) + text("b") * 2
-    path.write_bytes(head([text("long") + long, text("wide") + wide, text("short") + short]))
-    tracemalloc.start()
-    try:
-        lists, _ = read_lists(path)
-        assert tracemalloc.get_traced_memory()[1] < 3 * path.stat().st_size
-    finally:
-        tracemalloc.stop()
-    assert {key: bytes(values) for key, values in lists.items()} == {"short": b'["b","b"]'}
+
+    def told(**arrays: tuple[int, int, bytes]) -> dict[str, bytes]:
+        """Name -> the values' type, their count, their bytes."""
+        pairs = [text(name) + struct.pack("<IIQ", 9, *form) + data for name, (*form, data) in arrays.items()]
+        path.write_bytes(head(pairs))
+        return {name: bytes(values) for name, values in lists.read_lists(path)[0].items()}
+
+    short = (8, 2, text("b") * 2)
+    assert told(long=(0, 101, bytes(101)), wide=(8, 3, text("a" * 500) * 3), short=short) == {"short": b'["b","b"]'}
+    # Numbers of a byte each take more as text: 401 bytes for a hundred of them.
+    byte = (0, 100, b"\xff" * 100)
+    assert set(told(a=byte, b=byte, c=byte, short=short)) == {"a", "b", "short"}

@@ -14,7 +14,7 @@ from canonical.models import Tensor
 LONGEST = 1_000_000
 """Values of one list; of a longer one nothing is told."""
 ALL = 32 * 1024 * 1024
-"""Bytes of all lists that are told; the largest vocabularies have some 20 MiB."""
+"""Bytes of all lists that are told, in the file and in JSON; the largest vocabularies have some 20 MiB."""
 
 
 def read_lists(path: Path) -> tuple[dict[str, Raw], tuple[Tensor, ...]]:
@@ -37,17 +37,18 @@ def read_lists(path: Path) -> tuple[dict[str, Raw], tuple[Tensor, ...]]:
             else:
                 array, count = reader.u32(), reader.u64()
                 begin = reader.leave(array, count)
-                size = reader.at - begin
-                if count <= LONGEST and size <= left:
-                    left -= size
+                if count <= LONGEST and reader.at - begin <= left:
                     reader.at = begin
-                    lists[key] = _values(reader, array, count)
+                    values = _values(reader, array, count)
+                    if len(values) <= left:
+                        left -= len(values)
+                        lists[key] = Raw(values)
         return lists, tuple(_tensor(reader) for _ in range(tensors))
 
 
-def _values(reader: gguf.Reader, kind: int, count: int) -> Raw:
+def _values(reader: gguf.Reader, kind: int, count: int) -> bytes:
     values = [reader.value(kind) for _ in range(count)]
-    return Raw(msgspec.json.encode([None if _odd(value) else value for value in values]))
+    return msgspec.json.encode([None if _odd(value) else value for value in values])
 
 
 def _odd(value: float | str) -> bool:
