@@ -17,6 +17,7 @@ from canonical.errors import BackendError, Busy, GatewayError, InvalidRequest, M
 from canonical.progress import Progress
 from tests.pulls import KIB, Puller, overlap, weights
 from tests.registry import Fault, Site, registry
+from tests.registry.faults import Where
 
 WEIGHTS = weights()
 DIGEST = digest_of(WEIGHTS)
@@ -202,6 +203,14 @@ def test_a_lasting_fault_is_an_error_that_says_it(puller: Puller, fault: Fault, 
     assert str(puller.folder) not in caught.value.message
     assert puller.listed() == set()
     assert len(puller.site.log) < 60
+
+
+@pytest.mark.parametrize("where", ["manifest", "blob"])
+def test_a_redirect_that_leads_nowhere_is_not_followed_twice(puller: Puller, where: Where) -> None:
+    puller.site.faults.append(Fault("redirect", text="file:///etc/passwd", where=where))
+    with pytest.raises(BackendError, match="cannot be followed"):
+        puller.pull()
+    assert len({asked.path for asked in puller.site.log}) == len(puller.site.log)
 
 
 def test_a_wrong_digest_leaves_no_file(puller: Puller) -> None:

@@ -267,7 +267,7 @@ class _Download:
                 response, there = await self._web.ask("GET", direct, headers)
         except BackendError as error:
             self._direct = None
-            raise failed(error) from None
+            raise (failed(error) if direct is None else Failed(error)) from None
         verdict = judge(response, there.host, "a file")
         if verdict is None:
             self._direct = there if there != wanted.link else None

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from msgspec import Struct
 
 from adapters.upstream import retry_seconds
+from backends.fetching.web import Astray
 from backends.transport import Response, TlsFailed
 from canonical.errors import BackendError, Busy, GatewayError
 
@@ -61,8 +62,8 @@ class Missing(BackendError):
 
 
 def failed(error: BackendError) -> BackendError | Failed:
-    """What to raise for a request without an answer: TLS that fails once will fail again."""
-    return error if isinstance(error, TlsFailed) else Failed(error)
+    """What to raise for a request without an answer: TLS that fails once will fail again, and so will what leads nowhere."""
+    return error if isinstance(error, TlsFailed | Astray) else Failed(error)
 
 
 class Patience:

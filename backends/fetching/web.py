@@ -33,6 +33,10 @@ _MOVED = frozenset({301, 302, 303, 307, 308})
 _HEADERS = {"User-Agent": "dragoman"}
 
 
+class Astray(BackendError):
+    """A redirect leads nowhere, and will not the next time."""
+
+
 class Web:
     """The connections of one pull or push."""
 
@@ -72,8 +76,8 @@ class Web:
             try:
                 link = read_redirect(link, location)
             except ValueError as error:
-                raise BackendError(f"{link.host[:100]!r} redirects, and cannot be followed: {error}") from None
-        raise BackendError(f"{link.host[:100]!r} redirects more than {REDIRECTS} times")
+                raise Astray(f"{link.host[:100]!r} redirects, and cannot be followed: {error}") from None
+        raise Astray(f"{link.host[:100]!r} redirects more than {REDIRECTS} times")
 
     async def body(self, response: Response, limit: int, *, within: float = 60.0) -> bytes:
         """A small answer whole. Raises BackendError: it is not small, or takes too long."""
