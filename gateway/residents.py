@@ -49,7 +49,7 @@ class Rules(Struct, frozen=True, kw_only=True):
     switch_after: float = 10.0
     """How long requests for a loaded model may hold back those that wait for another."""
     linger: float = 0.2
-    """How long an idle model is kept from others who want its room: its client may just be about to go on."""
+    """How long an idle model is kept from others who want its room, at least: its client may just be about to go on."""
     abandoned: float = 5.0
     """How long a load goes on that nobody waits for: some clients lose patience and ask again at once."""
     budget: Budget = Budget()
@@ -75,8 +75,8 @@ class Resident:
     """A model from the first who wants it to its end, who uses it and who waits for it."""
 
     __slots__ = (
-        "abandoned", "alone", "dismissed", "draining", "exclusive", "expiry", "holds", "keep_alive", "key", "model", "need",
-        "options", "others", "phase", "progress", "queue", "retired", "running", "since", "slots", "source", "suited", "terms",
+        "abandoned", "alone", "dismissed", "draining", "exclusive", "expiry", "holds", "keep_alive", "key", "linger", "model",
+        "need", "options", "others", "phase", "progress", "queue", "retired", "running", "since", "slots", "source", "suited", "terms",
         "tight", "used_at", "waited",
     )  # fmt: skip
 
@@ -116,6 +116,8 @@ class Resident:
         """It gets no more requests: others want its room."""
         self.retired = False
         """Its files are gone or replaced: it ends with the requests that it has."""
+        self.linger = 0.0
+        """Seconds that it is kept idle from others who want its room: longer where it was sent away too early before."""
         self.alone = False
         """What all who wait want together is too much: they are tried one by one."""
         self.tight = False

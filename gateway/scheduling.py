@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from msgspec import Struct
 
@@ -37,8 +38,10 @@ PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
 """Seconds before a load is tried again, after the first failure, the second ..."""
 PATIENCE = 2.0
 """Seconds that memory which others hold may take to come free, before a load is refused for it."""
-_FAILURES = 1024
-"""Models whose failures are remembered."""
+REGRET = 2.0
+"""Loads that a model is kept idle for, where its client came back soon after it had to go: to load the other and it again."""
+_REMEMBERED = 1024
+"""Models whose failures, and whose going, are remembered."""
 
 
 class _Failure(Struct):
@@ -63,6 +66,8 @@ class Schedule:
         self._line: dict[Resident, None] = {}
         self._draining: list[Resident] = []
         self._failures: dict[Key, _Failure] = {}
+        self._sent_away: dict[Key, float] = {}
+        """When a model went for others, last."""
         self._closed = False
         self._serial = 0
         self._changed = False
@@ -133,6 +138,7 @@ class Schedule:
             self._settle(now)
             return
         self._failures.pop(resident.key, None)
+        resident.linger = self._linger(resident, now - resident.since)
         resident.model, resident.slots = model, model.slots
         resident.used_at = now
         resident.tight = resident.alone = False
@@ -455,8 +461,7 @@ class Schedule:
             return
         known = self._failures.pop(key, None)
         count = known.count if known is not None else 0
-        while len(self._failures) >= _FAILURES:
-            del self._failures[next(iter(self._failures))]
+        _forget_oldest(self._failures)
         self._failures[key] = _Failure(count + 1, now + PAUSES[min(count, len(PAUSES) - 1)], error)
 
     # Room
@@ -524,7 +529,7 @@ class Schedule:
                 continue
             held_back = max(want.since, resident.since) + self.rules.switch_after
             if _evictable(resident):
-                until = min(resident.used_at + self.rules.linger, held_back)
+                until = now if want.tight else min(resident.used_at + resident.linger, held_back)
                 (idle if now >= until else []).append(resident)
             else:
                 until = now if resident.retired else held_back
@@ -539,6 +544,15 @@ class Schedule:
             self._abort(resident, now)
         else:
             self._close(resident, resident.model, now)
+            self._sent_away.pop(resident.key, None)
+            _forget_oldest(self._sent_away)
+            self._sent_away[resident.key] = now
+
+    def _linger(self, resident: Resident, took: float) -> float:
+        """How long a model whose load took so long is kept idle: two clients with pauses must not load with each request."""
+        gone = self._sent_away.get(resident.key, -math.inf)
+        back = resident.since - gone <= self.rules.switch_after + REGRET * took
+        return max(self.rules.linger, REGRET * took) if back else self.rules.linger
 
     def _budget(self, held: Iterable[Resident]) -> Budget:
         """What all may take now: no more than was set, and than they have or is free.
@@ -591,6 +605,11 @@ def _seat(resident: Resident, turn: Turn) -> None:
 def _evictable(resident: Resident) -> bool:
     """Whether a model may go for want of room: it is ready, and no request has it or is about to."""
     return resident.phase is Phase.READY and not resident.running and not resident.waiting and not resident.terms.pinned
+
+
+def _forget_oldest(remembered: dict[Key, Any]) -> None:
+    while len(remembered) >= _REMEMBERED:
+        del remembered[next(iter(remembered))]
 
 
 def _resident(turn: Turn) -> Resident:

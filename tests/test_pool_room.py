@@ -260,6 +260,30 @@ async def test_an_idle_model_is_kept_a_moment_for_its_own_client_to_go_on():
 
 
 @in_virtual_time
+async def test_clients_with_pauses_shorter_than_loads_do_not_load_with_each_request():
+    """Whose client came back soon after it had to go is kept for it longer, up to ``switch_after``."""
+    shelf = Shelf(budget=Budget(ram=1), switch_after=10.0)
+    answers = {"a": 0, "b": 0}
+    longest = 0.0
+
+    async def agent(name: str) -> None:
+        nonlocal longest
+        while now() < 120:
+            began = now()
+            await shelf.use(name, 0.5)
+            longest = max(longest, now() - began)
+            answers[name] += 1
+            await asyncio.sleep(1.5)
+
+    await asyncio.gather(agent("a"), agent("b"))
+    loads = [line for line in shelf.story if line.startswith("load")]
+    assert len(loads) <= 2 + 120 / 10 + 1
+    assert min(answers.values()) > len(loads)
+    assert longest <= 10 + 2 * (0.5 + 1) + 0.5, "a load and a close of each, the fair time, the answer"
+    await shelf.pool.close()
+
+
+@in_virtual_time
 async def test_a_small_model_that_takes_nothing_from_who_waits_longer_need_not_wait():
     shelf = Shelf(budget=Budget(ram=4), switch_after=2.0)
     shelf.needs.update(a=Need(ram=2), large=Need(ram=3), medium=Need(ram=2))
