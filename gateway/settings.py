@@ -103,6 +103,8 @@ class Limits(Section, frozen=True):
     """Of one file of a model; 0: as many as there is room for."""
     head_time: Seconds = 10.0
     body_silence: Seconds = 30.0
+    unread: Seconds = 300.0
+    """How long a client may leave an answer unread: it holds a slot meanwhile."""
     waiting: Count = 512
     """Requests that may wait for one model."""
     waiting_time: Seconds = 60.0

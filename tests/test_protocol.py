@@ -160,6 +160,14 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
     if path == "/stream":
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"first", "more_body": True})
+    if path == "/endless":
+        left = asyncio.Event()
+        scope["extensions"][DEPARTURE].watch(left.set)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while not left.is_set():
+            await send({"type": "http.response.body", "body": b"x" * 65536, "more_body": True})
+        told.put((path, "disconnected"))
+        return
     if path == "/pieces":
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
         for piece in (b"one", b"", b"two"):
@@ -263,6 +271,18 @@ def served() -> Iterator[Served]:
 @pytest.fixture
 def hasty() -> Iterator[Served]:
     yield from serve(strict_protocol(HttpLimits(head_time=0.05, body_silence=0.05, linger=0.05), tell))
+
+
+@pytest.fixture
+def impatient() -> Iterator[Served]:
+    yield from serve(strict_protocol(HttpLimits(unread=0.05), tell))
+
+
+def test_who_leaves_an_answer_unread_is_cut_and_what_ran_for_it_ends(impatient: Served) -> None:
+    with impatient.connect() as client:
+        client.sendall(get(path=b"/endless"))
+        assert impatient.heard_leaving("/endless")
+        assert not read_all(client).endswith(b"0\r\n\r\n"), "nobody takes it for the whole answer"
 
 
 def read_all(client: socket.socket) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -55,6 +56,8 @@ class Cycle(RequestResponseCycle):
     unframed = False
     refused = False
     """Whether the answer is an error."""
+    unread = 0.0
+    """Seconds for which a client may leave unread what has been written."""
 
     def leave(self) -> None:
         """The client is gone, or will not be listened to."""
@@ -64,9 +67,17 @@ class Cycle(RequestResponseCycle):
             self.departure.tell()
 
     async def send(self, message: ASGISendEvent) -> None:
-        """Take one message of the application; waits while the client does not read."""
+        """Take one message of the application; waits while the client does not read, but not for ever.
+
+        What runs for it holds a slot of a model, and keeps out who waits for another one.
+        """
         if self.flow.write_paused and not self.disconnected:
-            await self.flow.drain()
+            try:
+                async with asyncio.timeout(self.unread):
+                    await self.flow.drain()
+            except TimeoutError:
+                self.leave()
+                self.transport.abort()
         if self.disconnected:
             return
         if message["type"] == "http.response.body":

@@ -132,6 +132,7 @@ def _server_config(app: ASGIApp, config: Config) -> uvicorn.Config:
         uploads=ollama_models.UPLOADS,
         head_time=limits.head_time,
         body_silence=limits.body_silence,
+        unread=limits.unread,
     )
     return uvicorn.Config(
         app,

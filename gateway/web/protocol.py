@@ -55,6 +55,8 @@ class HttpLimits(Struct, frozen=True, kw_only=True):
     head_time: float = 10.0
     """From its first byte, or from the connection's start, to the end of a head."""
     body_silence: float = 30.0
+    unread: float = 300.0
+    """How long a client may leave an answer unread."""
     linger: float = 2.0
     """How long a refused client may go on sending before the connection is cut."""
 
@@ -272,6 +274,7 @@ class StrictProtocol(HttpToolsProtocol):
             keep_alive=version == "1.1" and parser.should_keep_alive(),
             on_response=self.on_response_complete,
         )
+        cycle.unread = self.limits.unread
         cycle.departure = departure = Departure()
         scope["extensions"] = {DEPARTURE: cast("dict[object, object]", departure)}
         self._in_head = False
