@@ -118,8 +118,7 @@ class Pool:
                 schedule.check(source.key, await source.need(merged(source.terms.load, options)))
         lease = Lease(self, options, keep_alive, tenant, tell)
         loop = asyncio.get_running_loop()
-        if schedule.crowded:
-            self._look()
+        self._look_for_who_waits()
         schedule.ask(lease, source.key, source.terms, source, loop.time())
         if schedule.orders or schedule.next < self._timer_at:
             self._act(loop)
@@ -144,8 +143,7 @@ class Pool:
             self._release(lease)
         elif lease.stand is Stand.WAITS:
             loop = asyncio.get_running_loop()
-            if self._schedule.crowded:
-                self._look()
+            self._look_for_who_waits()
             self._schedule.leave(lease, loop.time())
             self._act(loop)
 
@@ -153,8 +151,7 @@ class Pool:
         """Close the model now, or when its last request ends; back when it is closed, or at once while requests run."""
         loop = asyncio.get_running_loop()
         resident = self._schedule.residents.get(key)
-        if self._schedule.crowded:
-            self._look()
+        self._look_for_who_waits()
         self._schedule.unload(key, loop.time())
         self._act(loop)
         if resident is not None and resident.phase in {Phase.CLOSING, Phase.ABORTING}:
@@ -163,8 +160,7 @@ class Pool:
     def retire(self, key: Key) -> None:
         """The model's files are gone or replaced: what runs ends with the old one, who comes or waits gets the new one."""
         loop = asyncio.get_running_loop()
-        if self._schedule.crowded:
-            self._look()
+        self._look_for_who_waits()
         self._schedule.retire(key, loop.time())
         self._act(loop)
 
@@ -182,11 +178,15 @@ class Pool:
     def _release(self, lease: Lease) -> None:
         loop = asyncio.get_running_loop()
         schedule = self._schedule
-        if schedule.crowded:
-            self._look()
+        self._look_for_who_waits()
         schedule.release(lease, loop.time())
         if schedule.orders or schedule.next < self._timer_at:
             self._act(loop)
+
+    def _look_for_who_waits(self) -> None:
+        """Measure before a decision only where somebody stands in line for room: no other asks for what is free."""
+        if self._schedule.crowded:
+            self._look()
 
     def _look(self, need: Need = NOTHING) -> None:
         """Measure what memory is free, for those who want some."""
@@ -197,8 +197,7 @@ class Pool:
     def _tick(self) -> None:
         self._timer, self._timer_at = None, math.inf
         loop = asyncio.get_running_loop()
-        if self._schedule.crowded:
-            self._look()
+        self._look_for_who_waits()
         self._schedule.tick(loop.time())
         self._act(loop)
 
