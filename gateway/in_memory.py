@@ -13,6 +13,8 @@ from canonical.errors import GatewayError
 from canonical.models import LoadedModel, ModelInfo
 from gateway.catalog import Catalog
 from gateway.pool import Pool
+from gateway.residents import Key
+from gateway.router import Route
 
 PATIENCE = 1.0
 """Seconds; a server that is down must not keep anybody from what is here."""
@@ -34,8 +36,7 @@ class InMemory:
 
         ``elsewhere``: also those that were opened and whose memory is another server's.
         """
-        names = self._catalog.names.by_id.values()
-        public = {(route.backend, route.name): route for route in reversed(names)}
+        public = self._public()
         rows: list[LoadedModel] = []
         now, zero = asyncio.get_running_loop().time(), self._zero()
         for resident in self._pool.residents():
@@ -51,11 +52,9 @@ class InMemory:
                 row = LoadedModel(info=info, context_length=info.context_length)
             idle_until = resident.expiry if resident.expiry is not None else now + max(resident.keep_alive, 0)
             forever = resident.keep_alive < 0 or resident.terms.pinned
-            info = row.info if route is None else structs.replace(row.info, id=route.id)
             rows.append(
                 structs.replace(
-                    row,
-                    info=info,
+                    _named(row, route),
                     size=need.ram + need.vram or row.size,
                     size_vram=need.vram or row.size_vram,
                     slots=0 if model is None else model.slots,
@@ -68,11 +67,14 @@ class InMemory:
 
     async def everywhere(self) -> list[LoadedModel]:
         """Those that hold memory here, and what servers behind have in theirs, whoever loaded it."""
-        public = {(route.backend, route.name): route.id for route in reversed(self._catalog.names.by_id.values())}
+        public = self._public()
         others = await _others(self._backends.values())
-        rows = [(row, public.get((row.info.backend, row.info.id), row.info.id)) for row in others]
-        here = self.opened(elsewhere=False)
-        return [*here, *(structs.replace(row, info=structs.replace(row.info, id=id)) for row, id in rows)]
+        routes = [(row, public.get((row.info.backend, row.info.id))) for row in others]
+        return [*self.opened(elsewhere=False), *(_named(row, route) for row, route in routes)]
+
+    def _public(self) -> dict[Key, Route]:
+        """A model's backend and name there -> the first route to it: its id is how clients call it."""
+        return {(route.backend, route.name): route for route in reversed(self._catalog.names.by_id.values())}
 
     def _zero(self) -> int:
         """When the loop's clock stood at 0, in epoch nanoseconds: the same each time, unless the system's clock was set."""
@@ -80,6 +82,10 @@ class InMemory:
         if abs(found - self._began) > _JITTER:
             self._began = found
         return self._began
+
+
+def _named(row: LoadedModel, route: Route | None) -> LoadedModel:
+    return row if route is None else structs.replace(row, info=structs.replace(row.info, id=route.id))
 
 
 async def _others(backends: Iterable[Backend]) -> list[LoadedModel]:
