@@ -122,7 +122,7 @@ class Generate(Struct, frozen=True, kw_only=True):
     sampling: Sampling = field(default_factory=Sampling)
     top_logprobs: int | None = None
     """None: no log probabilities; 0: of the chosen tokens alone; n: of n alternatives too."""
-    load: LoadOptions = LoadOptions()
+    load: LoadOptions = AS_CONFIGURED
     keep_alive: float | None = None
     """Seconds the model stays loaded after this; negative: for ever."""
     tenant: str = ""
@@ -137,7 +137,7 @@ class Embed(Struct, frozen=True, kw_only=True):
     inputs: tuple[str | tuple[int, ...], ...]
     dimensions: int | None = None
     truncate: bool | None = None
-    load: LoadOptions = LoadOptions()
+    load: LoadOptions = AS_CONFIGURED
     keep_alive: float | None = None
     origin: Origin = field(default_factory=Origin)
 
@@ -185,7 +185,7 @@ class Load(Struct, frozen=True, kw_only=True):
     """An empty request that means "load" or, with ``keep_alive`` 0, "unload" (Ollama)."""
 
     model: str
-    load: LoadOptions = LoadOptions()
+    load: LoadOptions = AS_CONFIGURED
     keep_alive: float | None = None
     think: Think | None = None
     """What is going to be asked of it."""

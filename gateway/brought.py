@@ -40,13 +40,13 @@ def brought_along(entry: ModelEntry, base: Path) -> tuple[ModelEntry, str]:
     unknown = entry.parameters.keys() - OPTIONS.keys() - LOAD_OPTIONS.keys() - RETIRED
     if unknown:
         raise ValueError(f"unknown parameter {min(unknown)!r}")
+    parameters = {**file.parameters, **entry.parameters}
     try:
-        sampling, load = read_options({**file.parameters, **entry.parameters})
+        sampling, load = read_options(parameters)
     except InvalidRequest as error:
         raise ValueError(error.message) from error
     turns = tuple(Message(turn.role, (Text(turn.content),)) for turn in entry.messages)
     own = Own(system=entry.system or file.system or "", messages=turns or file.messages, sampling=sampling, load=load)
-    parameters = {**file.parameters, **entry.parameters}
     return structs.replace(entry, own=own, parameters=parameters), file.template or ""
 
 

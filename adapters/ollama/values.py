@@ -13,7 +13,7 @@ from msgspec import Raw
 
 from adapters.ollama.wire import NOTHING
 from canonical.errors import InvalidRequest
-from canonical.requests import Generate, LoadOptions, Output, Sampling, Think
+from canonical.requests import AS_CONFIGURED, Generate, LoadOptions, Output, Sampling, Think
 
 OPTIONS = {
     "temperature": "temperature",
@@ -84,7 +84,7 @@ def read_options(options: dict[str, Any] | None) -> tuple[Sampling, LoadOptions]
         InvalidRequest: a known option has the wrong type.
     """
     if not options:
-        return Sampling(), LoadOptions()
+        return Sampling(), AS_CONFIGURED
     found: dict[str, Any] = {}
     load: dict[str, Any] = {}
     for name, value in options.items():

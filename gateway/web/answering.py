@@ -9,8 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 
-from msgspec import structs
-
 from adapters.dialect import Ask, CountAsk, EmbedAsk, Encoder, LoadAsk, RerankAsk, Stamp
 from canonical.errors import BackendError, GatewayError
 from canonical.events import Event, Finished, fold
@@ -70,8 +68,7 @@ async def count(exchange: Exchange, ask: CountAsk) -> None:
     exchange.model = ask.request.model
 
     async def work() -> None:
-        request = structs.replace(ask.request, tenant=exchange.caller.owner)
-        await exchange.json(ask.whole(await exchange.engine.count(request)))
+        await exchange.json(ask.whole(await exchange.engine.count(exchange.owned(ask.request))))
 
     await exchange.while_connected(work())
 

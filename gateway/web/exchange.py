@@ -242,7 +242,6 @@ class Exchange:
 
         ``far`` learns how far a load is that the request waits for; ``ready`` is called as soon as a model has the request.
         """
-        request = structs.replace(request, tenant=self.caller.owner)
         learn = self.learn
         if ready is not None:
 
@@ -250,7 +249,13 @@ class Exchange:
                 self.learn(report)
                 ready()
 
-        return self.engine.generate(request, strict=self.caller.strict, tell=learn, images=self.images, far=far)
+        return self.engine.generate(
+            self.owned(request), strict=self.caller.strict, tell=learn, images=self.images, far=far
+        )
+
+    def owned(self, request: Generate) -> Generate:
+        """``request`` as the caller's: what is computed for it is shared with no other's."""
+        return structs.replace(request, tenant=self.caller.owner)
 
     def learn(self, report: Report) -> None:
         """Take note of what becomes of the request's fields."""
