@@ -58,13 +58,12 @@ def _pull(client: Client, options: argparse.Namespace, console: Console) -> None
         made = pull_body(options.name, client, tell=console.print)
         shown.Bars(console).follow(client.lines("/api/create", made))
         return
-    body = {"model": options.name, "insecure": options.insecure}
-    shown.Bars(console).follow(client.lines("/api/pull", body))
+    _transfer(client, options, console)
 
 
-def _push(client: Client, options: argparse.Namespace, console: Console) -> None:
+def _transfer(client: Client, options: argparse.Namespace, console: Console) -> None:
     body = {"model": options.name, "insecure": options.insecure}
-    shown.Bars(console).follow(client.lines("/api/push", body))
+    shown.Bars(console).follow(client.lines(f"/api/{options.command}", body))
 
 
 def _create(client: Client, options: argparse.Namespace, console: Console) -> None:
@@ -143,7 +142,7 @@ def _now() -> dt.datetime:
 
 _COMMANDS: dict[str, tuple[Do, str]] = {
     "pull": (_pull, "fetch a model, or go on fetching it"),
-    "push": (_push, "send a model to the registry that its name begins with"),
+    "push": (_transfer, "send a model to the registry that its name begins with"),
     "create": (_create, "make a model by a Modelfile"),
     "list": (_list, "the models that there are"),
     "ls": (_list, "the same"),
@@ -178,7 +177,7 @@ def _named(command: argparse.ArgumentParser) -> None:
     command.add_argument("name", help="llama3.2, hf.co/org/repo:Q4_K_M, ...; to pull also ./file.gguf")
 
 
-def _transfer(command: argparse.ArgumentParser) -> None:
+def _transferred(command: argparse.ArgumentParser) -> None:
     _named(command)
     command.add_argument("--insecure", action="store_true", help="also without TLS")
 
@@ -221,8 +220,8 @@ def _talked(command: argparse.ArgumentParser) -> None:
 
 
 _ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
-    "pull": _transfer,
-    "push": _transfer,
+    "pull": _transferred,
+    "push": _transferred,
     "create": _created,
     "list": _listed,
     "ls": _listed,
