@@ -10,6 +10,10 @@ import sys
 
 from hypothesis import settings
 
+from tests.undisturbed import keep_undisturbed
+
+keep_undisturbed()
+
 settings.register_profile("explore", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile(os.environ.get("EXAMPLES", "explore"))
