@@ -18,6 +18,8 @@ from canonical.progress import Progress
 from canonical.recipe import Recipe
 from canonical.report import Honours
 from canonical.requests import AS_CONFIGURED, Embed, Embeddings, Generate, LoadOptions, Ranking, Rerank
+from canonical.seeing import Match, Read, Reading
+from canonical.translation import Translate
 
 TYPES = {
     "anthropic": "backends.anthropic:AnthropicBackend",
@@ -88,6 +90,30 @@ class Counts(Protocol):
 
     async def count(self, request: Generate) -> int:
         """The tokens of the request's prompt, template and tools included; nothing is generated."""
+
+
+@runtime_checkable
+class Translates(Protocol):
+    """A model that says the same in another language."""
+
+    async def translate(self, request: Translate) -> Sequence[str]:
+        """One text for each, in their order. The pair is one of ``info.pairs``."""
+
+
+@runtime_checkable
+class Matches(Protocol):
+    """A model that tells how well labels fit a picture."""
+
+    async def match(self, request: Match) -> Sequence[float]:
+        """A share for each label, in their order; together they are 1."""
+
+
+@runtime_checkable
+class Reads(Protocol):
+    """A model that finds the text in a picture."""
+
+    async def read(self, request: Read) -> Reading:
+        """What stands there, in reading order."""
 
 
 class Backend(Protocol):

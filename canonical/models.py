@@ -21,6 +21,15 @@ class Capability(StrEnum):
     VISION = "vision"
     TOOLS = "tools"
     REASONING = "reasoning"
+    TRANSLATE = "translate"
+    MATCH = "match"
+    """Tell how well each of some labels fits a picture."""
+    READ = "read"
+    """Find the text in a picture."""
+
+
+OF_TEXT = frozenset(Capability) - {Capability.TRANSLATE, Capability.MATCH, Capability.READ}
+"""What models of text and vectors do: those are what most dialects know."""
 
 
 class ModelInfo(Struct, frozen=True, kw_only=True):
@@ -47,6 +56,8 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     owner: str = ""
     inline_thinking: bool | Literal["opened"] = False
     """It was seen to write its thoughts into its text; ``opened``: without the tag that begins them."""
+    pairs: tuple[tuple[str, str], ...] = ()
+    """The languages that it translates, from one to another, as ISO 639 codes."""
 
 
 def spelling(name: str) -> str:

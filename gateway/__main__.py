@@ -58,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def on_port(settled: Settled, port: int) -> Settled:
     """The same with one listener of its own, which speaks all that the configured ones do."""
-    spoken = dict.fromkeys(dialect for listener in settled.config.listeners for dialect in listener.dialects)
+    spoken = dict.fromkeys(mounted for listener in settled.config.listeners for mounted in listener.mounts)
     listener = Listener(port=port, dialects=tuple(spoken))
     return structs.replace(settled, config=structs.replace(settled.config, listeners=(listener,)))
 

@@ -33,6 +33,7 @@ T = TypeVar("T")
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _BACKEND_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _KEY = re.compile(r"[!-~]+")
+_PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 _ORIGIN = re.compile(r"\*|[a-z*][a-z0-9+.*-]*://[^/\s]+")
 
 
@@ -240,8 +241,14 @@ def _check_listeners(config: Config) -> None:
         place = f"$.listeners[{index}]"
         if not listener.dialects:
             raise ConfigError(f"no dialect - at `{place}.dialects`")
-        if len(set(listener.dialects)) < len(listener.dialects):
+        names = [mounted.name for mounted in listener.mounts]
+        if len(set(names)) < len(names):
             raise ConfigError(f"a dialect stands twice - at `{place}.dialects`")
+        for number, mounted in enumerate(listener.mounts):
+            if mounted.prefix and not _PREFIX.fullmatch(mounted.prefix):
+                raise ConfigError(
+                    f"a prefix is /name or /name/name, without a slash at its end - at `{place}.dialects[{number}].prefix`"
+                )
         for origin in listener.cors.origins:
             if not _ORIGIN.fullmatch(origin):
                 raise ConfigError(f"an origin is scheme://host, without a path - at `{place}.cors.origins`")

@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
 from typing import TypeGuard, TypeVar
 
 from msgspec import structs
 
-from backends.base import Counts, Embeds, Generates, Model, Reranks, TellsAll, Warms, tell_nobody
+from backends.base import Counts, Embeds, Generates, Matches, Model, Reads, Reranks, TellsAll, Warms, tell_nobody
 from backends.remote import RemoteBackend
 from canonical.durations import seconds
 from canonical.errors import BackendUnavailable, GatewayError, NotImplementedHere, Unsupported
 from canonical.events import Check, Event, Finished, Timings
 from canonical.limits import check_generate
 from canonical.media import Blob
-from canonical.models import Capability, LoadedModel, ModelDetails, ModelInfo, spelling
+from canonical.models import OF_TEXT, Capability, LoadedModel, ModelDetails, ModelInfo, spelling
 from canonical.own import over
 from canonical.progress import Progress
 from canonical.report import Report
@@ -31,6 +31,7 @@ from canonical.requests import (
     Rerank,
     needs,
 )
+from canonical.seeing import Match, Read, Reading
 from gateway.brought import shown, with_own
 from gateway.catalog import Catalog
 from gateway.fetch import Fetcher
@@ -248,6 +249,34 @@ class Engine:
         finally:
             lease.release()
 
+    async def match(self, request: Match) -> Sequence[float]:
+        """How well each label fits the picture: shares that are 1 together."""
+        async with self.leased(request.model, Capability.MATCH) as model:
+            if not isinstance(model, Matches):
+                raise Unsupported(f'"{request.model}" does not support match', param="model")
+            return await model.match(request)
+
+    async def read(self, request: Read) -> Reading:
+        """The text in the picture."""
+        async with self.leased(request.model, Capability.READ) as model:
+            if not isinstance(model, Reads):
+                raise Unsupported(f'"{request.model}" does not support read', param="model")
+            return await model.read(request)
+
+    @contextlib.asynccontextmanager
+    async def leased(
+        self, name: str, ability: Capability, tell: Callable[[Progress], None] = tell_nobody
+    ) -> AsyncIterator[Model]:
+        """A loaded model that has the ability, for as long as the context lasts; empty: its default."""
+        required = frozenset({ability})
+        route = await self._route(name, required)
+        lease = await self._lease(route, None, tell=tell)
+        try:
+            check_needs(name or route.id, required, lease.model.info)
+            yield lease.model
+        finally:
+            lease.release()
+
     async def load(self, name: str, keep_alive: float | None = None, options: LoadOptions = AS_CONFIGURED) -> None:
         """Load the model and start its idle clock; one that is loaded and does for ``options`` stays as it is."""
         await self._load(await self._route(name, frozenset()), keep_alive, options)
@@ -303,9 +332,10 @@ class Engine:
             if same and (info is None or model is None or model.info.digest != info.digest):
                 self.retire(home, called)
 
-    async def models(self) -> tuple[ModelInfo, ...]:
-        """The catalog: one row an id."""
-        return (await self._catalog.refresh()).rows
+    async def models(self, able: Collection[Capability] = OF_TEXT) -> tuple[ModelInfo, ...]:
+        """The catalog: one row an id, of those that do something of ``able`` or may do anything."""
+        rows = (await self._catalog.refresh()).rows
+        return tuple(row for row in rows if not row.capabilities or not row.capabilities.isdisjoint(able))
 
     async def model(self, name: str) -> ModelInfo:
         """One row of the catalog, by any of its names. Raises ModelNotFound."""

@@ -16,6 +16,9 @@ from canonical.models import Capability, ModelInfo, spelling
 from gateway.settings import Defaults, ModelEntry
 from gateway.shims import with_shims
 
+_ALONE = frozenset({Capability.MATCH, Capability.READ, Capability.TRANSLATE})
+"""What a model does that does nothing else."""
+
 
 class Route(Struct, frozen=True):
     """Where a request goes: ``name`` is what the backend calls the model."""
@@ -133,7 +136,7 @@ def candidates(name: str, needs: frozenset[Capability], names: Directory, defaul
 def _find(name: str, needs: frozenset[Capability], names: Directory, defaults: Defaults) -> Route:
     wanted = name
     if not wanted:
-        wanted = _default(needs, defaults)
+        wanted = _default(needs, names, defaults)
         if not wanted:
             raise NoModelLoaded("model is required", param="model", code="missing_required_parameter")
     route = known(wanted, names)
@@ -149,10 +152,18 @@ def known(name: str, names: Directory) -> Route | None:
     )
 
 
-def _default(needs: frozenset[Capability], defaults: Defaults) -> str:
-    if Capability.EMBED in needs:
-        return defaults.embed
-    return defaults.rerank if Capability.RERANK in needs else defaults.chat
+def _default(needs: frozenset[Capability], names: Directory, defaults: Defaults) -> str:
+    match sorted(needs & _ALONE):
+        case [alone]:
+            # There is mostly one of these, and no dialect has a word for it.
+            first = next((row.id for row in names.rows if alone in row.capabilities), "")
+            return getattr(defaults, alone, "") or first
+        case _ if Capability.EMBED in needs:
+            return defaults.embed
+        case _ if Capability.RERANK in needs:
+            return defaults.rerank
+        case _:
+            return (defaults.vision if Capability.VISION in needs else "") or defaults.chat
 
 
 def lacks(needs: frozenset[Capability], info: ModelInfo) -> bool:

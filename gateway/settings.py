@@ -25,15 +25,30 @@ class Cors(Section, frozen=True):
     credentials: bool = False
 
 
+DialectName = Literal["anthropic", "brenda", "conversation", "hybrid", "libretranslate", "lmstudio", "ollama", "openai"]
+
+
+class Mounted(Section, frozen=True):
+    """A dialect all of whose paths begin with ``prefix``."""
+
+    name: DialectName
+    prefix: str = ""
+
+
 class Listener(Section, frozen=True):
     """One port, and the dialects it speaks; the first words the errors of paths that belong to none."""
 
     port: Annotated[int, Meta(ge=0, le=65535)]
     host: str = "127.0.0.1"
-    dialects: tuple[Literal["anthropic", "lmstudio", "ollama", "openai"], ...] = ("ollama", "openai", "anthropic")
+    dialects: tuple[DialectName | Mounted, ...] = ("ollama", "openai", "anthropic")
     hosts: tuple[str, ...] = ()
     """Names besides loopback ones that ``Host`` may bear (against DNS rebinding)."""
     cors: Cors = Cors()
+
+    @property
+    def mounts(self) -> tuple[Mounted, ...]:
+        """The dialects, each with its prefix."""
+        return tuple(one if isinstance(one, Mounted) else Mounted(name=one) for one in self.dialects)
 
     @property
     def loopback(self) -> bool:
@@ -91,8 +106,14 @@ class Defaults(Section, frozen=True):
     """Which model answers a request that names none."""
 
     chat: str = ""
+    vision: str = ""
+    """Of a request with pictures; empty: the same as ``chat``."""
     embed: str = ""
     rerank: str = ""
+    match: str = ""
+    """Of pictures to labels; empty: the first model that can."""
+    read: str = ""
+    """Of text in pictures; likewise."""
 
 
 class Limits(Section, frozen=True):

@@ -13,9 +13,9 @@ from msgspec import Struct
 
 from canonical.errors import GatewayError, InvalidRequest, MethodNotAllowed, NoRoute
 from gateway.config import ConfigError
-from gateway.settings import Config, Listener
-from gateway.web import anthropic, health, lmstudio, ollama, openai
-from gateway.web.crossroads import CROSSROADS, Choose, Headers, by_version
+from gateway.settings import Config, Listener, Mounted
+from gateway.web import anthropic, brenda, conversation, health, hybrid, libretranslate, lmstudio, ollama, openai
+from gateway.web.crossroads import CROSSROADS, MERGED, Choose, Headers, by_version
 from gateway.web.exchange import Exchange, Gateway, Handler, Voice, new_id
 from gateway.web.guard import VoiceOf, guarded
 
@@ -33,6 +33,10 @@ class Dialect(Struct, frozen=True):
 
 DIALECTS = {
     "anthropic": Dialect(anthropic.VOICE, anthropic.PREFIXES, anthropic.ROUTES),
+    "brenda": Dialect(brenda.VOICE, brenda.PREFIXES, brenda.ROUTES),
+    "conversation": Dialect(conversation.VOICE, conversation.PREFIXES, conversation.ROUTES),
+    "hybrid": Dialect(hybrid.VOICE, hybrid.PREFIXES, hybrid.ROUTES),
+    "libretranslate": Dialect(libretranslate.VOICE, libretranslate.PREFIXES, libretranslate.ROUTES),
     "lmstudio": Dialect(lmstudio.VOICE, lmstudio.PREFIXES, lmstudio.ROUTES),
     "ollama": Dialect(ollama.VOICE, ollama.PREFIXES, ollama.ROUTES),
     "openai": Dialect(openai.VOICE, openai.PREFIXES, openai.ROUTES),
@@ -52,19 +56,20 @@ def listener_app(listener: Listener, config: Config, gateway: Gateway) -> ASGIAp
     Raises:
         ConfigError: two of its dialects claim one path.
     """
-    voice_of = voices(listener.dialects)
-    claims: dict[str, list[str]] = {}
-    for name in listener.dialects:
-        for path in DIALECTS[name].routes:
-            claims.setdefault(path, []).append(name)
+    voice_of = voices(listener.mounts)
+    claims: dict[tuple[str, str], list[str]] = {}
+    for mounted in listener.mounts:
+        for path in DIALECTS[mounted.name].routes:
+            claims.setdefault((mounted.prefix, path), []).append(mounted.name)
     handlers: dict[str, ControllerRouterHandler] = {}
-    for path, names in claims.items():
+    for (prefix, path), names in claims.items():
         rooms = {name: Room(DIALECTS[name].voice, DIALECTS[name].routes[path]) for name in names}
-        if len(rooms) > 1 and path not in CROSSROADS:
-            raise ConfigError(f"{path} is claimed by {' and '.join(names)} of port {listener.port}")
-        handlers[path] = _route(path, rooms, CROSSROADS.get(path), gateway)
+        owners = {method: [name for name in names if method in rooms[name].methods] for method in _methods(rooms)}
+        if path not in CROSSROADS and any(len(claimants) > 1 for claimants in owners.values()):
+            raise ConfigError(f"{prefix}{path} is claimed by {' and '.join(names)} of port {listener.port}")
+        handlers[prefix + path] = _route(prefix, path, rooms, gateway)
     for path, methods in health.ROUTES.items():
-        handlers[path] = _route(path, {"": Room(DIALECTS[listener.dialects[0]].voice, methods)}, None, gateway)
+        handlers[path] = _route("", path, {"": Room(DIALECTS[listener.mounts[0].name].voice, methods)}, gateway)
 
     def refused(request: Request[None, None, State], exception: Exception) -> Response[bytes]:
         path = request.scope["path"]
@@ -95,10 +100,16 @@ def listener_app(listener: Listener, config: Config, gateway: Gateway) -> ASGIAp
     return guarded(cast("ASGIApp", app), listener, config.secrets, gateway, voice_of)
 
 
-def voices(names: Sequence[str]) -> VoiceOf:
+def voices(mounts: Sequence[Mounted]) -> VoiceOf:
     """The dialect that owns the path's longest prefix, else the first: who words an error that no route has."""
+    names = [mounted.name for mounted in mounts]
     prefixes = sorted(
-        ((prefix, name) for name in names for prefix in DIALECTS[name].prefixes), key=lambda pair: -len(pair[0])
+        (
+            (mounted.prefix + prefix, mounted.name)
+            for mounted in mounts
+            for prefix in (*DIALECTS[mounted.name].prefixes, *(("/",) if mounted.prefix else ()))
+        ),
+        key=lambda pair: -len(pair[0]),
     )
 
     def voice_of(path: str, headers: Headers = ()) -> Voice:
@@ -110,27 +121,46 @@ def voices(names: Sequence[str]) -> VoiceOf:
     return voice_of
 
 
-def _route(path: str, rooms: dict[str, Room], choose: Choose | None, gateway: Gateway) -> ControllerRouterHandler:
-    only = next(iter(rooms.values())) if len(rooms) == 1 else None
-    names = list(rooms)
+def _route(prefix: str, path: str, rooms: dict[str, Room], gateway: Gateway) -> ControllerRouterHandler:
+    only = next(iter(rooms.values()))
+    methods = only.methods if len(rooms) == 1 else _crossroad(rooms, CROSSROADS.get(path), MERGED.get(path, {}))
 
     async def handle(scope: Scope, receive: Receive, send: Send) -> None:
-        http = cast("HTTPScope", scope)
-        room = only
-        if room is None:
-            assert choose is not None
-            room = rooms[choose(http["headers"], names)]
-        await Exchange(http, receive, send, gateway, room.voice).run(room.methods)
+        await Exchange(cast("HTTPScope", scope), receive, send, gateway, only.voice).run(methods)
 
     if "{" not in path:
-        return asgi(path, copy_scope=False)(handle)
+        return asgi(prefix + path, copy_scope=False)(handle)
 
     async def found() -> ASGIApp:
         return handle
 
-    methods = sorted({method for room in rooms.values() for method in room.methods})
     # Litestar 2.25 parses no path parameters for raw handlers.
-    return route(path, http_method=[HttpMethod(method) for method in methods], status_code=200)(found)
+    return route(prefix + path, http_method=[HttpMethod(method) for method in methods], status_code=200)(found)
+
+
+def _methods(rooms: dict[str, Room]) -> list[str]:
+    return sorted({method for room in rooms.values() for method in room.methods})
+
+
+def _crossroad(rooms: dict[str, Room], choose: Choose | None, merged: dict[str, Handler]) -> dict[str, Handler]:
+    """A path's methods, each answered by its one owner, or by whom ``choose`` names."""
+
+    def one(method: str) -> Handler:
+        owners = [name for name, room in rooms.items() if method in room.methods]
+
+        async def handle(exchange: Exchange) -> None:
+            if len(owners) == 1:
+                name = owners[0]
+            else:
+                assert choose is not None
+                name = await choose(exchange, owners)
+            if name:
+                exchange.voice = rooms[name].voice
+            await (rooms[name].methods if name else merged)[method](exchange)
+
+        return handle
+
+    return {method: one(method) for method in _methods(rooms)}
 
 
 def _error(exception: Exception, path: str) -> GatewayError:

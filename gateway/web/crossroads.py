@@ -1,12 +1,27 @@
-"""Paths with two owners: who answers is decided by what the request shows. A path that is not here has one owner."""
+"""Paths with two owners: who answers is decided by what the request shows, or all do together.
+
+A path that is not here has one owner for each of its methods.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from adapters.openai import serve
+from gateway.web.exchange import Exchange, Handler
 
 Headers = Iterable[tuple[bytes, bytes]]
-Choose = Callable[[Headers, Sequence[str]], str]
-"""A request's headers and the claimants in the listener's order -> the one that answers."""
+Choose = Callable[[Exchange, Sequence[str]], Awaitable[str]]
+"""A request and the claimants in the listener's order -> the one that answers; empty: all do together, as ``MERGED`` says.
+
+The body can be read again at no cost.
+"""
+
+SESSION = b"x-session-id"
+"""The header of a session of the Brenda dialect."""
 
 
 def by_version(headers: Headers, claimants: Sequence[str]) -> str:
@@ -16,4 +31,58 @@ def by_version(headers: Headers, claimants: Sequence[str]) -> str:
     return next((name for name in claimants if name != "anthropic"), "")
 
 
-CROSSROADS: dict[str, Choose] = {"/v1/models": by_version, "/v1/models/{model:path}": by_version}
+class _Message(Struct):
+    role: Raw | UnsetType = UNSET
+
+
+class _Marked(Struct):
+    system: Raw | UnsetType = UNSET
+    messages: Sequence[_Message] | UnsetType = UNSET
+
+
+_marked = msgspec.json.Decoder(_Marked)
+
+
+def has_marks(headers: Headers, body: bytes) -> bool:
+    """Whether a chat is Brenda's: of a session, with instructions beside the messages, or with the role ``ai``."""
+    if any(name == SESSION for name, _ in headers):
+        return True
+    if b'"system"' not in body and b'"ai"' not in body:  # nearly always decided here, or by one quick look
+        return False
+    try:
+        found = _marked.decode(body)
+    except (msgspec.MsgspecError, RecursionError):
+        return False
+    if found.system is not UNSET:
+        return True
+    return found.messages is not UNSET and any(
+        message.role is not UNSET and bytes(message.role) == b'"ai"' for message in found.messages
+    )
+
+
+async def _by_version(exchange: Exchange, claimants: Sequence[str]) -> str:
+    chosen = by_version(exchange.scope["headers"], claimants)
+    return "" if chosen != "anthropic" and "openai" in claimants and "brenda" in claimants else chosen
+
+
+async def _by_marks(exchange: Exchange, claimants: Sequence[str]) -> str:
+    marked = has_marks(exchange.scope["headers"], await exchange.body())
+    return "brenda" if marked else next(name for name in claimants if name != "brenda")
+
+
+CROSSROADS: dict[str, Choose] = {
+    "/v1/models": _by_version,
+    "/v1/models/{model:path}": _by_version,
+    "/v1/chat/completions": _by_marks,
+}
+
+
+async def _models(exchange: Exchange) -> None:
+    """OpenAI's list, and Brenda's names beside it."""
+    rows = list(await exchange.engine.models())
+    names = msgspec.json.encode([row.id for row in rows])
+    await exchange.json(serve.models_reply(rows)[:-1] + b',"models":' + names + b"}")
+
+
+MERGED: dict[str, dict[str, Handler]] = {"/v1/models": {"GET": _models, "HEAD": _models}}
+"""What all claimants of a path answer together."""

@@ -90,12 +90,14 @@ class Exchange:
     """One request, from its scope to its last byte."""
 
     __slots__ = (
+        "_body",
         "_lost",
         "_receive",
         "_task",
         "caller",
         "gateway",
         "gone",
+        "headers",
         "id",
         "images",
         "model",
@@ -117,6 +119,9 @@ class Exchange:
         self.caller = caller_of(scope)
         self.report: Report | None = None
         """What became of the request's fields, as soon as a model has them."""
+        self.headers: list[tuple[bytes, bytes]] = []
+        """What every answer to this request says besides, errors too."""
+        self._body: bytes | None = None
         self._lost: tuple[str, ...] = ()
         self._receive = receive
         self.send = send
@@ -173,6 +178,11 @@ class Exchange:
         Raises:
             TooLarge: before reading what its length announces, or as soon as more than the limit has come.
         """
+        if self._body is None:
+            self._body = await self._read_body()
+        return self._body
+
+    async def _read_body(self) -> bytes:
         limit = self.gateway.body_limit
         for name, value in self.scope["headers"]:
             if name == b"content-length" and int(value) > limit:
@@ -276,6 +286,7 @@ class Exchange:
             (b"content-type", media_type),
             (b"content-length", b"%d" % len(body)),
             self.voice.named(self.id),
+            *self.headers,
             *headers,
         ]
         await self.send({"type": "http.response.start", "status": status, "headers": head})
@@ -328,6 +339,7 @@ class Exchange:
             (b"cache-control", b"no-cache, no-transform"),
             (b"x-accel-buffering", b"no"),
             self.voice.named(self.id),
+            *self.headers,
             *self.told(),
         ]
         await self.send({"type": "http.response.start", "status": 200, "headers": head})

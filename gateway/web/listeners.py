@@ -97,7 +97,7 @@ async def serve(settled: Settled) -> None:
             for bound, listener in zip(sockets, config.listeners, strict=True):
                 address = f"[{listener.host}]" if ":" in listener.host else listener.host
                 print(
-                    f"dragoman speaks {' and '.join(listener.dialects)} on http://{address}:{bound.getsockname()[1]}",
+                    f"dragoman speaks {' and '.join(mounted.name for mounted in listener.mounts)} on http://{address}:{bound.getsockname()[1]}",
                     file=sys.stderr,
                     flush=True,
                 )
@@ -120,7 +120,7 @@ async def serve(settled: Settled) -> None:
 
 def _server_config(app: ASGIApp, config: Config) -> uvicorn.Config:
     limits = config.limits
-    voice_of = voices(config.listeners[0].dialects)
+    voice_of = voices(config.listeners[0].mounts)
 
     def refuse(status: int, message: str, path: bytes) -> bytes:
         error = _REFUSALS.get(status, GatewayError)(message, status=status)

@@ -1,0 +1,1 @@
+"""The dialect ``brenda``: a French API of sessions: chat, pictures, translation."""

@@ -1,0 +1,1 @@
+"""The dialect ``conversation``: conversations that the server keeps."""

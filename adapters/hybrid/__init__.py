@@ -1,0 +1,1 @@
+"""The dialect ``hybrid``: a chat of text and pictures over LM Studio, with control of its models."""

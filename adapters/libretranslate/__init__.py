@@ -1,0 +1,1 @@
+"""The dialect ``libretranslate``: LibreTranslate's."""

@@ -1,0 +1,25 @@
+"""Text in another language: what is asked, and the answer."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+
+class Translate(Struct, frozen=True, kw_only=True):
+    """Ask for each text in the language ``target``. Languages are ISO 639 codes."""
+
+    texts: tuple[str, ...]
+    source: str
+    target: str
+    model: str = ""
+    """Empty: whichever has the pair, or two of them by way of a third language."""
+
+
+class Translation(Struct, frozen=True, kw_only=True):
+    """The answer: one text for each, in their order."""
+
+    texts: tuple[str, ...]
+    models: tuple[str, ...] = ()
+    """Those that translated, in their order."""
+    via: tuple[str, ...] = ()
+    """Languages between the two, where there was no direct way."""
