@@ -149,14 +149,15 @@ def _crossroad(rooms: dict[str, Room], choose: Choose | None, merged: dict[str, 
         owners = [name for name, room in rooms.items() if method in room.methods]
 
         async def handle(exchange: Exchange) -> None:
-            if len(owners) == 1:
-                name = owners[0]
-            else:
-                assert choose is not None
-                name = await choose(exchange, owners)
+            name = owners[0] if choose is None else await choose(exchange, owners, list(rooms))
             if name:
                 exchange.voice = rooms[name].voice
-            await (rooms[name].methods if name else merged)[method](exchange)
+            methods = rooms[name].methods if name else merged
+            if method not in methods:
+                error = MethodNotAllowed(f"method {method} is not allowed here")
+                await exchange.fail(error, [(b"allow", ", ".join(methods).encode())])
+            else:
+                await methods[method](exchange)
 
         return handle
 

@@ -14,10 +14,10 @@ from adapters.openai import serve
 from gateway.web.exchange import Exchange, Handler
 
 Headers = Iterable[tuple[bytes, bytes]]
-Choose = Callable[[Exchange, Sequence[str]], Awaitable[str]]
-"""A request and the claimants in the listener's order -> the one that answers; empty: all do together, as ``MERGED`` says.
+Choose = Callable[[Exchange, Sequence[str], Sequence[str]], Awaitable[str]]
+"""A request, those who know its method, all who claim its path -> the one that answers; empty: all together (``MERGED``).
 
-The body can be read again at no cost.
+Both are in the listener's order. The body can be read again at no cost.
 """
 
 SESSION = b"x-session-id"
@@ -60,14 +60,15 @@ def has_marks(headers: Headers, body: bytes) -> bool:
     )
 
 
-async def _by_version(exchange: Exchange, claimants: Sequence[str]) -> str:
-    chosen = by_version(exchange.scope["headers"], claimants)
-    return "" if chosen != "anthropic" and "openai" in claimants and "brenda" in claimants else chosen
+async def _by_version(exchange: Exchange, owners: Sequence[str], claimants: Sequence[str]) -> str:
+    if "anthropic" in claimants and by_version(exchange.scope["headers"], claimants) == "anthropic":
+        return "anthropic"
+    return "" if "openai" in owners and "brenda" in owners else by_version((), owners)
 
 
-async def _by_marks(exchange: Exchange, claimants: Sequence[str]) -> str:
+async def _by_marks(exchange: Exchange, owners: Sequence[str], _: Sequence[str]) -> str:
     marked = has_marks(exchange.scope["headers"], await exchange.body())
-    return "brenda" if marked else next(name for name in claimants if name != "brenda")
+    return "brenda" if marked else next(name for name in owners if name != "brenda")
 
 
 CROSSROADS: dict[str, Choose] = {
