@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import binascii
 import struct
+from collections.abc import Collection
+from urllib.parse import unquote
 
 from msgspec import Struct
 
@@ -14,8 +16,16 @@ IMAGE_LIMIT = 20 * 1024 * 1024
 """Bytes of one encoded image."""
 PIXELS = 50_000_000
 """Pixels of one image, by its header: a few hundred bytes can stand for gigabytes."""
+SCANS = 100
+"""Passes over all pixels that a JPEG may ask of its decoder. Usual ones have 10; one of 1 MB could ask for 100,000."""
+TOO_LARGE = "media_too_large"
+"""The code of an error about more bytes than are accepted: some dialects have a status for it."""
 AUDIO_LIMIT = 20 * 1024 * 1024
 """Bytes of one encoded sound."""
+IMAGE_TYPES = {"image/png": "PNG", "image/jpeg": "JPEG", "image/webp": "WebP", "image/gif": "GIF"}
+"""What is known as an image, and what people call it."""
+PICTURES = frozenset(IMAGE_TYPES) - {"image/gif"}
+"""Images that stand still."""
 
 _MAGIC = (
     (b"\x89PNG\r\n\x1a\n", "image/png"),
@@ -25,6 +35,9 @@ _MAGIC = (
 )
 
 
+_OTHER_ALPHABET = str.maketrans("-_", "+/")
+_SCAN = b"\xff\xda"
+"""Where a scan of a JPEG begins; among its pixels another byte stands after each 0xFF."""
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
@@ -53,27 +66,34 @@ def image_type(data: bytes) -> str | None:
     return None
 
 
-def image_from_base64(text: str, *, param: str) -> Blob:
-    """Decode bare base64 or a ``data:`` URL into an image.
+def image_from_base64(text: str, *, param: str, limit: int = IMAGE_LIMIT, types: Collection[str] = IMAGE_TYPES) -> Blob:
+    """Decode bare base64 or a ``data:`` URL into an image. What the URL says that it is counts for nothing.
 
     Raises:
-        InvalidRequest: not base64, over ``IMAGE_LIMIT`` or ``PIXELS``, or not an image by its first bytes.
+        InvalidRequest: not base64, over ``limit`` (code ``TOO_LARGE``) or ``PIXELS``, or by its first bytes none of ``types``.
     """
-    if text.startswith("data:"):
+    text = text.strip()
+    if text[:5].lower() == "data:":
         head, comma, text = text.partition(",")
-        if not comma or not head.endswith(";base64"):
+        if not comma or not head.lower().endswith(";base64"):
             raise InvalidRequest("an image data URL must be base64: data:image/png;base64,...", param=param)
-    return image_from_bytes(_decode(text, "an image", IMAGE_LIMIT, param), param=param)
+    return image_from_bytes(_decode(text, "an image", limit, param), param=param, types=types)
 
 
-def image_from_bytes(data: bytes, *, param: str) -> Blob:
-    """An image, by its bytes. Raises InvalidRequest: over ``PIXELS``, or not an image by its first bytes."""
+def image_from_bytes(data: bytes, *, param: str, types: Collection[str] = IMAGE_TYPES) -> Blob:
+    """An image, by its bytes. Raises InvalidRequest: none of ``types`` by its first bytes, or too much work to decode."""
     media_type = image_type(data)
-    if media_type is None:
-        raise InvalidRequest("unknown image format: PNG, JPEG, WebP and GIF are accepted", param=param)
+    if media_type not in types or media_type is None:
+        *most, last = (name for type, name in IMAGE_TYPES.items() if type in types)
+        what = (
+            f"{IMAGE_TYPES[media_type]} is not among the image formats here" if media_type else "unknown image format"
+        )
+        raise InvalidRequest(f"{what}: {', '.join(most)} and {last} are accepted", param=param)
     width, height = image_size(data)
     if width * height > PIXELS:
         raise InvalidRequest(f"an image may have at most {PIXELS} pixels, not {width} x {height}", param=param)
+    if media_type == "image/jpeg" and data.count(_SCAN) > SCANS:
+        raise InvalidRequest(f"a JPEG may have at most {SCANS} scans", param=param)
     return Blob(data, media_type)
 
 
@@ -145,9 +165,30 @@ def audio_from_base64(text: str, *, param: str) -> Blob:
 
 
 def _decode(text: str, what: str, limit: int, param: str) -> bytes:
-    if len(text) > limit * 4 // 3 + 4:
-        raise InvalidRequest(f"{what} may have at most {limit} bytes", param=param)
+    if len(text) > 2 * limit:  # twice: there may be line breaks
+        raise _too_large(what, limit, param)
     try:
-        return base64.b64decode(text, validate=True)
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        data = _decode_loosely(text, what, param)
+    if len(data) > limit:
+        raise _too_large(what, limit, param)
+    return data
+
+
+def _too_large(what: str, limit: int, param: str) -> InvalidRequest:
+    return InvalidRequest(f"{what} may have at most {limit} bytes", param=param, code=TOO_LARGE)
+
+
+def _decode_loosely(text: str, what: str, param: str) -> bytes:
+    """As other writers have it: in lines, of the alphabet for URLs, with ``%2B`` for a plus sign, without padding.
+
+    No blanks within a line: they are what a careless form makes of plus signs.
+    """
+    if "%" in text:
+        text = unquote(text)
+    text = "".join(line.strip() for line in text.splitlines()).translate(_OTHER_ALPHABET).rstrip("=")
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
         raise InvalidRequest(f"illegal base64 data in {what}: {error}", param=param) from error

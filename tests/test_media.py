@@ -13,6 +13,8 @@ from canonical.errors import InvalidRequest
 from canonical.media import (
     AUDIO_LIMIT,
     IMAGE_LIMIT,
+    PICTURES,
+    TOO_LARGE,
     Blob,
     audio_from_base64,
     audio_type,
@@ -72,7 +74,9 @@ def test_a_claimed_type_is_not_believed() -> None:
     ("text", "words"),
     [
         ("%%%", "illegal base64"),
-        ("aGk", "illegal base64"),
+        ("aGkaG", "illegal base64"),
+        ("aG ka", "illegal base64"),
+        ("aG==aG==", "illegal base64"),
         ("ü", "illegal base64"),
         ("aGVsbG8=", "unknown image format"),
         ("", "unknown image format"),
@@ -85,6 +89,47 @@ def test_images_refused(text: str, words: str) -> None:
     with pytest.raises(InvalidRequest, match=words) as caught:
         image_from_base64(text, param="here")
     assert caught.value.param == "here"
+
+
+@given(data=st.binary(), width=st.integers(1, 100))
+def test_base64_is_read_however_it_was_written(data: bytes, width: int) -> None:
+    data = PNG + data
+    plain = base64.b64encode(data).decode()
+    lines = "\r\n".join(plain[at : at + width] for at in range(0, len(plain), width))
+    quoted = "data:image/png;base64," + plain.replace("+", "%2B").replace("/", "%2F").replace("=", "%3D")
+    for text in (
+        lines,
+        f" {lines}\n",
+        base64.urlsafe_b64encode(data).decode(),
+        plain.rstrip("="),
+        quoted,
+        f"DATA:;BASE64,{plain}",
+        f"data:image/png;charset=utf-8;base64,\n{lines}",
+    ):
+        assert image_from_base64(text, param="p").data == data
+
+
+def test_a_limit_holds_for_the_bytes_and_not_for_how_they_are_written() -> None:
+    data = PNG + bytes(range(251)) * 4
+    lines = base64.encodebytes(data).decode()
+    assert image_from_base64(lines, param="p", limit=len(data)).data == data
+    for text in (lines, base64.b64encode(data).decode(), "A" * 10_000):
+        with pytest.raises(InvalidRequest, match="at most 1011 bytes") as caught:
+            image_from_base64(text, param="p", limit=len(data) - 1)
+        assert caught.value.code == TOO_LARGE
+
+
+def test_only_the_types_that_are_wanted_are_taken() -> None:
+    with pytest.raises(InvalidRequest, match=r"GIF is not among .* PNG, JPEG and WebP are accepted"):
+        image_from_base64(base64.b64encode(b"GIF89a").decode(), param="p", types=PICTURES)
+    assert image_from_base64(base64.b64encode(PNG).decode(), param="p", types=PICTURES).data == PNG
+
+
+def test_a_jpeg_of_many_passes_is_refused_before_anybody_decodes_it() -> None:
+    scan = b"\xff\xda\x00\x08\x01\x01\x00\x01\x3f\x10\x7f"
+    assert image_from_base64(base64.b64encode(_jpeg(9, 7) + scan * 100).decode(), param="p")
+    with pytest.raises(InvalidRequest, match="at most 100 scans"):
+        image_from_base64(base64.b64encode(_jpeg(9, 7) + scan * 101).decode(), param="p")
 
 
 def test_sounds() -> None:
