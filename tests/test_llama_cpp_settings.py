@@ -19,8 +19,8 @@ from backends.llama_cpp.engine import Start
 from backends.llama_cpp.inprocess import InProcess
 from backends.llama_cpp.isolated import Isolated
 from backends.llama_cpp.model import TextModel
-from backends.llama_cpp.settings import memory_bytes
 from backends.llama_cpp.starting import start_of
+from backends.workers.memory import memory_bytes
 from canonical.errors import BackendError, InvalidRequest, OutOfMemory
 from canonical.progress import Progress
 from canonical.requests import AS_CONFIGURED, Embed, Generate, LoadOptions

@@ -7,9 +7,10 @@ from pathlib import Path
 from backends.base import Tell, tell_nobody
 from backends.llama_cpp.engine import Engine, Start
 from backends.llama_cpp.inprocess import InProcess, Runner
-from backends.llama_cpp.settings import LlamaCppSettings, Running, memory_bytes
+from backends.llama_cpp.settings import LlamaCppSettings, Running
 from backends.llama_cpp.starting import TINY
 from backends.workers.deaths import Deaths
+from backends.workers.memory import memory_bytes
 from canonical.errors import BackendError, GatewayError
 
 

@@ -6,7 +6,6 @@ How a model runs can be said for all of a backend's models, and for one; the nam
 from __future__ import annotations
 
 import math
-import re
 from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
@@ -14,6 +13,7 @@ from msgspec import Meta
 from backends.base import Section
 from backends.fetching.hosts import PullSettings
 from backends.llama_cpp.engine import CacheType, EngineName, Pooling, RopeScaling, SplitMode
+from backends.workers.memory import memory_bytes
 
 Isolation = Literal["auto", "process", "none"]
 Thinking = Literal["auto", "on", "off"]
@@ -27,8 +27,6 @@ Chance = Annotated[float, Meta(ge=0, le=1)]
 
 GPUS = 128
 """As many as llama.cpp knows of."""
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", re.ASCII | re.IGNORECASE)
-_POWER = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 
 
 class Running(Section, frozen=True):
@@ -205,16 +203,6 @@ def check_model(settings: LlamaCppModelSettings, common: LlamaCppSettings) -> No
         for name in ("mmproj", "draft_model"):
             if getattr(settings, name):
                 raise ValueError(f"the engine llama-cpp-python has no {name}")
-
-
-def memory_bytes(size: int | str | None) -> int:
-    """``8GiB``, ``512M`` or a number as bytes; both kinds of units count in 1024s. Raises ValueError."""
-    if size is None:
-        return 0
-    found = _SIZE.fullmatch(str(size).strip())
-    if found is None:
-        raise ValueError(f"memory_limit is a number of bytes, or one with KiB, MiB, GiB or TiB, not {str(size)[:32]!r}")
-    return int(float(found[1]) * 1024 ** _POWER[found[2].upper()])
 
 
 def is_on(switch: Switch | None) -> bool | None:

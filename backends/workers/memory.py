@@ -1,8 +1,12 @@
-"""Whether the kernel has killed somebody for want of memory: it tells how often, not whom."""
+"""What a worker may have of memory, and whether the kernel has killed somebody for want of it: it tells how often, not whom."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", re.ASCII | re.IGNORECASE)
+_POWER = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 
 
 def oom_kills(root: Path = Path("/")) -> int:
@@ -23,3 +27,13 @@ def _lines(path: Path) -> list[str]:
         return path.read_text().splitlines()
     except (OSError, UnicodeDecodeError):
         return []
+
+
+def memory_bytes(size: int | str | None) -> int:
+    """``8GiB``, ``512M`` or a number as bytes; both kinds of units count in 1024s. Raises ValueError."""
+    if size is None:
+        return 0
+    found = _SIZE.fullmatch(str(size).strip())
+    if found is None:
+        raise ValueError(f"memory_limit is a number of bytes, or one with KiB, MiB, GiB or TiB, not {str(size)[:32]!r}")
+    return int(float(found[1]) * 1024 ** _POWER[found[2].upper()])
