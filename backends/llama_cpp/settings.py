@@ -6,6 +6,7 @@ How a model runs can be said for all of a backend's models, and for one; the nam
 from __future__ import annotations
 
 import math
+import re
 from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
