@@ -13,6 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from adapters.anthropic import serve as anthropic
+from adapters.conversation import serve as conversation
 from adapters.dialect import Ask, LoadAsk, Stamp
 from adapters.lmstudio import serve as lmstudio
 from adapters.ollama import serve as ollama
@@ -99,6 +100,11 @@ def with_stats(body: bytes) -> Ask:
     return lmstudio.with_stats(openai.read_chat(body), info)
 
 
+def asked(body: bytes) -> Ask:
+    """A request of the conversation service's ``/generate``."""
+    return conversation.generate_ask(conversation.read_query(body).asked("pip"), lines=False)
+
+
 _TURN = b'"messages":[{"role":"user","content":"Hello"}]'
 _USAGE = b'"stream":true,"stream_options":{"include_usage":true}'
 _LOGPROBS = b',"logprobs":true,"top_logprobs":2'
@@ -122,6 +128,7 @@ DIALECTS: dict[str, Tell] = {
     "ollama.ndjson": streamed(ollama.read_chat, b'{"model":"pip",' + _TURN + _LOGPROBS + b"}"),
     "ollama.json": whole(ollama.read_chat, b'{"model":"pip",' + _TURN + _LOGPROBS + b',"stream":false}'),
     "generate.ndjson": streamed(ollama.read_generate, b'{"model":"pip","prompt":"Hello"' + _LOGPROBS + b"}"),
+    "conversation.sse": streamed(asked, b'{"model":"pip","prompt":"Hello"}'),
     "generate.json": whole(ollama.read_generate, b'{"model":"pip","prompt":"Hello"' + _LOGPROBS + b',"stream":false}'),
 }
 
