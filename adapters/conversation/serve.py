@@ -23,10 +23,10 @@ from canonical.origin import Origin, Vocabulary
 from canonical.requests import Generate
 
 __all__ = [
+    "USUAL",
     "AssistantMessage",
     "Question",
     "UserMessage",
-    "USUAL",
     "answered_reply",
     "conversation_reply",
     "error_body",
