@@ -19,7 +19,7 @@ from canonical.report import Report
 from canonical.requests import Generate
 from gateway.accesslog import AccessLog
 from gateway.engine import Engine
-from gateway.store import Row, Store
+from gateway.store import Responses, Row
 
 T = TypeVar("T")
 
@@ -135,7 +135,7 @@ class Job:
 class Jobs:
     """All of one gateway's."""
 
-    def __init__(self, engine: Engine, store: Store, *, limit: int, log: AccessLog) -> None:
+    def __init__(self, engine: Engine, store: Responses, *, limit: int, log: AccessLog) -> None:
         self.store = store
         self._engine = engine
         self._limit = limit

@@ -71,6 +71,8 @@ def settle(document: Any, *, base: Path, environ: Mapping[str, str]) -> Settled:
     _check_duration(config.keep_alive, "$.keep_alive")
     _check_memory(config.memory)
     _check_duration(config.responses.keep, "$.responses.keep")
+    _check_duration(config.sessions.keep, "$.sessions.keep")
+    _check_duration(config.conversations.keep, "$.conversations.keep")
     _check_image_hosts(config.images)
     backends = {name: _backend(name, section, base) for name, section in config.backends.items()}
     if not all(listener.loopback for listener in config.listeners):

@@ -179,6 +179,28 @@ class Responses(Section, frozen=True):
     """Bytes of all of them; likewise."""
 
 
+class Sessions(Section, frozen=True):
+    """Clients that come back with an ``X-Session-ID``."""
+
+    system: str = ""
+    """Instructions for chats of the dialect ``brenda`` that bring none."""
+    keep: float | str = "720h"
+    """How long, from the last use; negative: for ever."""
+    limit: Count = 10_000
+    """How many; beyond that those used longest ago go, of the key that has most."""
+
+
+class Conversations(Section, frozen=True):
+    """What is kept of ``/api/conversation``."""
+
+    keep: float | str = -1
+    """How long, from the last use; negative: for ever."""
+    limit: Count = 10_000
+    """How many; beyond that those used longest ago go, of the key that has most."""
+    size: Count = 4 * 1024 * 1024 * 1024
+    """Bytes of all of them; likewise."""
+
+
 class Config(Section, frozen=True):
     """The whole file."""
 
@@ -196,6 +218,8 @@ class Config(Section, frozen=True):
     access_log: bool = True
     images: Images = Images()
     responses: Responses = Responses()
+    sessions: Sessions = Sessions()
+    conversations: Conversations = Conversations()
     data_dir: str = "data"
     """Where what must outlive the process is kept; counts from the configuration."""
 

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from canonical.durations import seconds
 from gateway.accesslog import AccessLog
 from gateway.background import Jobs
 from gateway.engine import Engine
@@ -147,12 +146,13 @@ class House:
         self.written = io.StringIO()
         self.log = AccessLog(self.written)
         self.engine = Engine(settled(config, models, **homes))
-        self.jobs = None
+        self.jobs = self.store = None
         if data is not None:
-            kept = config.responses
-            store = Store(data, keep=seconds(kept.keep), limit=kept.limit, size=kept.size)
-            self.jobs = Jobs(self.engine, store, limit=config.limits.waiting, log=self.log)
-        self.gateway = Gateway(self.engine, body_limit=config.limits.body, access_log=self.log, jobs=self.jobs)
+            self.store = Store(config, data)
+            self.jobs = Jobs(self.engine, self.store.responses, limit=config.limits.waiting, log=self.log)
+        self.gateway = Gateway(
+            self.engine, body_limit=config.limits.body, access_log=self.log, jobs=self.jobs, store=self.store
+        )
         self.app = listener_app(listener, config, self.gateway)
 
     def call(self, method: str, path: str, body: Any = b"", headers: Headers = ()) -> Call:
@@ -175,8 +175,8 @@ class House:
         assert not self.gateway.running
         await self.gateway.downloads.close()
         await self.engine.close()
-        if self.jobs is not None:
-            await self.jobs.store.close()
+        if self.store is not None:
+            await self.store.close()
 
 
 def message_of(path: str, body: dict[str, Any]) -> str:

@@ -241,7 +241,7 @@ def test_another_gateways_answers_are_seen_and_called_off(tmp_path: Path) -> Non
         left = await ask(one, background=True)
         job = one.jobs.get(left["id"], owner="")  # type: ignore[union-attr]
         assert job is not None
-        await one.jobs.store.close()  # type: ignore[union-attr]  # as if it had died
+        await one.store.close()  # type: ignore[union-attr]  # as if it had died
         path = f"{PATH}/{left['id']}"
         failed = (await two.ask("GET", path)).json()
         assert (failed["status"], failed["error"]["code"]) == ("failed", "server_error")

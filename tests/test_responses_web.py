@@ -191,7 +191,7 @@ def test_m5_a_client_that_leaves_stops_the_generation(tmp_path: Path) -> None:
 
 def test_a_store_in_trouble_keeps_nobody_from_an_answer(tmp_path: Path) -> None:
     """Damaged from the start: who insists is refused before anything is generated."""
-    (tmp_path / "responses.db").write_bytes(b"no database, whatever it is " * 1000)
+    (tmp_path / "dragoman.db").write_bytes(b"no database, whatever it is " * 1000)
 
     async def story(house: House) -> None:
         call = await house.ask("POST", PATH, ASK, REPORT)  # the first finds out at its end

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
@@ -17,9 +15,9 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from canonical.errors import InvalidRequest, NotFound, StorageFailed
-from gateway import store as storing
-from gateway.alive import FOLDER, Alive
-from gateway.store import ABANDONED, FILE, MIGRATIONS, Row, Store
+from gateway.store import ABANDONED, FILE, Database, Responses, Row
+from gateway.store.alive import FOLDER, Files
+from gateway.store.sqlite import SqliteFile
 from tests.serving import ROOT
 
 ANN, BEN = "ann", "ben"
@@ -42,7 +40,7 @@ def row(id: str, previous: str | None = None, *, owner: str = ANN, status: str =
 
 def kept(
     folder: Path,
-    story: Callable[[Store], Awaitable[None]],
+    story: Callable[[Responses], Awaitable[None]],
     *,
     keep: float = -1,
     limit: int = 1000,
@@ -50,21 +48,21 @@ def kept(
     clock: Any = None,
 ) -> None:
     async def told() -> None:
-        store = Store(folder, keep=keep, limit=limit, size=size, clock=clock or Clock())
+        store = Responses(Database(SqliteFile(folder)), keep=keep, limit=limit, size=size, clock=clock or Clock())
         try:
             await story(store)
         finally:
-            await store.close()
+            await store._database.close()
 
     asyncio.run(told())
 
 
-async def ids(store: Store, id: str, *, owner: str = ANN, limit: int = 100, size: int = BIG) -> list[str]:
+async def ids(store: Responses, id: str, *, owner: str = ANN, limit: int = 100, size: int = BIG) -> list[str]:
     return [row.id for row in await store.chain(id, owner=owner, limit=limit, size=size)]
 
 
 def test_a_row_comes_back_to_its_owner_alone(tmp_path: Path) -> None:
-    async def story(store: Store) -> None:
+    async def story(store: Responses) -> None:
         first = structs.replace(row("a"), log=b"event: x\n\n" * 100)
         await store.put(first)
         assert await store.get("a", owner=ANN) == first
@@ -80,7 +78,7 @@ def test_a_row_comes_back_to_its_owner_alone(tmp_path: Path) -> None:
 
 
 def test_reading_makes_no_file(tmp_path: Path) -> None:
-    async def story(store: Store) -> None:
+    async def story(store: Responses) -> None:
         assert await store.get("a", owner=ANN) is None
         assert await ids(store, "a") == []
         assert not await store.delete("a", owner=ANN)
@@ -91,7 +89,7 @@ def test_reading_makes_no_file(tmp_path: Path) -> None:
 
 
 def test_a_chain_is_linked_and_bounded(tmp_path: Path) -> None:
-    async def story(store: Store) -> None:
+    async def story(store: Responses) -> None:
         await store.put(row("a", size=100))
         await store.put(row("b", "a", size=100))
         await store.put(row("c", "b", size=100))
@@ -118,7 +116,7 @@ def test_a_chain_is_linked_and_bounded(tmp_path: Path) -> None:
 def test_a_chain_is_its_ancestors_whatever_the_tree(
     tmp_path_factory: pytest.TempPathFactory, parents: list[int]
 ) -> None:
-    async def story(store: Store) -> None:
+    async def story(store: Responses) -> None:
         chains: list[list[str]] = [["r0"]]
         await store.put(row("r0"))
         for number, parent in enumerate(parents, 1):
@@ -134,7 +132,7 @@ def test_a_chain_is_its_ancestors_whatever_the_tree(
 def test_the_ones_used_longest_ago_go_first(tmp_path: Path) -> None:
     clock = Clock()
 
-    async def story(store: Store) -> None:
+    async def story(store: Responses) -> None:
         for id in "abc":
             await store.put(row(id))
             clock.now += 100
@@ -153,7 +151,7 @@ def test_the_ones_used_longest_ago_go_first(tmp_path: Path) -> None:
 def test_bytes_are_bounded_too(tmp_path: Path) -> None:
     clock = Clock()
 
-    async def story(store: Store) -> None:
+    async def story(store: Responses) -> None:
         for id in "abcd":
             clock.now += 1
             await store.put(row(id, size=30_000))
@@ -167,7 +165,7 @@ def test_bytes_are_bounded_too(tmp_path: Path) -> None:
         with pytest.raises(StorageFailed, match=r"responses\.size"):
             await store.put(row("g", size=200_000))
         assert [id for id in "fg" if await store.get(id, owner=ANN)] == ["f"]
-        assert store._commits.trouble is None
+        assert store._database.trouble is None
 
     kept(tmp_path, story, size=100_000, clock=clock)
     written = sum(file.stat().st_size for file in tmp_path.glob(f"{FILE}*") if file.suffix == ".db")
@@ -178,7 +176,7 @@ def test_bytes_are_bounded_too(tmp_path: Path) -> None:
 def test_nobody_drives_out_what_others_keep(tmp_path: Path, bound: dict[str, int]) -> None:
     clock = Clock()
 
-    async def story(store: Store) -> None:
+    async def story(store: Responses) -> None:
         for id in "abc":
             await store.put(row(id, owner=BEN, size=8))
         for number in range(40):
@@ -190,18 +188,10 @@ def test_nobody_drives_out_what_others_keep(tmp_path: Path, bound: dict[str, int
     kept(tmp_path, story, clock=clock, **bound)
 
 
-def test_a_full_store_does_not_sort_all_that_it_has_with_every_answer(tmp_path: Path) -> None:
-    kept(tmp_path, lambda store: store.put(row("a")))
-    with contextlib.closing(sqlite3.connect(tmp_path / FILE)) as db:
-        plan = [step[3] for step in db.execute(f"EXPLAIN QUERY PLAN {storing._OLDEST}", ("", *storing.UNFINISHED))]
-    assert plan[0] == "SCAN t USING INDEX trees_by_use"
-    assert not any("FOR ORDER BY" in step for step in plan)
-
-
 def test_a_conversation_in_use_keeps_its_beginning_and_leaves_nothing(tmp_path: Path) -> None:
     clock = Clock()
 
-    async def story(store: Store) -> None:
+    async def story(store: Responses) -> None:
         await store.put(row("a"))
         await store.put(row("b", "a"))
         for id in "cdef":
@@ -213,7 +203,7 @@ def test_a_conversation_in_use_keeps_its_beginning_and_leaves_nothing(tmp_path: 
         assert [id for id in "cdef" if await store.get(id, owner=ANN)] == ["f"]
         for id in "abf":
             await store.delete(id, owner=ANN)
-        assert await store._commits.do(lambda db: db.execute("SELECT count(*) FROM trees").fetchone()) == (0,)
+        assert await store._database.write(lambda db: db.exec_driver_sql("SELECT count(*) FROM trees").scalar()) == 0
 
     kept(tmp_path, story, limit=3, clock=clock)
 
@@ -221,7 +211,7 @@ def test_a_conversation_in_use_keeps_its_beginning_and_leaves_nothing(tmp_path: 
 def test_what_nobody_used_goes(tmp_path: Path) -> None:
     clock = Clock()
 
-    async def story(store: Store) -> None:
+    async def story(store: Responses) -> None:
         await store.put(row("old"))
         await store.put(row("used"))
         clock.now += 3000
@@ -234,7 +224,7 @@ def test_what_nobody_used_goes(tmp_path: Path) -> None:
 
 
 def test_an_answer_in_the_making_is_not_driven_out_and_ends_once(tmp_path: Path) -> None:
-    async def story(store: Store) -> None:
+    async def story(store: Responses) -> None:
         await store.put(row("running", status="in_progress"))
         for id in "abcd":
             await store.put(row(id))
@@ -249,7 +239,7 @@ def test_an_answer_in_the_making_is_not_driven_out_and_ends_once(tmp_path: Path)
 
 
 def test_nothing_is_kept_where_the_limit_is_none(tmp_path: Path) -> None:
-    async def story(store: Store) -> None:
+    async def story(store: Responses) -> None:
         with pytest.raises(StorageFailed, match="limit"):
             await store.ready()
 
@@ -261,32 +251,32 @@ def test_nothing_is_kept_where_the_limit_is_none(tmp_path: Path) -> None:
 
 def test_two_gateways_share_a_file(tmp_path: Path) -> None:
     async def story() -> None:
-        stores = [Store(tmp_path, keep=-1, limit=10_000, size=BIG) for _ in range(2)]
+        stores = [Responses(Database(SqliteFile(tmp_path)), keep=-1, limit=10_000, size=BIG) for _ in range(2)]
         await asyncio.gather(*(stores[n % 2].put(row(f"r{n}")) for n in range(200)))
         for store in stores:
             found = await asyncio.gather(*(store.get(f"r{n}", owner=ANN) for n in range(200)))
             assert all(found)
         for store in stores:
-            await store.close()
+            await store._database.close()
 
     asyncio.run(story())
 
 
 def test_the_answers_of_a_dead_gateway_are_abandoned(tmp_path: Path) -> None:
     async def story() -> None:
-        one, two = (Store(tmp_path, keep=-1, limit=100, size=BIG) for _ in range(2))
+        one, two = (Responses(Database(SqliteFile(tmp_path)), keep=-1, limit=100, size=BIG) for _ in range(2))
         await one.put(row("a", status="queued"))
         found = await two.get("a", owner=ANN)
         assert found is not None
         assert found.status == "queued"
-        await one.close()
+        await one._database.close()
         for read in (two, one):
             found = await read.get("a", owner=ANN)
             assert found is not None
             assert found.status == ABANDONED
         assert [row.status for row in await two.chain("a", owner=ANN, limit=9, size=BIG)] == [ABANDONED]
-        await two.close()
-        await one.close()
+        await two._database.close()
+        await one._database.close()
 
     asyncio.run(story())
     assert list((tmp_path / FOLDER).iterdir()) == []
@@ -295,10 +285,11 @@ def test_the_answers_of_a_dead_gateway_are_abandoned(tmp_path: Path) -> None:
 _DIES = """
 import asyncio, os, signal, sys
 from pathlib import Path
-from gateway.store import Row, Store
+from gateway.store import Database, Responses, Row
+from gateway.store.sqlite import SqliteFile
 
 async def main():
-    store = Store(Path(sys.argv[1]), keep=-1, limit=100_000, size=10**9)
+    store = Responses(Database(SqliteFile(Path(sys.argv[1]))), keep=-1, limit=100_000, size=10**9)
     number = 0
     while True:
         batch = [Row(id=f"r{number + n}", owner="ann", status="queued" if n else "completed", input=b"[]", object=b"x" * 500)
@@ -322,7 +313,7 @@ def test_a_kill_loses_nothing_that_was_answered(tmp_path: Path, answers: int) ->
     process.wait()
     process.stdout.close()
 
-    async def story(store: Store) -> None:
+    async def story(store: Responses) -> None:
         for number in range(told[-1]):
             found = await store.get(f"r{number}", owner=ANN)
             assert found is not None
@@ -336,13 +327,14 @@ def test_a_kill_loses_nothing_that_was_answered(tmp_path: Path, answers: int) ->
 
 
 def test_a_full_disk_is_said_and_passes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    async def story(store: Store) -> None:
+    async def story(store: Responses) -> None:
         await store.put(row("a"))
 
-        def pages(count: int) -> Callable[[sqlite3.Connection], None]:
-            return lambda db: db.execute(f"PRAGMA max_page_count = {count}") and None
+        def pages(count: int) -> Callable[[Any], None]:
+            return lambda db: db.exec_driver_sql(f"PRAGMA max_page_count = {count}") and None
 
-        await store._commits.do(pages(15))
+        used = await store._database.write(lambda db: db.exec_driver_sql("PRAGMA page_count").scalar_one())
+        await store._database.write(pages(used + 4))
         results = await asyncio.gather(
             *(store.put(row(id, size=size)) for id, size in (("big", 200_000), ("small", 9))), return_exceptions=True
         )
@@ -356,7 +348,7 @@ def test_a_full_disk_is_said_and_passes(tmp_path: Path, caplog: pytest.LogCaptur
             await store.ready()
         assert await store.get("a", owner=ANN) is not None
         assert await store.get("big", owner=ANN) is None
-        await store._commits.do(pages(1000))
+        await store._database.write(pages(1000))
         await store.ready()
         await store.ready()
         await store.put(row("big", size=200_000))
@@ -371,7 +363,7 @@ def test_a_full_disk_is_said_and_passes(tmp_path: Path, caplog: pytest.LogCaptur
 def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
 
-    async def story(store: Store) -> None:
+    async def story(store: Responses) -> None:
         with pytest.raises(StorageFailed, match="cannot be stored"):
             await store.put(row("a"))
         with pytest.raises(StorageFailed):
@@ -384,7 +376,7 @@ def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
 def test_a_damaged_store_is_told_of_and_left_alone(
     tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def fill(store: Store) -> None:
+    async def fill(store: Responses) -> None:
         for number in range(100):
             await store.put(row(f"r{number}", size=2000))
 
@@ -397,7 +389,7 @@ def test_a_damaged_store_is_told_of_and_left_alone(
         content[4096 : len(content) - 4096] = b"\xa5" * (len(content) - 8192)
     file.write_bytes(content)
 
-    async def story(store: Store) -> None:
+    async def story(store: Responses) -> None:
         with pytest.raises(StorageFailed, match="damaged") as caught:
             await store.get("r50", owner=ANN)
         assert caught.value.code == "storage_damaged"
@@ -411,57 +403,13 @@ def test_a_damaged_store_is_told_of_and_left_alone(
     assert caplog.text.count("is damaged") == 1
 
 
-def test_a_newer_store_is_left_alone(tmp_path: Path) -> None:
-    async def fill(store: Store) -> None:
-        await store.put(row("a"))
-        await store._commits.do(lambda db: db.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}") and None)
-
-    async def story(store: Store) -> None:
-        with pytest.raises(StorageFailed, match="newer"):
-            await store.get("a", owner=ANN)
-
-    kept(tmp_path, fill)
-    kept(tmp_path, story)
-
-
-def test_the_sizes_of_an_earlier_version_count(tmp_path: Path) -> None:
-    with sqlite3.connect(tmp_path / FILE) as db:
-        db.executescript(MIGRATIONS[0])
-        db.execute("INSERT INTO responses VALUES (1, 'a', 'ann', NULL, 'a', 'completed', '', x'', zeroblob(90), x'')")
-        db.execute("INSERT INTO trees VALUES ('a', 1.0)")
-        db.execute("PRAGMA user_version = 1")
-    db.close()
-
-    async def story(store: Store) -> None:
-        assert len((await store.get("a", owner=ANN)).object) == 90  # type: ignore[union-attr]
-        await store.put(row("b"))
-        assert await store.get("a", owner=ANN) is None
-
-    kept(tmp_path, story, size=100)
-
-
-def test_a_store_of_an_earlier_version_is_taken_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def fill(store: Store) -> None:
-        await store.put(row("a"))
-
-    async def story(store: Store) -> None:
-        assert await store.get("a", owner=ANN) is not None
-        assert await store._commits.do(lambda db: db.execute("PRAGMA user_version").fetchone()) == (
-            len(MIGRATIONS) + 1,
-        )
-
-    kept(tmp_path, fill)
-    monkeypatch.setattr(storing, "MIGRATIONS", (*MIGRATIONS, "ALTER TABLE responses ADD COLUMN more TEXT;"))
-    kept(tmp_path, story)
-
-
 def test_a_defect_is_its_callers_alone(tmp_path: Path) -> None:
-    async def story(store: Store) -> None:
-        def fails(_: sqlite3.Connection) -> None:
+    async def story(store: Responses) -> None:
+        def fails(_: Any) -> None:
             raise ZeroDivisionError
 
         results = await asyncio.gather(
-            store.put(row("a")), store._commits.do(fails, writes=True), store.put(row("b")), return_exceptions=True
+            store.put(row("a")), store._database.write(fails), store.put(row("b")), return_exceptions=True
         )
         assert [type(result) for result in results] == [type(None), ZeroDivisionError, type(None)]
         assert await store.get("a", owner=ANN)
@@ -471,7 +419,7 @@ def test_a_defect_is_its_callers_alone(tmp_path: Path) -> None:
 
 
 def test_signs_of_life(tmp_path: Path) -> None:
-    one, two = Alive(tmp_path), Alive(tmp_path)
+    one, two = Files(tmp_path), Files(tmp_path)
     one.show()
     one.show()
     assert two.sees(one.token)

@@ -32,6 +32,7 @@ from gateway.accesslog import AccessLog
 from gateway.background import Jobs
 from gateway.downloads import Downloads
 from gateway.engine import Engine
+from gateway.store import Store
 from gateway.web.caller import HEADER, caller_of, header_value, in_body
 from gateway.web.cycle import DEPARTURE, Departure
 
@@ -70,8 +71,18 @@ def new_id() -> str:
 class Gateway:
     """What every request of the process shares."""
 
-    def __init__(self, engine: Engine, *, body_limit: int, access_log: AccessLog, jobs: Jobs | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        body_limit: int,
+        access_log: AccessLog,
+        jobs: Jobs | None = None,
+        store: Store | None = None,
+    ) -> None:
         self.engine = engine
+        self.store = store
+        """What outlives the process; None: nothing is kept."""
         self.jobs = jobs
         """What is made in the background, and the store of responses; None: nothing is kept."""
         self.downloads = Downloads(engine.library.pull)

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
-from canonical.durations import seconds
 from canonical.errors import GatewayError, InvalidRequest, RequestTimeout, TooLarge, UnsupportedMedia
 from gateway.accesslog import AccessLog
 from gateway.background import Jobs
@@ -82,10 +81,9 @@ async def serve(settled: Settled) -> None:
         sockets.extend(map(bind, config.listeners))
         log = AccessLog(sys.stderr if config.access_log else None)
         engine = Engine(settled)
-        kept = config.responses
-        store = Store(settled.data_dir, keep=seconds(kept.keep), limit=kept.limit, size=kept.size)
-        jobs = Jobs(engine, store, limit=config.limits.waiting, log=log)
-        gateway = Gateway(engine, body_limit=config.limits.body, access_log=log, jobs=jobs)
+        store = Store(config, settled.data_dir)
+        jobs = Jobs(engine, store.responses, limit=config.limits.waiting, log=log)
+        gateway = Gateway(engine, body_limit=config.limits.body, access_log=log, jobs=jobs, store=store)
         app = _by_address(
             {
                 bound.getsockname()[:2]: listener_app(listener, config, gateway)

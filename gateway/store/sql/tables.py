@@ -1,0 +1,132 @@
+"""The tables, as the last migration leaves them.
+
+Everything belongs to an ``owner``, which stands for a key. Times are seconds since 1970.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Dialect,
+    Double,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
+
+_Number = BigInteger().with_variant(Integer, "sqlite")
+
+
+class Words(TypeDecorator[str]):
+    """Any text, where PostgreSQL's has no NUL and neither database has half a surrogate pair: those are escaped."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002
+        """What is written."""
+        if value is None or (value.isascii() and "\\" not in value and "\0" not in value):
+            return value
+        value = value.replace("\\", "\\\\").replace("\0", "\\0")
+        return value.encode("utf-8", "backslashreplace").decode()
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002
+        """What was meant."""
+        if value is None or "\\" not in value:
+            return value
+        pieces = value.split("\\\\")
+        return "\\".join(_unescaped(piece) if "\\" in piece else piece for piece in pieces)
+
+
+def _unescaped(piece: str) -> str:
+    first, *rest = piece.replace("\\0", "\0").split("\\u")
+    return first + "".join(chr(int(more[:4], 16)) + more[4:] for more in rest)
+
+
+metadata = MetaData()
+
+
+def _words(name: str, **more: Any) -> Column[str]:
+    return Column(name, Words, nullable=False, **more)
+
+
+responses = Table(
+    "responses",
+    metadata,
+    Column("number", _Number, primary_key=True),
+    _words("id", unique=True),
+    _words("owner"),
+    Column("previous", Words),
+    _words("tree"),
+    _words("status"),
+    _words("runner"),
+    Column("input", LargeBinary, nullable=False),
+    Column("object", LargeBinary, nullable=False),
+    Column("log", LargeBinary, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Index("responses_by_tree", "tree"),
+    Index("responses_by_owner", "owner", "size"),
+)
+"""Answers; ``previous`` is the one that one goes on from."""
+
+trees = Table(
+    "trees",
+    metadata,
+    _words("id", primary_key=True),
+    _words("owner"),
+    Column("used", Double, nullable=False),
+    Index("trees_by_use", "used"),
+    Index("trees_by_owner", "owner", "used"),
+)
+"""Responses that go on from one another, and when one of them was used last."""
+
+sessions = Table(
+    "sessions",
+    metadata,
+    _words("owner", primary_key=True),
+    _words("id", primary_key=True),
+    _words("model"),
+    Column("used", Double, nullable=False),
+    Index("sessions_by_use", "used"),
+    Index("sessions_by_owner", "owner", "used"),
+)
+
+conversations = Table(
+    "conversations",
+    metadata,
+    Column("number", _Number, primary_key=True),
+    _words("owner"),
+    _words("id"),
+    Column("used", Double, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    UniqueConstraint("owner", "id", name="conversations_by_id"),
+    Index("conversations_by_use", "used"),
+    Index("conversations_by_owner", "owner", "used", "size"),
+)
+
+turns = Table(
+    "turns",
+    metadata,
+    Column("conversation", BigInteger, primary_key=True, autoincrement=False),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    _words("prompt"),
+    _words("model"),
+    _words("state"),
+    _words("runner"),
+    Column("asked", BigInteger, nullable=False),
+    _words("answer"),
+    Column("answered", BigInteger),
+    _words("error"),
+    Column("cut", Boolean, nullable=False),
+    Column("since", Integer, nullable=False),
+)
+"""What was said in a conversation, and what was answered; the order is that of their numbers."""
