@@ -46,8 +46,10 @@ SEEDS ?= 20000
 simulate: .venv/test.stamp
 	$(BIN)/python -m tests.simulation $(SEEDS)
 
+# Side by side, a file at a time: fixtures that start a gateway are shared by a file's tests. TESTS="-n 0" is one by one.
+TESTS ?= -n auto --maxprocesses 4 --dist loadfile
 test: lint simulate tests/js/node_modules tests/js/frameworks/node_modules .venv-frameworks/stamp
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=90
+	$(BIN)/python -m pytest $(TESTS) --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 # Every client dialect x every backend x every ability, with the official SDKs; tests/matrix/README.md is the last result.
 matrix: .venv/test.stamp tests/js/node_modules
