@@ -26,6 +26,7 @@ TYPES = {
     "echo": "backends.echo:EchoBackend",
     "llama_cpp": "backends.llama_cpp:LlamaCppBackend",
     "lmstudio": "backends.lmstudio:LMStudioBackend",
+    "marian": "backends.marian:MarianBackend",
     "ollama": "backends.ollama:OllamaBackend",
     "openai": "backends.openai:OpenAIBackend",
 }
@@ -96,8 +97,8 @@ class Counts(Protocol):
 class Translates(Protocol):
     """A model that says the same in another language."""
 
-    async def translate(self, request: Translate) -> Sequence[str]:
-        """One text for each, in their order. The pair is one of ``info.pairs``."""
+    async def translate(self, request: Translate) -> Sequence[Sequence[str]]:
+        """For each text, in their order, the best way of saying it and then others. The pair is one of ``info.pairs``."""
 
 
 @runtime_checkable

@@ -57,7 +57,9 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     inline_thinking: bool | Literal["opened"] = False
     """It was seen to write its thoughts into its text; ``opened``: without the tag that begins them."""
     pairs: tuple[tuple[str, str], ...] = ()
-    """The languages that it translates, from one to another, as ISO 639 codes."""
+    """The languages that it translates, from one to another, as codes of ``languages``."""
+    trouble: str = ""
+    """Why it cannot be loaded as it is, in words for who asks for it."""
 
 
 def spelling(name: str) -> str:

@@ -6,19 +6,24 @@ from msgspec import Struct
 
 
 class Translate(Struct, frozen=True, kw_only=True):
-    """Ask for each text in the language ``target``. Languages are ISO 639 codes."""
+    """Ask for each text in the language ``target``. Languages are codes as ``languages`` has them."""
 
     texts: tuple[str, ...]
     source: str
     target: str
     model: str = ""
     """Empty: whichever has the pair, or two of them by way of a third language."""
+    alternatives: int = 0
+    """How many other ways of saying each text are wanted; there may be fewer."""
 
 
 class Translation(Struct, frozen=True, kw_only=True):
     """The answer: one text for each, in their order."""
 
     texts: tuple[str, ...]
+    alternatives: tuple[tuple[str, ...], ...]
+    """Other ways of saying each, the better ones first."""
+    source: str
     models: tuple[str, ...] = ()
     """Those that translated, in their order."""
     via: tuple[str, ...] = ()

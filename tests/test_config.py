@@ -152,7 +152,7 @@ BROKEN = [
     ("keys: abcdefghij", "`$.keys`"),
     (
         "backends: {x: {type: olama}}",
-        "unknown type 'olama' (one of anthropic, echo, llama_cpp, lmstudio, ollama, openai) - at",
+        "unknown type 'olama' (one of anthropic, echo, llama_cpp, lmstudio, marian, ollama, openai) - at",
     ),
     ("backends: {x: {}}", "missing `type`"),
     ("backends: {x: {type: 3}}", "missing `type`"),
