@@ -8,6 +8,7 @@ What comes from config.yaml or belongs to another backend is never changed here.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Mapping
 from contextlib import aclosing, contextmanager
 
@@ -23,6 +24,7 @@ from gateway.router import Directory, Route, known
 from gateway.settings import Settled
 from gateway.watched import Watched
 
+_FROM_A_HOST = re.compile(r"https?://|[^/]*[.:][^/]*/")
 NAME_LIMIT = 2048
 """Characters of a name; an address is one, too."""
 RUNNING = 32
@@ -46,6 +48,21 @@ class Library:
         """How many are being made now."""
         self._closed = False
         self._settling: set[asyncio.Task[Directory]] = set()
+
+    async def lacks(self, name: str) -> bool:
+        """Whether a model has to be fetched before it can be loaded: it stands in config.yaml alone, or nobody knows it yet.
+
+        Raises:
+            ModelNotFound: nobody knows it, and its name does not begin with the host that it could come from: names of models
+                are not looked up at strangers' for a slip of the pen.
+        """
+        _check(name)
+        route = await self._route(name)
+        if route is not None:
+            return route.info is None and isinstance(self._backends[route.backend], Pulls)
+        if not _FROM_A_HOST.match(name):
+            raise ModelNotFound(f"model '{name}' not found", param="model")
+        return True
 
     async def pull(self, name: str, *, insecure: bool = False) -> AsyncGenerator[Progress, None]:
         """Fetch a model, or what is new of it; what config.yaml or another backend serves is there already.

@@ -13,6 +13,7 @@ from typing import Any
 from gateway.accesslog import AccessLog
 from gateway.background import Jobs
 from gateway.engine import Engine
+from gateway.sessions import Sessions
 from gateway.settings import Config, Listener, ModelEntry
 from gateway.store import Store
 from gateway.web.app import listener_app
@@ -146,12 +147,18 @@ class House:
         self.written = io.StringIO()
         self.log = AccessLog(self.written)
         self.engine = Engine(settled(config, models, **homes))
-        self.jobs = self.store = None
+        self.jobs = self.store = sessions = None
         if data is not None:
             self.store = Store(config, data)
             self.jobs = Jobs(self.engine, self.store.responses, limit=config.limits.waiting, log=self.log)
+            sessions = Sessions(self.store.sessions, system=config.sessions.system)
         self.gateway = Gateway(
-            self.engine, body_limit=config.limits.body, access_log=self.log, jobs=self.jobs, store=self.store
+            self.engine,
+            body_limit=config.limits.body,
+            access_log=self.log,
+            jobs=self.jobs,
+            store=self.store,
+            sessions=sessions,
         )
         self.app = listener_app(listener, config, self.gateway)
 

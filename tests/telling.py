@@ -13,6 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from adapters.anthropic import serve as anthropic
+from adapters.brenda import serve as brenda
 from adapters.conversation import serve as conversation
 from adapters.dialect import Ask, LoadAsk, Stamp
 from adapters.lmstudio import serve as lmstudio
@@ -94,6 +95,11 @@ def chat(body: bytes, *, whole: bool) -> Tell:
     return tell
 
 
+def brenda_of(body: bytes) -> Ask:
+    """A request of Brenda's chats."""
+    return brenda.read_chat(body).ask("pip")
+
+
 def with_stats(body: bytes) -> Ask:
     """A request of LM Studio's ``/api/v0/chat/completions``."""
     info = ModelInfo(id="pip", format="gguf", family="llama", quantization="Q8_0", context_length=4096)
@@ -117,6 +123,8 @@ DIALECTS: dict[str, Tell] = {
     "anthropic.json": whole(anthropic.read_messages, _LIMIT + _TURN + b"}"),
     "openai.sse": streamed(openai.read_chat, b'{"model":"pip",' + _TURN + b"," + _USAGE + b"}"),
     "openai.json": whole(openai.read_chat, b'{"model":"pip",' + _TURN + b"}"),
+    "brenda.sse": streamed(brenda_of, b"{" + _TURN + b',"stream":true}'),
+    "brenda.json": whole(brenda_of, b"{" + _TURN + b"}"),
     "lmstudio.sse": chat(b'{"model":"pip","input":"Hello","stream":true}', whole=False),
     "lmstudio.json": chat(b'{"model":"pip","input":"Hello"}', whole=True),
     "lmstudio-v0.sse": streamed(with_stats, b'{"model":"pip",' + _TURN + b',"stream":true}'),
@@ -132,7 +140,7 @@ DIALECTS: dict[str, Tell] = {
     "generate.json": whole(ollama.read_generate, b'{"model":"pip","prompt":"Hello"' + _LOGPROBS + b',"stream":false}'),
 }
 
-PLAIN_ONLY = frozenset({"completion.sse", "completion.json"})
+PLAIN_ONLY = frozenset({"completion.sse", "completion.json", "brenda.sse"})
 """Dialects without words for tool calls and reasoning."""
 
 

@@ -1,4 +1,8 @@
-"""Errors: ``{"error": text}``."""
+"""Errors: ``{"error": text}``, with the status that each has everywhere.
+
+The document has three of these: 400 for no model, 404 for an unknown one, 500 for a failure of the server. Those that it does
+not know say more of the same kind, as that a model's own server failed (502) or that coming back helps (503).
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 from adapters.dialect import Ask
@@ -14,7 +15,7 @@ from adapters.openai.messages import read_messages, sound
 from adapters.openai.vocabulary import CHAT
 from adapters.reading import Reading
 from canonical.errors import InvalidRequest, Unsupported
-from canonical.requests import Generate, Origin, Output, Tool, ToolChoice
+from canonical.requests import Generate, Origin, Output, Tool, ToolChoice, Vocabulary
 
 _chat = Reading(wire.ChatRequest, strict=False)  # "5" and 5.0 are seen for an int
 
@@ -27,13 +28,29 @@ def read_chat(body: bytes) -> Ask:
         Unsupported: it asks for what no backend can give.
     """
     request, plain = read_known(_chat, body)
+    return asked(request, body, plain=plain)
+
+
+def asked(
+    request: wire.ChatRequest,
+    body: bytes,
+    *,
+    plain: bool,
+    words: Vocabulary = CHAT,
+    as_it_came: bool = True,
+    lost: Sequence[str] = (),
+) -> Ask:
+    """What a decoded request asks for. A dialect that has more to say hands in a ``request`` that it has changed.
+
+    ``as_it_came``: whether the messages are still those of the body. ``lost``: fields that its answers have no place for.
+    """
     check_constraints(request.grammar, request.json_schema)
     if request.modalities and "audio" in request.modalities:
         raise Unsupported("audio output is not supported", param="modalities")
     legacy = request.tools is None and request.functions is not None
     tools, choice = _tools(request)
     limit = request.max_tokens if request.max_completion_tokens is None else request.max_completion_tokens
-    lost: list[str] = []
+    lost = list(lost)
     think, budget = read_effort(request, lost)
     if limit == 0:
         lost.append("max_tokens" if request.max_completion_tokens is None else "max_completion_tokens")
@@ -53,7 +70,7 @@ def read_chat(body: bytes) -> Ask:
         sampling=sampling(request, limit if limit is not None and limit > 0 else None),
         top_logprobs=top,
         keep_alive=read_stay(request, lost),
-        origin=Origin("openai", body, CHAT, tuple(lost), _as_it_came(request), plain),
+        origin=Origin("openai", body, words, tuple(lost), as_it_came and _as_it_came(request), plain),
     )
     requests = tuple(choices(generate, request.n))
     usage = request.stream_options is not None and bool(request.stream_options.include_usage)

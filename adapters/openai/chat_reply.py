@@ -98,6 +98,12 @@ def chat_reply(
     completions: Sequence[Completion], stamp: Stamp, *, model: str, top: int | None = None, legacy: bool = False
 ) -> bytes:
     """The whole answer, a choice per completion; ``top`` as in ``ChatStream``."""
+    choices = [chat_choice(index, completion, top=top, legacy=legacy) for index, completion in enumerate(completions)]
+    return chat_object(choices, completions, stamp, model=model)
+
+
+def chat_object(choices: list[wire.Choice], completions: Sequence[Completion], stamp: Stamp, *, model: str) -> bytes:
+    """The object around the choices."""
     usage = total_usage([completion.usage for completion in completions], len(completions))
     return encode(
         wire.Reply(
@@ -106,13 +112,14 @@ def chat_reply(
             created=created(stamp),
             model=model or completions[0].model,
             system_fingerprint=FINGERPRINT,
-            choices=[_choice(index, completion, top, legacy) for index, completion in enumerate(completions)],
+            choices=choices,
             usage=UNSET if usage is None else usage,
         )
     )
 
 
-def _choice(index: int, completion: Completion, top: int | None, legacy: bool) -> wire.Choice:
+def chat_choice(index: int, completion: Completion, *, top: int | None, legacy: bool) -> wire.Choice:
+    """One of the choices; ``top`` as in ``ChatStream``."""
     calls = completion.tool_calls
     message = wire.ReplyMessage(content=None if calls and not completion.text else completion.text)
     if completion.reasoning:

@@ -25,17 +25,17 @@ REPLY_LIMIT = 64 * 1024 * 1024
 """Characters of one whole answer."""
 
 
-async def answer(exchange: Exchange, ask: Ask, path: str = "") -> None:
+async def answer(exchange: Exchange, ask: Ask, path: str = "", *, opening: Opening | None = None) -> None:
     """Generate, and send what comes: frame by frame, or folded into one body.
 
-    ``path`` is the one of the dialect, where a model's own server may answer it in its own bytes.
+    ``path`` is the one of the dialect, where a model's own server may answer it in its own bytes. ``opening`` as in ``stream``.
     """
     exchange.model = ask.requests[0].model
     stamp = Stamp(exchange.id, time.time_ns)
     await exchange.while_connected(
-        stream(exchange, ask.requests, ask.encoder(stamp), path=path)
+        stream(exchange, ask.requests, ask.encoder(stamp), opening=opening, path=path)
         if ask.stream
-        else _whole(exchange, ask, stamp, path)
+        else _whole(exchange, ask, stamp, path, opening)
     )
 
 
@@ -114,14 +114,14 @@ async def _relayed(exchange: Exchange, request: Generate | Embed, path: str, *, 
     return begun
 
 
-async def _whole(exchange: Exchange, ask: Ask, stamp: Stamp, path: str) -> None:
+async def _whole(exchange: Exchange, ask: Ask, stamp: Stamp, path: str, opening: Opening | None) -> None:
     if await _relayed(exchange, ask.requests[0], path, streamed=False):
         return
     completions = []
     for request in ask.requests:
         events: list[Event] = []
         size = 0
-        batches = exchange.events(request)
+        batches = exchange.events(request) if opening is None else await opening(request)
         try:
             async for batch in batches:
                 events.extend(batch)

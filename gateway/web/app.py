@@ -81,6 +81,7 @@ def listener_app(listener: Listener, config: Config, gateway: Gateway) -> ASGIAp
         id = new_id()
         name, told = voice.named(id)
         headers = {name.decode(): told.decode()}
+        headers.update((name.decode(), value.decode()) for name, value in voice.besides(request.scope["headers"]))
         if not isinstance(exception, HTTPException):
             gateway.access_log.crash(exception)
         elif exception.status_code == 405:

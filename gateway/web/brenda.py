@@ -1,10 +1,168 @@
-"""The URL map of the dialect ``brenda``."""
+"""The URL map of the dialect ``brenda``, a French API: chats of sessions, loads that are watched, pictures, translation.
+
+A session is a header. Its current model is the one that it has loaded or chatted with last; chats that name none go there.
+"""
 
 from __future__ import annotations
 
-from adapters.brenda.errors import error_body, error_status
-from gateway.web.exchange import Handler, Voice
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 
-VOICE = Voice("brenda", b"application/json", error_status, error_body)
+from msgspec import structs
+
+from adapters.brenda import serve
+from canonical.errors import (
+    InvalidRequest,
+    ModelNotFound,
+    NoModelLoaded,
+    NoRoute,
+    StorageFailed,
+)
+from canonical.events import Event
+from canonical.requests import Generate
+from gateway.sessions import SessionId
+from gateway.web import brenda_pictures, brenda_translation
+from gateway.web.answering import answer
+from gateway.web.exchange import Exchange, Handler, Voice
+from gateway.web.in_session import in_session, sent, session, sessions_of, told
+
+VOICE = Voice("brenda", b"application/json", serve.error_status, serve.error_body, also=told)
+_LOAD_VOICE = structs.replace(VOICE, json_type=serve.LoadStream.media_type.encode(), error_body=serve.LoadStream.fail)
+"""Whoever watches a load reads events, and finds an error among them, whatever the status."""
 PREFIXES = ("/v1/session", "/v1/stop", "/v1/images/", "/v1/translation/")
-ROUTES: dict[str, dict[str, Handler]] = {}
+
+HEARTBEAT = 15.0
+"""Seconds of silence behind which a load says that it goes on: proxies cut what is silent for a minute."""
+_LOAD = "/load"
+
+
+async def _chat(exchange: Exchange) -> None:
+    mine, sessions = session(exchange), sessions_of(exchange)
+    chat = serve.read_chat(await exchange.body(), system=sessions.system)
+    with sessions.generating(mine) as generation:
+        model = chat.model or await sessions.model(mine)
+        if not model:
+            raise NoModelLoaded(
+                "no model is loaded: name one in 'model', or load one by POST /v1/models/{model}/load", param="model"
+            )
+
+        async def opening(request: Generate) -> AsyncGenerator[Sequence[Event], None]:
+            batches = exchange.events(request)
+            return generation.read(_chosen(exchange, mine, model, batches) if chat.model else batches)
+
+        await answer(exchange, chat.ask(model), opening=opening)
+
+
+async def _chosen(
+    exchange: Exchange, mine: SessionId, model: str, batches: AsyncGenerator[Sequence[Event], None]
+) -> AsyncGenerator[Sequence[Event], None]:
+    """The events of an answer, by whose first one its model becomes the session's."""
+    first = True
+    async with aclosing(batches):
+        async for batch in batches:
+            if first:
+                first = False
+                try:
+                    await sessions_of(exchange).choose(mine, model)
+                except StorageFailed:  # whoever names the model each time need not notice
+                    if exchange.caller.strict:
+                        raise
+                    exchange.lose("X-Session-ID")
+            yield batch
+
+
+async def _session(exchange: Exchange) -> None:
+    mine = session(exchange)
+    model = await sessions_of(exchange).model(mine)
+    usable = bool(model)
+    if model:
+        try:
+            await exchange.engine.model(model)
+        except ModelNotFound:
+            usable = False
+    await exchange.json(serve.session_reply(mine.id, model, usable=usable))
+
+
+async def _stop(exchange: Exchange) -> None:
+    """Not ``in_session``: an id made here would be nobody's."""
+    await exchange.body()
+    if not sent(exchange.scope["headers"]):
+        raise InvalidRequest("X-Session-ID is missing: it says whose generation is to stop", param="X-Session-ID")
+    mine, sessions = session(exchange), sessions_of(exchange)
+    if not await sessions.stop(mine) and not await sessions.model(mine):
+        raise NoModelLoaded("no model is loaded for this session")
+    await exchange.json(serve.stopped_reply())
+
+
+async def _models(exchange: Exchange) -> None:
+    await exchange.json(serve.models_reply(row.id for row in await exchange.engine.models()))
+
+
+async def _load(exchange: Exchange) -> None:
+    name = str(exchange.scope["path_params"]["model"]).lstrip("/")
+    await exchange.body()
+    if not name.endswith(_LOAD):
+        raise NoRoute(f"no route POST {exchange.scope['path']}: models are loaded by POST /v1/models/{{model}}/load")
+    exchange.model = name = name.removesuffix(_LOAD)
+    exchange.voice = _LOAD_VOICE
+    await exchange.while_connected(_tell(exchange, _loaded(exchange, name)))
+
+
+async def _loaded(exchange: Exchange, name: str) -> AsyncGenerator[bytes, None]:
+    """The events of a load, and of the download before it where one is needed."""
+    events, engine, mine = serve.LoadStream(), exchange.engine, session(exchange)
+    if await engine.library.lacks(name):
+        exchange.must_manage()
+        async with aclosing(engine.library.pull(name)) as steps:
+            async for step in steps:
+                yield events.feed(step)
+        yield events.end("completed")
+    else:
+        yield events.end("exists")
+    async with aclosing(engine.loading(name)) as steps:
+        async for step in steps:
+            yield events.feed(step)
+    await sessions_of(exchange).choose(mine, name)
+    yield events.end("loaded")
+
+
+async def _tell(exchange: Exchange, frames: AsyncGenerator[bytes, None]) -> None:
+    """Send the frames as they come, and in a long silence a sign of life."""
+    media_type = serve.LoadStream.media_type
+    coming: asyncio.Future[bytes | None] | None = None
+    try:
+        while True:
+            coming = coming or asyncio.ensure_future(anext(frames, None))
+            await asyncio.wait((coming,), timeout=HEARTBEAT)
+            frame: bytes | None = serve.LoadStream.heartbeat
+            if coming.done():
+                frame, coming = coming.result(), None
+            if frame is None:
+                break
+            if frame:
+                if not exchange.status:
+                    await exchange.begin(media_type)
+                await exchange.piece(frame)
+        await exchange.end()
+    except BaseException as error:  # noqa: BLE001  it is told or raised there
+        await exchange.break_off(error, serve.LoadStream.fail)
+    finally:
+        if coming is not None:
+            coming.cancel()
+            await asyncio.wait((coming,))
+        await frames.aclose()
+
+
+_ROUTES: dict[str, dict[str, Handler]] = {
+    "/v1/models": {"GET": _models, "HEAD": _models},
+    "/v1/models/{model:path}": {"POST": _load},
+    "/v1/chat/completions": {"POST": _chat},
+    "/v1/session": {"GET": _session},
+    **brenda_pictures.ROUTES,
+    **brenda_translation.ROUTES,
+}
+ROUTES: dict[str, dict[str, Handler]] = {
+    "/v1/stop": {"POST": _stop},
+    **{path: {method: in_session(one) for method, one in methods.items()} for path, methods in _ROUTES.items()},
+}

@@ -12,6 +12,8 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from adapters.openai import serve
 from gateway.web.exchange import Exchange, Handler
+from gateway.web.in_session import HEADER as SESSION
+from gateway.web.in_session import sent, told
 
 Headers = Iterable[tuple[bytes, bytes]]
 Choose = Callable[[Exchange, Sequence[str], Sequence[str]], Awaitable[str]]
@@ -19,9 +21,6 @@ Choose = Callable[[Exchange, Sequence[str], Sequence[str]], Awaitable[str]]
 
 Both are in the listener's order. The body can be read again at no cost.
 """
-
-SESSION = b"x-session-id"
-"""The header of a session of the Brenda dialect."""
 
 
 def by_version(headers: Headers, claimants: Sequence[str]) -> str:
@@ -79,10 +78,13 @@ CROSSROADS: dict[str, Choose] = {
 
 
 async def _models(exchange: Exchange) -> None:
-    """OpenAI's list, and Brenda's names beside it."""
+    """OpenAI's list, and Brenda's names beside it; who comes in a session hears of it."""
     rows = list(await exchange.engine.models())
     names = msgspec.json.encode([row.id for row in rows])
-    await exchange.json(serve.models_reply(rows)[:-1] + b',"models":' + names + b"}")
+    headers = exchange.scope["headers"]
+    await exchange.json(
+        serve.models_reply(rows)[:-1] + b',"models":' + names + b"}", headers=told(headers) if sent(headers) else ()
+    )
 
 
 MERGED: dict[str, dict[str, Handler]] = {"/v1/models": {"GET": _models, "HEAD": _models}}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, cast
 
 from msgspec import Struct, structs
@@ -30,8 +30,10 @@ from canonical.report import Report
 from canonical.requests import Generate
 from gateway.accesslog import AccessLog
 from gateway.background import Jobs
+from gateway.conversations import Conversing
 from gateway.downloads import Downloads
 from gateway.engine import Engine
+from gateway.sessions import Sessions
 from gateway.store import Store
 from gateway.web.caller import HEADER, caller_of, header_value, in_body
 from gateway.web.cycle import DEPARTURE, Departure
@@ -52,6 +54,12 @@ class Voice(Struct, frozen=True):
     """Before a request's id; where there is one, the body of an error has the id too, as ``request_id``."""
     stray: Callable[[str, str], str] | None = None
     """A method and a path that there is not -> the words for it; None: the gateway's own."""
+    also: Callable[[Iterable[tuple[bytes, bytes]]], Sequence[tuple[bytes, bytes]]] | None = None
+    """A request's headers -> those that every answer to it has besides, errors too; None: there are none."""
+
+    def besides(self, headers: Iterable[tuple[bytes, bytes]]) -> Sequence[tuple[bytes, bytes]]:
+        """The headers that every answer of the dialect has, by the request's."""
+        return () if self.also is None else self.also(headers)
 
     def named(self, id: str) -> tuple[bytes, bytes]:
         """The header that tells a request's id, which people ask about it by."""
@@ -79,10 +87,14 @@ class Gateway:
         access_log: AccessLog,
         jobs: Jobs | None = None,
         store: Store | None = None,
+        sessions: Sessions | None = None,
     ) -> None:
         self.engine = engine
+        self.sessions = sessions
+        """Those of Brenda's dialect; None: nothing is kept."""
         self.store = store
         """What outlives the process; None: nothing is kept."""
+        self.conversations = None if store is None else Conversing(store.conversations)
         self.jobs = jobs
         """What is made in the background, and the store of responses; None: nothing is kept."""
         self.downloads = Downloads(engine.library.pull)
@@ -297,6 +309,7 @@ class Exchange:
             (b"content-type", media_type),
             (b"content-length", b"%d" % len(body)),
             self.voice.named(self.id),
+            *self.voice.besides(self.scope["headers"]),
             *self.headers,
             *headers,
         ]
@@ -350,6 +363,7 @@ class Exchange:
             (b"cache-control", b"no-cache, no-transform"),
             (b"x-accel-buffering", b"no"),
             self.voice.named(self.id),
+            *self.voice.besides(self.scope["headers"]),
             *self.headers,
             *self.told(),
         ]

@@ -110,6 +110,7 @@ async def refuse(scope: HTTPScope, send: Send, error: GatewayError, voice: Voice
     body = voice.refusal(error, id)
     status = voice.error_status(error)
     headers = [(b"content-type", voice.json_type), (b"content-length", b"%d" % len(body)), voice.named(id)]
+    headers += voice.besides(scope["headers"])
     if error.retry_after is not None:
         headers.append((b"retry-after", b"%d" % error.retry_after))
     if status == 401:

@@ -22,6 +22,7 @@ from gateway.accesslog import AccessLog
 from gateway.background import Jobs
 from gateway.config import ConfigError
 from gateway.engine import Engine
+from gateway.sessions import Sessions
 from gateway.settings import ANY_ADDRESS, Config, Listener, Settled
 from gateway.store import Store
 from gateway.web import ollama_models
@@ -83,7 +84,10 @@ async def serve(settled: Settled) -> None:
         engine = Engine(settled)
         store = Store(config, settled.data_dir)
         jobs = Jobs(engine, store.responses, limit=config.limits.waiting, log=log)
-        gateway = Gateway(engine, body_limit=config.limits.body, access_log=log, jobs=jobs, store=store)
+        sessions = Sessions(store.sessions, system=config.sessions.system)
+        gateway = Gateway(
+            engine, body_limit=config.limits.body, access_log=log, jobs=jobs, store=store, sessions=sessions
+        )
         app = _by_address(
             {
                 bound.getsockname()[:2]: listener_app(listener, config, gateway)
