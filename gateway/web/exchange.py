@@ -30,6 +30,7 @@ from canonical.report import Report
 from canonical.requests import Generate
 from gateway.accesslog import AccessLog
 from gateway.background import Jobs
+from gateway.conversations import Conversing
 from gateway.downloads import Downloads
 from gateway.engine import Engine
 from gateway.sessions import Sessions

@@ -38,7 +38,10 @@ _LOCAL_PAGE = re.compile(
 NAME_LIMIT = 512
 """Bytes of a Host or Origin that can be allowed at all; what is remembered of strangers stays small."""
 _METHODS = b"GET, POST, PUT, PATCH, DELETE, HEAD, OPTIONS"
-_EXPOSED = b"x-request-id, request-id, retry-after, dragoman-report"
+_READABLE = frozenset(
+    (b"cache-control", b"content-language", b"content-length", b"content-type", b"expires", b"last-modified", b"pragma")
+)
+"""Headers of an answer that a page of any origin may read, if it may read the answer."""
 _WISHES = frozenset((b"dragoman-strict", b"dragoman-report"))
 
 
@@ -167,8 +170,14 @@ def _origins(listed: tuple[str, ...]) -> Callable[[bytes], bool]:
     return allowed
 
 
+@lru_cache(256)
+def _exposed(names: tuple[bytes, ...]) -> bytes:
+    """Every header of an answer, each by its name: a ``*`` is no wildcard beside credentials."""
+    return b", ".join(name for name in dict.fromkeys(names) if name not in _READABLE)
+
+
 def _with_cors(send: Send, origin: bytes, listener: Listener) -> Send:
-    extra = [(b"access-control-allow-origin", origin), (b"access-control-expose-headers", _EXPOSED)]
+    extra = [(b"access-control-allow-origin", origin)]
     if origin != b"*":
         extra.append((b"vary", b"Origin"))
     if listener.cors.credentials:
@@ -176,7 +185,8 @@ def _with_cors(send: Send, origin: bytes, listener: Listener) -> Send:
 
     async def with_cors(message: Message) -> None:
         if message["type"] == "http.response.start":
-            message["headers"] = [*message["headers"], *extra]
+            exposed = _exposed(tuple(name for name, _ in message["headers"]))
+            message["headers"] = [*message["headers"], *extra, (b"access-control-expose-headers", exposed)]
         await send(message)
 
     return with_cors

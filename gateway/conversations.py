@@ -1,0 +1,229 @@
+"""Conversations that are kept: one message after another, each with its whole answer or marked as without one.
+
+A message is stored before the model is asked, and its answer before it goes out. Messages to one conversation are answered in
+the order in which they came, also where several gateways share the store: the one in front is asked about there, and those
+behind it here wait until it has gone. Who leaves ends the answer; what was said is marked as unanswered then, and whoever says
+the same again takes it up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+from adapters.conversation.serve import Question
+from canonical.errors import BackendError, Busy, Conflict, GatewayError, InvalidRequest, NotFound, StorageFailed
+from canonical.events import Completion, Event, fold
+from canonical.limits import BODY, MESSAGES
+from canonical.messages import Message, Text
+from canonical.requests import Generate
+from gateway.store import Conversations, Turn
+
+T = TypeVar("T")
+Ask = Callable[[Generate], AsyncGenerator[Sequence[Event], None]]
+"""Puts a request to a model."""
+
+WAITING = 512
+"""Messages that may wait in one conversation."""
+SOON, LATE = 0.02, 0.25
+"""Seconds between two looks at a turn that another gateway answers: at first, and at last."""
+UNANSWERED = "the client left, or the gateway ended, before the answer was complete"
+
+
+class Conversing:
+    """The conversations of one gateway."""
+
+    def __init__(self, store: Conversations) -> None:
+        self._store = store
+        self._lines: dict[tuple[str, str], _Line] = {}
+
+    async def start(self, id: str, *, owner: str) -> None:
+        """Begin a conversation. Raises Conflict where there is one of this id, and StorageFailed."""
+        if not await _unbroken(self._store.start(id, owner=owner)):
+            raise Conflict("Conversation ID already exists", param="conv_id")
+
+    async def turns(self, id: str, *, owner: str) -> list[Turn]:
+        """All that was said, in its order. Raises NotFound where ``owner`` has no such conversation, and StorageFailed."""
+        turns = await self._store.turns(id, owner=owner)
+        if turns is None:
+            raise _unknown()
+        return turns
+
+    async def say(self, id: str, question: Question, model: str, *, owner: str, ask: Ask) -> list[Turn]:
+        """Add a message, and answer it when it is its turn. Gives the conversation up to it; it is the last.
+
+        Raises:
+            GatewayError: there is no answer, and the message is marked. It was not added with NotFound, with Busy where too
+                many wait, with Conflict for a conversation that is full, and with StorageFailed.
+        """
+        line = self._lines.setdefault((owner, id), _Line())
+        line.users += 1
+        try:
+            before = await self.turns(id, owner=owner)
+            _check_room(before, question.prompt)
+            if len(line.waiting) >= WAITING:
+                raise Busy("too many messages wait in this conversation", retry_after=5)
+            turn = await _unbroken(self._store.ask(id, owner=owner, prompt=question.prompt, model=model))
+            if turn is None:
+                raise _unknown()
+            take = partial(self._store.take, id, owner=owner, number=turn.number)
+            settle = partial(self._store.settle, id, owner=owner, number=turn.number)
+            try:
+                if turn.state == "waiting":
+                    await line.comes(turn.number, take)
+                line.answering = turn.number
+                if not _reaches(before, turn):
+                    before = [one for one in await self.turns(id, owner=owner) if one.number < turn.number]
+                completion, since = await _ask(question, turn, before, ask)
+                cut = completion.reason == "length"
+                settled = await _unbroken(settle(state="answered", answer=completion.text, cut=cut, since=since))
+            except BaseException as error:
+                with contextlib.suppress(StorageFailed):  # the store takes it for failed all the same
+                    await _unbroken(settle(state="failed", error=_words(error)))
+                raise
+            finally:
+                if line.answering == turn.number:
+                    line.answering = 0
+                line.wake()
+        finally:
+            line.users -= 1
+            if not line.users:
+                del self._lines[owner, id]
+        if settled is None:
+            raise _unknown()
+        return [*before, settled]
+
+
+class _Line:
+    """Who waits in one conversation, of those who came to this gateway."""
+
+    __slots__ = ("answering", "users", "waiting")
+
+    def __init__(self) -> None:
+        self.users = 0
+        self.answering = 0
+        """The number of the turn that is answered here; 0: none."""
+        self.waiting: dict[int, asyncio.Event] = {}
+        """Turns by their numbers; the lowest is the next."""
+
+    async def comes(self, number: int, take: Callable[[], Coroutine[Any, Any, bool]]) -> None:
+        """Wait until every message before this one has been answered, or will never be.
+
+        Whoever is answered here tells when it has ended; about one that another gateway answers, ``take`` is asked.
+        """
+        news = self.waiting[number] = asyncio.Event()
+        pause = SOON
+        try:
+            while True:
+                news.clear()
+                if self.answering or number != min(self.waiting):
+                    await news.wait()
+                elif await _unbroken(take()):
+                    self.answering = number
+                    return
+                else:
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(pause):
+                            await news.wait()
+                    pause = min(pause * 2, LATE)
+        finally:
+            del self.waiting[number]
+            if not self.answering:
+                self.wake()
+
+    def wake(self) -> None:
+        """Tell the next one to look again."""
+        if self.waiting:
+            self.waiting[min(self.waiting)].set()
+
+
+async def _ask(question: Question, turn: Turn, before: Sequence[Turn], ask: Ask) -> tuple[Completion, int]:
+    """The model's answer, and the number of the oldest turn that it was told of.
+
+    What has no answer is not told: the templates of some models (Mistral's is one) refuse two messages of the user in a row,
+    and one that no model could take would keep every later one from its answer. Where a conversation has outgrown the model's
+    context, its older quarter is left out, and a quarter of the rest until it fits: so what the prompts share stays the same for
+    many turns, and need not be computed again for each.
+    """
+    told = [one for one in before if one.number < turn.number and one.state == "answered"]
+    if told and told[-1].model == turn.model:
+        told = [one for one in told if one.number >= told[-1].since]
+    while True:
+        try:
+            completion = await _completion(ask(question.asked(turn.model, _messages(told))))
+        except InvalidRequest as error:
+            if error.code != "context_length_exceeded" or not told:
+                raise
+            told = told[(len(told) + 3) // 4 :]
+        else:
+            return completion, told[0].number if told else turn.number
+
+
+async def _completion(batches: AsyncGenerator[Sequence[Event], None]) -> Completion:
+    """The whole of an answer. Raises BackendError for one that is too long to keep."""
+    events: list[Event] = []
+    size = 0
+    try:
+        async for batch in batches:
+            events.extend(batch)
+            size += sum(len(getattr(event, "text", "")) for event in batch)
+            if size > BODY:
+                raise BackendError(f"the answer has more than {BODY} characters")
+    finally:
+        await batches.aclose()
+    return fold(events)
+
+
+def _messages(turns: Sequence[Turn]) -> list[Message]:
+    return [
+        message
+        for turn in turns
+        for message in (Message("user", (Text(turn.prompt),)), Message("assistant", (Text(turn.answer),)))
+    ]
+
+
+def _reaches(before: Sequence[Turn], turn: Turn) -> bool:
+    """Whether what was read before ``turn`` was added is all that it follows."""
+    last = before[-1].number if before else 0
+    return last + 1 == turn.number and all(one.state in {"answered", "failed"} for one in before)
+
+
+def _check_room(turns: Sequence[Turn], prompt: str) -> None:
+    """Raises Conflict where a conversation holds as much as it may: whoever reads one gets all of it at once."""
+    size = sum(len(turn.prompt) + len(turn.answer) for turn in turns) + len(prompt)
+    if 2 * len(turns) >= MESSAGES or size > BODY:
+        raise Conflict("This conversation is full; start another one")
+
+
+def _unknown() -> NotFound:
+    return NotFound("Conversation not found", param="conv_id")
+
+
+def _words(error: BaseException) -> str:
+    """Why a message has no answer, for who reads the conversation."""
+    match error:
+        case GatewayError():
+            return error.message
+        case Exception():
+            return "internal error"
+        case _:
+            return UNANSWERED
+
+
+async def _unbroken(work: Coroutine[Any, Any, T]) -> T:
+    """Finish ``work``, which is short, even where its task is called off meanwhile: that comes at the next wait."""
+    task = asyncio.ensure_future(work)
+    called_off = False
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            called_off = True
+    if called_off:
+        current = asyncio.current_task()
+        assert current is not None
+        current.cancel()
+    return task.result()
