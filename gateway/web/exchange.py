@@ -30,6 +30,7 @@ from canonical.report import Report
 from canonical.requests import Generate
 from gateway.accesslog import AccessLog
 from gateway.background import Jobs
+from gateway.conversations import Conversing
 from gateway.downloads import Downloads
 from gateway.engine import Engine
 from gateway.sessions import Sessions
@@ -93,6 +94,7 @@ class Gateway:
         """Those of Brenda's dialect; None: nothing is kept."""
         self.store = store
         """What outlives the process; None: nothing is kept."""
+        self.conversations = None if store is None else Conversing(store.conversations)
         self.jobs = jobs
         """What is made in the background, and the store of responses; None: nothing is kept."""
         self.downloads = Downloads(engine.library.pull)
