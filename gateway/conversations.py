@@ -10,20 +10,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
 from adapters.conversation.serve import Question
-from canonical.errors import BackendError, Busy, Conflict, GatewayError, InvalidRequest, NotFound, StorageFailed
-from canonical.events import Completion, Event, fold
+from canonical.errors import Busy, Conflict, GatewayError, InvalidRequest, NotFound, StorageFailed
+from canonical.events import Completion
 from canonical.limits import BODY, MESSAGES
 from canonical.messages import Message, Text
 from canonical.requests import Generate
 from gateway.store import Conversations, Turn
 
 T = TypeVar("T")
-Ask = Callable[[Generate], AsyncGenerator[Sequence[Event], None]]
+Ask = Callable[[Generate], Awaitable[Completion]]
 """Puts a request to a model."""
 
 WAITING = 512
@@ -153,28 +153,13 @@ async def _ask(question: Question, turn: Turn, before: Sequence[Turn], ask: Ask)
         told = [one for one in told if one.number >= told[-1].since]
     while True:
         try:
-            completion = await _completion(ask(question.asked(turn.model, _messages(told))))
+            completion = await ask(question.asked(turn.model, _messages(told)))
         except InvalidRequest as error:
             if error.code != "context_length_exceeded" or not told:
                 raise
             told = told[(len(told) + 3) // 4 :]
         else:
             return completion, told[0].number if told else turn.number
-
-
-async def _completion(batches: AsyncGenerator[Sequence[Event], None]) -> Completion:
-    """The whole of an answer. Raises BackendError for one that is too long to keep."""
-    events: list[Event] = []
-    size = 0
-    try:
-        async for batch in batches:
-            events.extend(batch)
-            size += sum(len(getattr(event, "text", "")) for event in batch)
-            if size > BODY:
-                raise BackendError(f"the answer has more than {BODY} characters")
-    finally:
-        await batches.aclose()
-    return fold(events)
 
 
 def _messages(turns: Sequence[Turn]) -> list[Message]:

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 
 from adapters.dialect import Ask, CountAsk, EmbedAsk, Encoder, LoadAsk, RerankAsk, Stamp
 from canonical.errors import BackendError, GatewayError
-from canonical.events import Event, Finished, fold
+from canonical.events import Completion, Event, Finished, fold
 from canonical.models import Capability
 from canonical.requests import Embed, Generate
 from gateway.router import check_needs
@@ -117,24 +117,27 @@ async def _relayed(exchange: Exchange, request: Generate | Embed, path: str, *, 
 async def _whole(exchange: Exchange, ask: Ask, stamp: Stamp, path: str, opening: Opening | None) -> None:
     if await _relayed(exchange, ask.requests[0], path, streamed=False):
         return
-    completions = []
-    for request in ask.requests:
-        events: list[Event] = []
-        size = 0
-        batches = exchange.events(request) if opening is None else await opening(request)
-        try:
-            async for batch in batches:
-                events.extend(batch)
-                size += sum(len(getattr(event, "text", "") or getattr(event, "arguments", "")) for event in batch)
-                if size > REPLY_LIMIT:
-                    raise BackendError(f"the answer has more than {REPLY_LIMIT} characters")
-        finally:
-            await batches.aclose()
-        completion = fold(events)
-        if completion.usage is not None:
-            exchange.tokens += completion.usage.completion
-        completions.append(completion)
+    completions = [await completed(exchange, request, opening) for request in ask.requests]
     await exchange.json(ask.whole(completions, stamp))
+
+
+async def completed(exchange: Exchange, request: Generate, opening: Opening | None = None) -> Completion:
+    """The whole of an answer; ``opening`` as in ``stream``."""
+    events: list[Event] = []
+    size = 0
+    batches = exchange.events(request) if opening is None else await opening(request)
+    try:
+        async for batch in batches:
+            events.extend(batch)
+            size += sum(len(getattr(event, "text", "") or getattr(event, "arguments", "")) for event in batch)
+            if size > REPLY_LIMIT:
+                raise BackendError(f"the answer has more than {REPLY_LIMIT} characters")
+    finally:
+        await batches.aclose()
+    completion = fold(events)
+    if completion.usage is not None:
+        exchange.tokens += completion.usage.completion
+    return completion
 
 
 async def pour(exchange: Exchange, media_type: str, frames: AsyncIterator[bytes]) -> None:

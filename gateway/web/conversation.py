@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from functools import partial
 
 from adapters.conversation import serve
 from canonical.errors import ModelNotFound, StorageFailed
 from canonical.models import Capability
 from gateway.conversations import Conversing
 from gateway.store import Turn
-from gateway.web.answering import answer
+from gateway.web.answering import answer, completed
 from gateway.web.exchange import Exchange, Handler, Voice
 
 VOICE = Voice("conversation", b"application/json", serve.error_status, serve.error_body)
@@ -44,7 +45,7 @@ async def _say(exchange: Exchange, id: str, question: serve.Question) -> None:
     conversations = _kept(exchange)
     model = await _model(exchange, question)
     await exchange.engine.model(model)  # a model that there is not leaves no mark in the conversation
-    turns = await conversations.say(id, question, model, owner=exchange.caller.owner, ask=exchange.events)
+    turns = await conversations.say(id, question, model, owner=exchange.caller.owner, ask=partial(completed, exchange))
     answer = _messages(turns)[-1]
     assert isinstance(answer, serve.AssistantMessage)
     await exchange.json(serve.answered_reply(answer))
