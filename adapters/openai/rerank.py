@@ -29,7 +29,9 @@ DOCUMENTS = 2048
 Document = dict[str, Any]
 
 
-class _Request(Struct):
+class RerankRequest(Struct):
+    """What is asked for."""
+
     query: str
     model: str | None = None
     documents: list[str | Document] | None = None
@@ -40,42 +42,52 @@ class _Request(Struct):
     truncate: bool | None = None
 
 
-class _Result(Struct):
+class Result(Struct):
+    """A document's place, and how well it answers."""
+
     index: int
     relevance_score: float
     document: Document | UnsetType = UNSET
 
 
-class _Usage(Struct):
+class RankUsage(Struct):
+    """Tokens read."""
+
     prompt_tokens: int
     total_tokens: int
 
 
-class _Version(Struct, frozen=True):
+class Version(Struct, frozen=True):
+    """Of Cohere's API."""
+
     version: str = "2"
 
 
-class _Tokens(Struct):
+class Billed(Struct):
+    """Tokens read, as Cohere counts them."""
+
     input_tokens: int
 
 
-class _Meta(Struct):
+class Meta(Struct):
     """Cohere's."""
 
-    api_version: _Version = _Version()
-    tokens: _Tokens | UnsetType = UNSET
+    api_version: Version = Version()
+    tokens: Billed | UnsetType = UNSET
 
 
-class _Reply(Struct, kw_only=True):
+class RerankReply(Struct, kw_only=True):
+    """The ranking."""
+
     id: str
     object: str = "list"
     model: str
-    results: list[_Result]
-    usage: _Usage | UnsetType = UNSET
-    meta: _Meta
+    results: list[Result]
+    usage: RankUsage | UnsetType = UNSET
+    meta: Meta
 
 
-class _Row(Struct):
+class Row(Struct):
     """A result of TEI's."""
 
     index: int
@@ -106,10 +118,10 @@ class _Seen(Struct):
 
 VOCABULARY = Vocabulary(
     {Feature.TOP_N: ("top_n",), Feature.TRUNCATE: ("truncate",)},
-    frozenset(_Request.__struct_fields__),
+    frozenset(RerankRequest.__struct_fields__),
     inside={"documents": {"text": None}},
 )
-_request = msgspec.json.Decoder(_Request, strict=False)
+_request = msgspec.json.Decoder(RerankRequest, strict=False)
 _seen = msgspec.json.Decoder(_Seen | list[_SeenResult], strict=False)
 _encode = msgspec.json.Encoder().encode
 
@@ -198,21 +210,21 @@ def read_ranking(body: bytes, documents: int) -> Ranking:
 def _reply(ranking: Ranking, stamp: Stamp, *, model: str, given: list[str | Document] | None) -> bytes:
     tokens = ranking.prompt_tokens
     return _encode(
-        _Reply(
+        RerankReply(
             id=f"rerank-{stamp.id}",
             model=model or ranking.model,
             results=[
-                _Result(one.index, one.score, UNSET if given is None else _document(given[one.index]))
+                Result(one.index, one.score, UNSET if given is None else _document(given[one.index]))
                 for one in ranking.ranked
             ],
-            usage=UNSET if tokens is None else _Usage(tokens, tokens),
-            meta=_Meta(tokens=UNSET if tokens is None else _Tokens(tokens)),
+            usage=UNSET if tokens is None else RankUsage(tokens, tokens),
+            meta=Meta(tokens=UNSET if tokens is None else Billed(tokens)),
         )
     )
 
 
 def _bare_reply(ranking: Ranking, _: Stamp, *, texts: tuple[str, ...] | None) -> bytes:
-    return _encode([_Row(one.index, one.score, UNSET if texts is None else texts[one.index]) for one in ranking.ranked])
+    return _encode([Row(one.index, one.score, UNSET if texts is None else texts[one.index]) for one in ranking.ranked])
 
 
 def _document(given: str | Document) -> Document:

@@ -17,6 +17,11 @@ Token = Annotated[int, Meta(ge=0, lt=2**31)]
 Count = Annotated[int, Meta(ge=-(2**31), lt=2**31)]
 Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 
+# What is read by hand, since its errors have words of their own, or is never an error: the struct only tells of it.
+Choices = Annotated[int, Meta(extra_json_schema={"minimum": 1, "maximum": 16})]
+Stay = Annotated[Any, Meta(description='How long the model stays loaded: seconds, or a duration such as "5m".')]
+Wish = Annotated[Any, Meta(description="How long to think, as one of several vendors spells it.")]
+
 
 class Wire(Struct, omit_defaults=True, kw_only=True):
     """What is left at its default is not written."""
@@ -171,7 +176,7 @@ class ChatRequest(Draw, kw_only=True):
     stream_options: StreamOptions | None = None
     max_completion_tokens: Count | None = None
     max_tokens: Count | None = None
-    n: int | None = None
+    n: Choices | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     tools: list[Tool] | None = None
@@ -180,13 +185,13 @@ class ChatRequest(Draw, kw_only=True):
     functions: list[Function] | None = None
     function_call: str | NamedTool | None = None
     response_format: ResponseFormat | None = None
-    reasoning_effort: Any = None
-    reasoning: Any = None
-    thinking: Any = None
-    think: Any = None
-    thinking_budget_tokens: Any = None
-    keep_alive: Any = None
-    ttl: Any = None
+    reasoning_effort: Wish = None
+    reasoning: Wish = None
+    thinking: Wish = None
+    think: Wish = None
+    thinking_budget_tokens: Wish = None
+    keep_alive: Stay = None
+    ttl: Stay = None
     modalities: list[str] | None = None
     grammar: str | None = None
     json_schema: Raw = NO_RAW
@@ -201,12 +206,12 @@ class CompletionRequest(Draw, kw_only=True):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     max_tokens: Count | None = 16
-    n: int | None = None
+    n: Choices | None = None
     best_of: int | None = None
     echo: bool | None = None
     logprobs: Annotated[int, Meta(ge=0, le=5)] | None = None
-    keep_alive: Any = None
-    ttl: Any = None
+    keep_alive: Stay = None
+    ttl: Stay = None
     grammar: str | None = None
     json_schema: Raw = NO_RAW
 
@@ -218,8 +223,8 @@ class EmbeddingsRequest(Wire, kw_only=True):
     input: str | list[str | Token | list[Token]]
     encoding_format: str | None = None
     dimensions: Annotated[int, Meta(ge=1, lt=2**31)] | None = None
-    keep_alive: Any = None
-    ttl: Any = None
+    keep_alive: Stay = None
+    ttl: Stay = None
 
 
 # Replies, as they are written

@@ -14,7 +14,18 @@ from msgspec import Struct
 from canonical.errors import GatewayError, InvalidRequest, MethodNotAllowed, NoRoute
 from gateway.config import ConfigError
 from gateway.settings import Config, Listener, Mounted
-from gateway.web import anthropic, brenda, conversation, health, hybrid, libretranslate, lmstudio, ollama, openai
+from gateway.web import (
+    anthropic,
+    brenda,
+    conversation,
+    health,
+    hybrid,
+    libretranslate,
+    lmstudio,
+    ollama,
+    openai,
+    schema,
+)
 from gateway.web.crossroads import CROSSROADS, MERGED, Choose, Headers, by_version
 from gateway.web.exchange import Exchange, Gateway, Handler, Voice, new_id
 from gateway.web.guard import VoiceOf, guarded
@@ -68,8 +79,9 @@ def listener_app(listener: Listener, config: Config, gateway: Gateway) -> ASGIAp
         if path not in CROSSROADS and any(len(claimants) > 1 for claimants in owners.values()):
             raise ConfigError(f"{prefix}{path} is claimed by {' and '.join(names)} of port {listener.port}")
         handlers[prefix + path] = _route(prefix, path, rooms, gateway)
-    for path, methods in health.ROUTES.items():
-        handlers[path] = _route("", path, {"": Room(DIALECTS[listener.mounts[0].name].voice, methods)}, gateway)
+    for path, methods in {**schema.routes(listener.mounts, keys=bool(config.secrets)), **health.ROUTES}.items():
+        if path not in handlers:
+            handlers[path] = _route("", path, {"": Room(DIALECTS[listener.mounts[0].name].voice, methods)}, gateway)
 
     def refused(request: Request[None, None, State], exception: Exception) -> Response[bytes]:
         path = request.scope["path"]

@@ -1,7 +1,8 @@
 """The words in which a dialect tells what its routes take and answer.
 
-"/api/show": {"POST": Operation("Tell of a model", body=wire.ShowRequest, needs=("model",),
-                                replies=ok(json(wire.Shown)), errors=ASKS)}
+    "/api/show": {"POST": Operation("Tell of a model", body=wire.ShowRequest, replies=ok(json(wire.Shown)), errors=LOOKS)}
+
+What the statuses of errors mean is told by ``canonical.errors``.
 """
 
 from __future__ import annotations
@@ -97,6 +98,8 @@ class Operation(Struct, frozen=True):
     """Besides ALWAYS."""
     error: Any = None
     """The type of an error's body, where it is not the dialect's."""
+    asks: bool = False
+    """Whether a model is asked, so that the gateway's own headers have a meaning."""
     open: bool = False
     """Whether it needs no key."""
 
