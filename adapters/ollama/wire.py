@@ -6,14 +6,34 @@ wording of its own for its errors, is ``Any``; JSON that passes through unread i
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from msgspec import UNSET, Raw, Struct, UnsetType, field
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
 Number = int | float | None
 
 NOTHING = Raw(b"")
 """A raw field that is not there. Left out when written, which msgspec decides by identity."""
+
+# What is checked by hand: the structs only tell of it.
+Stay = Annotated[
+    Any,
+    Meta(
+        description='How long the model stays loaded: seconds, or a duration such as "5m".',
+        extra_json_schema={"type": ["number", "string", "null"]},
+    ),
+]
+Think = Annotated[
+    Any,
+    Meta(
+        description="Whether to think, or how long.",
+        extra_json_schema={"enum": [True, False, "low", "medium", "high", "max", None]},
+    ),
+]
+Format = Annotated[
+    Raw, Meta(description='`"json"`, or a JSON Schema.', extra_json_schema={"type": ["string", "object", "null"]})
+]
+Texts = Annotated[Any, Meta(extra_json_schema={"type": ["string", "array", "null"], "items": {"type": "string"}})]
 
 
 class Wire(Struct, kw_only=True, omit_defaults=True):
@@ -69,10 +89,10 @@ class ChatRequest(Wire):
     messages: list[Message] | None = None
     tools: list[Tool] | None = None
     stream: bool | None = None
-    format: Raw = NOTHING
-    keep_alive: Any = None
+    format: Format = NOTHING
+    keep_alive: Stay = None
     options: dict[str, Any] | None = None
-    think: Any = None
+    think: Think = None
     logprobs: bool | None = None
     top_logprobs: int | None = None
     debug_render_only: bool | None = field(default=None, name="_debug_render_only")
@@ -90,10 +110,10 @@ class GenerateRequest(Wire):
     images: list[str] | None = None
     raw: bool | None = None
     stream: bool | None = None
-    format: Raw = NOTHING
-    keep_alive: Any = None
+    format: Format = NOTHING
+    keep_alive: Stay = None
     options: dict[str, Any] | None = None
-    think: Any = None
+    think: Think = None
     logprobs: bool | None = None
     top_logprobs: int | None = None
     debug_render_only: bool | None = field(default=None, name="_debug_render_only")
@@ -103,11 +123,11 @@ class EmbedRequest(Wire):
     """``POST /api/embed``; ``input`` is a string or a list of them."""
 
     model: str | None = None
-    input: Any = None
+    input: Texts = None
     truncate: bool | None = None
     dimensions: int | None = None
     options: dict[str, Any] | None = None
-    keep_alive: Any = None
+    keep_alive: Stay = None
 
 
 class EmbeddingsRequest(Wire):
@@ -116,7 +136,7 @@ class EmbeddingsRequest(Wire):
     model: str | None = None
     prompt: str | None = None
     options: dict[str, Any] | None = None
-    keep_alive: Any = None
+    keep_alive: Stay = None
 
 
 class ShowRequest(Wire):
