@@ -28,14 +28,24 @@ class Line(Struct, frozen=True):
     text: str
     score: float
     box: tuple[tuple[float, float], ...]
+    row: int = -1
+    """Pieces of one row stand side by side (a name and its price); -1: unknown."""
 
 
 class Reading(Struct, frozen=True, kw_only=True):
-    """The answer to ``Read``: lines in reading order."""
+    """The answer to ``Read``: lines in reading order, those of one row after each other."""
 
     lines: tuple[Line, ...]
 
     @property
     def text(self) -> str:
-        """All of it, a line each."""
-        return "\n".join(line.text for line in self.lines)
+        """All of it, a row on each line."""
+        told: list[str] = []
+        row = -1
+        for line in self.lines:
+            if told and row >= 0 and line.row == row:
+                told[-1] = f"{told[-1]} {line.text}"
+            else:
+                told.append(line.text)
+            row = line.row
+        return "\n".join(told)
