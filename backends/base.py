@@ -23,10 +23,12 @@ from canonical.translation import Translate
 
 TYPES = {
     "anthropic": "backends.anthropic:AnthropicBackend",
+    "clip": "backends.clip:ClipBackend",
     "echo": "backends.echo:EchoBackend",
     "llama_cpp": "backends.llama_cpp:LlamaCppBackend",
     "lmstudio": "backends.lmstudio:LMStudioBackend",
     "marian": "backends.marian:MarianBackend",
+    "ocr": "backends.ocr:OcrBackend",
     "ollama": "backends.ollama:OllamaBackend",
     "openai": "backends.openai:OpenAIBackend",
 }
