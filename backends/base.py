@@ -183,6 +183,14 @@ class Warms(Protocol):
 
 
 @runtime_checkable
+class Frees(Protocol):
+    """A backend behind which a server has models in its own memory, and can be told to let go of any, whoever loaded it."""
+
+    async def free(self, name: str) -> bool:
+        """Have the server let go of what answers to this name; False: nothing does. Raises BackendError."""
+
+
+@runtime_checkable
 class Pulls(Protocol):
     """A backend whose models can be fetched. Names are as clients write them."""
 

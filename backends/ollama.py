@@ -25,7 +25,7 @@ from backends.transport import Head
 from backends.upstream import Exchange, RemoteSettings, Upstream
 from canonical.events import Event
 from canonical.forced import force
-from canonical.models import Capability, ModelDetails, ModelInfo
+from canonical.models import Capability, LoadedModel, ModelDetails, ModelInfo, spelling
 from canonical.prompted_calls import CallReader, FirstCall
 from canonical.prompted_tools import callable_names, shown
 from canonical.report import Honours
@@ -61,10 +61,11 @@ class OllamaBackend(Forwarding, RemoteBackend):
 
     def __init__(self, name: str, settings: OllamaSettings, base: Path = Path()) -> None:
         """``base`` is the folder from which relative paths in settings count. Raises ValueError."""
-        upstream = Upstream(name, settings, base, prefix=base_path, read_error=call.read_error)
+        upstream = Upstream(name, settings, base, prefix=base_path, read_error=call.read_error, called="Ollama")
         probed = known_models(settings.abilities, base, HONOURS)
         super().__init__(upstream, settings.models, listing="/api/tags", read_list=call.read_tags, probed=probed)
         self._hosts = Hosts(settings.pull_hosts)
+        self._ps = upstream.head("GET", "/api/ps")
         self._show = upstream.head("POST", "/api/show")
         self._chat = upstream.head("POST", "/api/chat")
         self._generate = upstream.head("POST", "/api/generate")
@@ -89,6 +90,27 @@ class OllamaBackend(Forwarding, RemoteBackend):
             self._upstream, self._catalog.info(name), chat=self._chat, generate=self._generate, embed=self._embed
         )
         return self.corrected(model)
+
+    async def others(self) -> list[LoadedModel]:
+        """What the server has in its memory, whoever asked for it. Raises BackendError."""
+        found = call.read_running(await self._upstream.control(self._ps))
+        name = self._upstream.name
+        return [
+            structs.replace(row, info=structs.replace(self._known(row.info), id=row.info.id, backend=name))
+            for row in found
+        ]
+
+    def _known(self, seen: ModelInfo) -> ModelInfo:
+        """What its catalog says of a model beside what its list of running ones does."""
+        info = self._catalog.info(seen.id)
+        return info if info.digest == seen.digest else self._probed.info(seen)
+
+    async def free(self, name: str) -> bool:
+        """Have the server let go of a model. Raises BackendError."""
+        if not any(spelling(row.info.id) == spelling(name) for row in await self.others()):
+            return False
+        await self.warm(name, 0, AS_CONFIGURED)
+        return True
 
     async def warm(self, name: str, keep_alive: float | None, options: LoadOptions) -> None:
         """Load or unload the model there. A model for vectors alone is loaded by the only route that takes it."""

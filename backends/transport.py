@@ -277,13 +277,19 @@ class Client:
             if isinstance(error, ssl.SSLError):
                 raise TlsFailed(f"backend {self._name!r} cannot be reached: {_reason(error)}") from None
             if isinstance(error, OSError | UnicodeError):
-                raise BackendUnavailable(f"backend {self._name!r} cannot be reached: {_reason(error)}") from None
+                raise self._unreached(_reason(error)) from None
             raise
         if self._closed:
             connection.abort()
         if connection.transport is None or self._closed:
-            raise BackendUnavailable(f"backend {self._name!r} cannot be reached: the connection was closed at once")
+            raise self._unreached("the connection was closed at once")
         return connection
+
+    def _unreached(self, reason: str) -> BackendUnavailable:
+        called = f"backend {self._name!r}"
+        error = BackendUnavailable(f"{called} cannot be reached: {reason}")
+        error.server, error.reason = called, reason
+        return error
 
     def _freed(self) -> None:
         """A place is free: the longest waiting request may connect in it."""

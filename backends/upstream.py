@@ -22,7 +22,7 @@ from adapters.relaying import Frames
 from adapters.upstream import retry_seconds
 from backends.base import Section
 from backends.transport import Address, Client, Head, Limits, Response
-from canonical.errors import BackendError, GatewayError
+from canonical.errors import BackendError, BackendUnavailable, GatewayError
 from canonical.events import Event, Finished
 
 ERROR_LIMIT = 64 * 1024
@@ -105,11 +105,12 @@ class Upstream:
         prefix: Callable[[str], str],
         read_error: Callable[[int, bytes, str | None], GatewayError],
         headers: Callable[[str], dict[str, str]] = lambda key: {"Authorization": f"Bearer {key}"} if key else {},
+        called: str = "",
     ) -> None:
         """Prepare, without connecting. Raises ValueError.
 
         ``prefix`` makes what stands before each path out of the URL's own path, ``headers`` what goes with each request
-        out of the key (empty: none).
+        out of the key (empty: none). ``called``: what people call such a server, where it has a name.
         """
         ca_file = str(base / settings.ca_file) if settings.ca_file else ""
         if ca_file and not Path(ca_file).is_file():
@@ -125,6 +126,7 @@ class Upstream:
         self._key = settings.api_key
         self._secret = self._key.encode() if len(self._key) >= SECRET else b""
         self._prefix = prefix(path)
+        self._called = called
         self._read_error = read_error
         self._headers = {"User-Agent": "dragoman", "Accept": "*/*", "Content-Type": "application/json"}
         self._headers.update(headers(self._key))
@@ -285,6 +287,8 @@ class Upstream:
             yield
         except GatewayError as error:
             self._redact(error)
+            if self._called and isinstance(error, BackendUnavailable):
+                error.server = self._called
             raise
         except UnicodeDecodeError as error:
             # What msgspec raises for JSON with bytes that are no UTF-8; it is none of its own errors.

@@ -159,6 +159,10 @@ class BackendUnavailable(BackendError):
     """The backend refused the connection or cannot be reached."""
 
     code, retry = "backend_unavailable", True
+    server: str = ""
+    """What people call the server, where no connection to it could be made."""
+    reason: str = ""
+    """Why, in the system's words."""
 
 
 class BackendTimeout(BackendError):

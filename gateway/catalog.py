@@ -43,8 +43,8 @@ class Catalog:
         self._lists: dict[str, list[ModelInfo]] = {}
         self._asked: dict[str, float] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
-        self._silent: set[str] = set()
-        """Backends whose last answer was a failure; their last list still says which names are theirs."""
+        self.failures: dict[str, GatewayError] = {}
+        """Backends whose last answer was a failure, and which; their last list still says which names are theirs."""
         self._slow: set[str] = set()
         """Backends that nobody waits for."""
         self.names: Directory = directory(models, {})
@@ -79,26 +79,27 @@ class Catalog:
         try:
             found = await backend.models()
         except GatewayError as error:
-            if name not in self._silent:
+            if name not in self.failures:
                 logger.warning("backend %s cannot list its models: %s", name, error.message)
-            self._tell(name, None)
+            self._tell(name, error)
         except Exception:  # one backend's defect must not cost the list
             logger.exception("backend %s cannot list its models", name)
-            self._tell(name, None)
+            self._tell(name, GatewayError("internal error"))
         else:
             self._slow.discard(name)
             self._tell(name, found)
         finally:
             del self._running[name]
 
-    def _tell(self, name: str, found: list[ModelInfo] | None) -> None:
-        """Note an answer; None: a failure."""
-        if found is None:
-            if name in self._silent:
+    def _tell(self, name: str, found: list[ModelInfo] | GatewayError) -> None:
+        """Note an answer, or a failure."""
+        if isinstance(found, GatewayError):
+            first = name not in self.failures
+            self.failures[name] = found
+            if not first:
                 return
-            self._silent.add(name)
-        elif name in self._silent or found != self._lists.get(name):
-            self._silent.discard(name)
+        elif name in self.failures or found != self._lists.get(name):
+            self.failures.pop(name, None)
             before, self._lists[name] = self._lists.get(name, []), found
             now = {info.id: info for info in found}
             for known in before:
@@ -108,7 +109,12 @@ class Catalog:
         else:
             return
         ordered = {backend: self._lists[backend] for backend in self._backends if backend in self._lists}
-        self.names = directory(self._models, ordered, silent=self._silent)
+        self.names = directory(self._models, ordered, silent=self.failures.keys())
+
+    @property
+    def stranger(self) -> GatewayError | None:
+        """Why a backend has never told its models; None: all have, or were not asked yet."""
+        return next((error for name, error in self.failures.items() if name not in self._lists), None)
 
     async def close(self) -> None:
         """Stop asking."""

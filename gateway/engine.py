@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
 from typing import TypeGuard, TypeVar
@@ -13,7 +14,7 @@ from msgspec import structs
 from backends.base import Counts, Embeds, Generates, Matches, Model, Reads, Reranks, TellsAll, Warms, tell_nobody
 from backends.remote import RemoteBackend
 from canonical.durations import seconds
-from canonical.errors import BackendUnavailable, GatewayError, NotImplementedHere, Unsupported
+from canonical.errors import BackendError, BackendUnavailable, GatewayError, NotImplementedHere, Unsupported
 from canonical.events import Check, Event, Finished, Timings
 from canonical.limits import check_generate
 from canonical.media import Blob
@@ -35,6 +36,7 @@ from canonical.seeing import Match, Read, Reading
 from gateway.brought import shown, with_own
 from gateway.catalog import Catalog
 from gateway.fetch import Fetcher
+from gateway.clearing import Clearing
 from gateway.in_memory import InMemory
 from gateway.judge import judge
 from gateway.keeping import rules_of, source_of
@@ -42,13 +44,15 @@ from gateway.library import Library
 from gateway.memory import Machine
 from gateway.pool import Lease, Pool, Source
 from gateway.relay import passed_on, relayer
-from gateway.router import Directory, Route, candidates, check_needs, resolve
+from gateway.router import Directory, Route, candidates, check_needs, default, resolve
 from gateway.settings import Settled
 from gateway.shims import Shimmed, gains, said_by, shimmed, with_shims
 from gateway.watched import Watched
 
 _EMBED = frozenset({Capability.EMBED})
 _RERANK = frozenset({Capability.RERANK})
+logger = logging.getLogger("dragoman.engine")
+
 _REASONING = frozenset({Capability.REASONING})
 T = TypeVar("T")
 
@@ -78,6 +82,7 @@ class Engine:
         self._in_memory = InMemory(self._pool, self._catalog, self._backends)
         self._sources: dict[str, Source] = {}
         self._pinned = [entry.id for entry in settled.models if entry.pinned]
+        self._clearing = Clearing(self._pool, self._backends, patience=config.limits.waiting_time)
         self._beginning: set[asyncio.Task[None]] = set()
         self.relays = any(entry.relay for entry in settled.models)
         """Whether the answers of some model may be relayed."""
@@ -311,6 +316,34 @@ class Engine:
         tell: Callable[[Progress], None] = tell_nobody,
     ) -> None:
         (await self._lease(route, keep_alive, options, tell=tell)).release()
+    async def load_alone(self, name: str, keep_alive: float | None = None) -> None:
+        """``load``, once whatever else is in memory has gone, here and at servers behind. Two such loads take turns.
+
+        Raises:
+            Busy: others are in use, and do not end.
+            GatewayError: as ``load``; a model that there is not costs no other its place.
+        """
+        route = await self._route(name, frozenset())
+        await self._backends[route.backend].details(route.name)
+        async with self._clearing.alone:
+            try:
+                await self._clearing.all_but((route.backend, route.name))
+            except BackendError as error:  # of a server that may well be another one
+                logger.warning("models cannot be unloaded: %s", error.message)
+            await self._load(route, keep_alive, AS_CONFIGURED)
+
+    async def free(self, name: str = "") -> list[str]:
+        """Free the memory of one model, or of all, here and at servers behind, whoever loaded them; those that went.
+
+        Raises as ``Clearing``, ModelNotFound.
+        """
+        if name:
+            route = await self._route(name, frozenset())
+            gone = await self._clearing.one((route.backend, route.name))
+        else:
+            gone = await self._clearing.all_but()
+        return [self._in_memory.name(key) for key in gone]
+
         await self._warm(route, keep_alive, options)
 
     async def _warm(self, route: Route, keep_alive: float | None, options: LoadOptions) -> None:
@@ -371,6 +404,27 @@ class Engine:
                 await self.load(name)
 
         self._beginning = {asyncio.create_task(load(name)) for name in self._pinned}
+    async def ready(self) -> list[LoadedModel]:
+        """``residents``, and what was opened at servers that do not tell of their memory.
+
+        Raises:
+            BackendError: there are none, and some server could not be asked for its own.
+        """
+        return await self._in_memory.ready()
+
+    def usual(self, required: frozenset[Capability]) -> str:
+        """The configured model for a request that names none and needs this; empty: there is none."""
+        return default(required, self._catalog.names, self._defaults)
+
+    async def unreached(self) -> dict[str, GatewayError | None]:
+        """Each backend, and why it could not tell its models when it was last asked; None: it did."""
+        await self._catalog.refresh()
+        return {name: self._catalog.failures.get(name) for name in self._backends}
+
+    def stranger(self) -> GatewayError | None:
+        """Why a backend has never told its models yet: an unknown name may be one of them. None: all have told."""
+        return self._catalog.stranger
+
 
     async def close(self) -> None:
         """Unload everything and let go of the backends."""

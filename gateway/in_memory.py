@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 
 from msgspec import structs
 
-from backends.base import Backend, Hosts
-from canonical.errors import GatewayError
+from backends.base import Backend, Hosts, Warms
+from canonical.errors import BackendTimeout, GatewayError
 from canonical.models import LoadedModel, ModelInfo
 from gateway.catalog import Catalog
 from gateway.pool import Pool
@@ -41,7 +41,8 @@ class InMemory:
         now, zero = asyncio.get_running_loop().time(), self._zero()
         for resident in self._pool.residents():
             model, need = resident.model, resident.need
-            hosted = isinstance(self._backends[resident.key[0]], Hosts)
+            backend = self._backends[resident.key[0]]
+            hosted = isinstance(backend, Hosts) and not isinstance(backend, Warms)  # which loads and frees by itself
             if not resident.terms.local and (model is None or not (model.slots or elsewhere)) and not hosted:
                 continue
             route = public.get(resident.key)
@@ -66,11 +67,39 @@ class InMemory:
         return rows
 
     async def everywhere(self) -> list[LoadedModel]:
-        """Those that hold memory here, and what servers behind have in theirs, whoever loaded it."""
+        """Those that hold memory here, and what servers behind have in theirs, whoever loaded it; as far as they answer."""
+        return (await self._everywhere())[0]
+
+    async def ready(self) -> list[LoadedModel]:
+        """``everywhere``, and handles on models of servers that do not tell of their memory.
+
+        Raises:
+            BackendError: there are none, and some server could not be asked for its own.
+        """
+        rows, failures = await self._everywhere()
+        silent = {
+            name
+            for name, backend in self._backends.items()
+            if not isinstance(backend, Hosts) and not isinstance(backend, Warms)
+        }
+        known = {row.info.id for row in rows}
+        handles = [
+            row for row in self.opened(elsewhere=True) if row.info.backend in silent and row.info.id not in known
+        ]
+        if failures and not rows and not handles:
+            raise failures[0]
+        return rows + handles
+
+    def name(self, key: Key) -> str:
+        """What clients call a model."""
+        route = self._public().get(key)
+        return key[1] if route is None else route.id
+
+    async def _everywhere(self) -> tuple[list[LoadedModel], list[GatewayError]]:
         public = self._public()
-        others = await _others(self._backends.values())
+        others, failures = await _others(self._backends.values())
         routes = [(row, public.get((row.info.backend, row.info.id))) for row in others]
-        return [*self.opened(elsewhere=False), *(_named(row, route) for row, route in routes)]
+        return [*self.opened(elsewhere=False), *(_named(row, route) for row, route in routes)], failures
 
     def _public(self) -> dict[Key, Route]:
         """A model's backend and name there -> the first route to it: its id is how clients call it."""
@@ -88,15 +117,18 @@ def _named(row: LoadedModel, route: Route | None) -> LoadedModel:
     return row if route is None else structs.replace(row, info=structs.replace(row.info, id=route.id))
 
 
-async def _others(backends: Iterable[Backend]) -> list[LoadedModel]:
-    """What servers behind have loaded beside what was opened through here, as far as they answer."""
+async def _others(backends: Iterable[Backend]) -> tuple[list[LoadedModel], list[GatewayError]]:
+    """What servers behind have loaded beside what was opened through here, and why some do not tell."""
     found = await asyncio.gather(*(_ask(backend) for backend in backends if isinstance(backend, Hosts)))
-    return [row for rows in found for row in rows]
+    rows = [row for answer in found if not isinstance(answer, GatewayError) for row in answer]
+    return rows, [answer for answer in found if isinstance(answer, GatewayError)]
 
 
-async def _ask(host: Hosts) -> list[LoadedModel]:
+async def _ask(host: Hosts) -> list[LoadedModel] | GatewayError:
     try:
         async with asyncio.timeout(PATIENCE):
             return await host.others()
-    except (GatewayError, TimeoutError):
-        return []
+    except GatewayError as error:
+        return error
+    except TimeoutError:
+        return BackendTimeout(f"a server did not tell its models within {PATIENCE:g} s")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import cast
 
 from msgspec import Struct
@@ -77,6 +77,8 @@ class Pool:
         self._schedule = Schedule(rules or Rules())
         self._measure = measure
         self._work: dict[Resident, _Work] = {}
+        self._awaited: dict[Resident, list[asyncio.Future[None]]] = {}
+        """Models for whose end somebody waits."""
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
 
@@ -156,6 +158,22 @@ class Pool:
         self._act(loop)
         if resident is not None and resident.phase in {Phase.CLOSING, Phase.ABORTING}:
             await asyncio.wait((self._work[resident].end,))
+
+    async def clear(self, keys: Collection[Key]) -> list[Key]:
+        """Close these models, each when the requests that it has are done; back when all are closed: which were in memory.
+
+        Who comes for one of them meanwhile waits for its next load.
+        """
+        loop = asyncio.get_running_loop()
+        self._look_for_who_waits()
+        going = self._schedule.dismiss(keys, loop.time())
+        gone = [loop.create_future() for _ in going]
+        for resident, end in zip(going, gone, strict=True):
+            waiting = [other for other in self._awaited.get(resident, ()) if not other.done()]
+            self._awaited[resident] = [*waiting, end]
+        self._act(loop)
+        await asyncio.gather(*gone)
+        return [resident.key for resident in going]
 
     def retire(self, key: Key) -> None:
         """The model's files are gone or replaced: what runs ends with the old one, who comes or waits gets the new one."""
@@ -272,6 +290,10 @@ class Pool:
             schedule.loaded(resident, cast("Model", work.task.result()), now)
         self._act(loop)
         work.end.set_result(None)
+        if isinstance(order, Close) or error is not None:
+            for end in self._awaited.pop(resident, ()):
+                if not end.done():
+                    end.set_result(None)
 
 
 def _source(resident: Resident) -> Source:

@@ -75,7 +75,7 @@ class Resident:
     """A model from the first who wants it to its end, who uses it and who waits for it."""
 
     __slots__ = (
-        "abandoned", "alone", "dismissed", "draining", "exclusive", "expiry", "holds", "keep_alive", "key", "linger", "model",
+        "abandoned", "alone", "dismissed", "draining", "exclusive", "expiry", "holds", "keep_alive", "key", "leaving", "linger", "model",
         "need", "options", "others", "phase", "progress", "queue", "retired", "running", "since", "slots", "source", "suited", "terms",
         "tight", "used_at", "waited",
     )  # fmt: skip
@@ -114,6 +114,8 @@ class Resident:
         """How far its load is."""
         self.draining = False
         """It gets no more requests: others want its room."""
+        self.leaving = False
+        """It gets no more requests, and goes with those that it has: somebody waits for that."""
         self.retired = False
         """Its files are gone or replaced: it ends with the requests that it has."""
         self.linger = 0.0

@@ -136,7 +136,7 @@ def candidates(name: str, needs: frozenset[Capability], names: Directory, defaul
 def _find(name: str, needs: frozenset[Capability], names: Directory, defaults: Defaults) -> Route:
     wanted = name
     if not wanted:
-        wanted = _default(needs, names, defaults)
+        wanted = default(needs, names, defaults)
         if not wanted:
             raise NoModelLoaded("model is required", param="model", code="missing_required_parameter")
     route = known(wanted, names)
@@ -152,7 +152,8 @@ def known(name: str, names: Directory) -> Route | None:
     )
 
 
-def _default(needs: frozenset[Capability], names: Directory, defaults: Defaults) -> str:
+def default(needs: frozenset[Capability], names: Directory, defaults: Defaults) -> str:
+    """The model of a request that names none; empty: there is none."""
     match sorted(needs & _ALONE):
         case [alone]:
             # There is mostly one of these, and no dialect has a word for it.

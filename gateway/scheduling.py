@@ -18,7 +18,7 @@ decision is made in one call: a snapshot may inform, but what it said is never r
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -40,6 +40,8 @@ PATIENCE = 2.0
 """Seconds that memory which others hold may take to come free, before a load is refused for it."""
 REGRET = 2.0
 """Loads that a model is kept idle for, where its client came back soon after it had to go: to load the other and it again."""
+_PRESENT = frozenset({Phase.LOADING, Phase.READY, Phase.CLOSING, Phase.ABORTING})
+"""Phases in which a model has memory, or may."""
 _REMEMBERED = 1024
 """Models whose failures, and whose going, are remembered."""
 
@@ -182,6 +184,20 @@ class Schedule:
         resident.abandoned = -math.inf
         self._settle(now)
 
+    def dismiss(self, keys: Collection[Key], now: float) -> list[Resident]:
+        """These models are to go; those that are in memory, or going, or on their way. Who comes for one waits for its next load.
+
+        Its requests end first; those that wait for a load under way are served by it.
+        """
+        found = [resident for resident in self._everybody() if resident.key in keys and resident.phase in _PRESENT]
+        for resident in found:
+            if resident.phase is Phase.READY:
+                resident.leaving = True
+            elif resident.phase is Phase.LOADING:
+                resident.keep_alive, resident.dismissed, resident.abandoned = 0, True, -math.inf
+        self._settle(now)
+        return found
+
     def retire(self, key: Key, now: float) -> None:
         """A model's files are gone or replaced: what runs goes on with it, and who comes or waits gets what is there now."""
         self._failures.pop(key, None)
@@ -251,6 +267,7 @@ class Schedule:
             and not resident.queue
             and not resident.others
             and not resident.draining
+            and not resident.leaving
             and not resident.retired
             and resident.free
         )
@@ -286,7 +303,7 @@ class Schedule:
 
     def _serve(self, resident: Resident, now: float) -> None:
         """Give free slots to those whose turn it is."""
-        if resident.draining or resident.retired or self._held_back(resident, now):
+        if resident.draining or resident.leaving or resident.retired or self._held_back(resident, now):
             return
         while resident.queue and resident.free:
             turn = resident.queue.pop()
@@ -362,13 +379,13 @@ class Schedule:
 
     def _idle(self, resident: Resident, now: float) -> None:
         """What becomes of a ready model that no request holds."""
-        if resident.queue and not self._held_back(resident, now) and not resident.draining:
+        if resident.queue and not self._held_back(resident, now) and not (resident.draining or resident.leaving):
             return  # whose turn it is comes next
         self._rest(resident, now)
         over = resident.expiry is not None and now >= resident.expiry
         over = over or resident.dismissed or (resident.keep_alive == 0 and not resident.terms.pinned)
         # Who waits here wants it loaded differently, or it is for others to come in.
-        if over or resident.draining or resident.retired or resident.waiting:
+        if over or resident.draining or resident.leaving or resident.retired or resident.waiting:
             assert resident.model is not None
             self._close(resident, resident.model, now)
 
@@ -404,7 +421,7 @@ class Schedule:
         resident.options = _wanted(resident, base, first)
         resident.keep_alive = resident.terms.keep_alive
         resident.expiry = resident.abandoned = resident.progress = None
-        resident.dismissed = False
+        resident.dismissed = resident.leaving = False
         resident.suited.clear()
         if resident.terms.local:
             self._enter(resident, Phase.WEIGHING, now)
@@ -510,7 +527,7 @@ class Schedule:
                 continue
             else:
                 for resident in going:
-                    self._dismiss(resident, now)
+                    self._send_off(resident, now)
             staying = [resident for resident in staying if resident not in going]
             before.append(want)
 
@@ -539,7 +556,7 @@ class Schedule:
         busy.sort(key=lambda resident: resident.since)
         return idle, busy
 
-    def _dismiss(self, resident: Resident, now: float) -> None:
+    def _send_off(self, resident: Resident, now: float) -> None:
         if resident.model is None:
             self._abort(resident, now)
         else:

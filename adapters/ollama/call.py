@@ -13,8 +13,8 @@ import msgspec
 from msgspec import Raw
 
 from adapters.ollama import wire
+from adapters.ollama.discovery import read_running, read_tags
 from adapters.ollama.discovery import read_shown as read_show
-from adapters.ollama.discovery import read_tags
 from adapters.ollama.fields import read_reply
 from adapters.ollama.replies import ChatReader, GenerateReader, error_text, read_chat, read_embed, read_generate
 from adapters.ollama.times import write_keep_alive
@@ -31,6 +31,7 @@ __all__ = [
     "read_embed",
     "read_error",
     "read_generate",
+    "read_running",
     "read_show",
     "read_tags",
     "write_chat",

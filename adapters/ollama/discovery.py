@@ -14,7 +14,7 @@ from typing import TypeVar
 import msgspec
 from msgspec import UNSET, Raw, Struct
 
-from adapters.ollama import names, wire
+from adapters.ollama import names, seen, wire
 from adapters.ollama.fields import read_fields, read_reply
 from adapters.ollama.modelfile import Modelfile, read_parameters, write_modelfile
 from adapters.ollama.times import nanoseconds_from_rfc3339, rfc3339
@@ -46,6 +46,7 @@ _ARCHITECTURE = "general.architecture"
 _show = msgspec.json.Decoder(wire.ShowRequest)
 _shown = msgspec.json.Decoder(wire.Shown)
 _tags = msgspec.json.Decoder(wire.Tags)
+_running = msgspec.json.Decoder(seen.Runnings)
 _encode = msgspec.json.encode
 
 
@@ -163,6 +164,35 @@ def read_tags(body: bytes) -> list[ModelInfo]:
             )
         )
     return [info for info in found if info.id]
+
+
+def read_running(body: bytes) -> list[LoadedModel]:
+    """What another server has in its memory, by its ``/api/ps``. Raises BackendError."""
+    rows = read_reply(_running, body, "list of models").models or []
+    found = []
+    for row in rows:
+        told = row.details or wire.Details()
+        info = ModelInfo(
+            id=row.model or row.name or "",
+            size=row.size or 0,
+            digest=row.digest or "",
+            format=told.format or "",
+            family=told.family or "",
+            parameter_size=told.parameter_size or "",
+            quantization=told.quantization_level or "",
+        )
+        expires = nanoseconds_from_rfc3339(row.expires_at) or None
+        if info.id:
+            found.append(
+                LoadedModel(
+                    info=info,
+                    size=row.size or 0,
+                    size_vram=row.size_vram or 0,
+                    expires=expires,
+                    context_length=row.context_length or 0,
+                )
+            )
+    return found
 
 
 def read_shown(body: bytes, name: str) -> ModelDetails:

@@ -50,7 +50,7 @@ class LMStudioBackend(RemoteBackend):
 
     def __init__(self, name: str, settings: LMStudioSettings, base: Path = Path()) -> None:
         """``base`` is the folder from which relative paths in settings count. Raises ValueError."""
-        upstream = Upstream(name, settings, base, prefix=base_path, read_error=_read_error)
+        upstream = Upstream(name, settings, base, prefix=base_path, read_error=_read_error, called="LM Studio")
         probed = known_models(settings.abilities, base, PROBED)
         super().__init__(upstream, settings.models, listing="/v1/models", read_list=_unused, probed=probed)
         self._relayed = {path: upstream.head("POST", "/v1" + path) for path in self.relayed}
@@ -110,6 +110,10 @@ class LMStudioBackend(RemoteBackend):
             for one in row.residents or ()
             if not self._residence.holds(one.id)
         ]
+
+    async def free(self, name: str) -> bool:
+        """Have it let go of what answers to this name, its user's own instances too. Raises BackendError."""
+        return await self._residence.free(name)
 
     async def open(self, name: str, options: LoadOptions = AS_CONFIGURED, tell: Tell = tell_nobody) -> LMStudioModel:
         """Load the model there, unless it is; with ``jit`` only a handle is made."""

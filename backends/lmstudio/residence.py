@@ -19,7 +19,7 @@ from backends.base import Tell, tell_nobody
 from backends.lmstudio.lists import Found, Lists, find
 from backends.lmstudio.loads import Loads, NoWay, Owned
 from backends.lmstudio.settings import Loading
-from canonical.errors import BackendUnavailable, GatewayError, ModelNotFound
+from canonical.errors import BackendTimeout, BackendUnavailable, GatewayError, ModelNotFound
 from canonical.requests import LoadOptions
 
 SEEN = 5.0
@@ -104,6 +104,23 @@ class Residence:
             if not self._holders[hold.id] and hold.id in self._owned:
                 await self._unload(self._owned.pop(hold.id))
 
+    async def free(self, name: str) -> bool:
+        """Unload what ``name`` means, an instance or all of a model, whoever loaded it, but for what a handle of ours holds.
+
+        False: there was nothing. Raises BackendError.
+        """
+        found = find(await self._lists.ask(), name)
+        if found is None:
+            return False
+        residents = found.listed.residents or ()
+        if found.resident is not None and found.resident.id == name:
+            residents = (found.resident,)
+        going = [one for one in residents if not self.holds(one.id)]
+        for one in going:
+            self._owned.pop(one.id, None)
+            await self._let(Owned(one.id, found.listed.embeds))
+        return bool(going)
+
     def load_of(self, hold: Hold) -> LoadOptions:
         """How the instance is loaded, as far as that is known."""
         batch = hold.config.batch if hold.id in self._owned and not hold.listed.embeds else None
@@ -171,15 +188,22 @@ class Residence:
         return await self._ways[-1].load(listed, config, self._ttl, tell)
 
     async def _unload(self, owned: Owned) -> None:
+        try:
+            await self._let(owned)
+        except GatewayError as error:
+            # Its idle time will end it, or the server has ended already.
+            logger.info("backend %s did not unload %s: %s", self._name, owned.id, error)
+
+    async def _let(self, owned: Owned) -> None:
+        """Unload an instance. Raises BackendError."""
         for way in self._ways:
             try:
                 async with asyncio.timeout(UNLOAD_TIME):
                     await way.unload(owned)
             except NoWay:
                 continue
-            except (GatewayError, TimeoutError) as error:
-                # Its idle time will end it, or the server has ended already.
-                logger.info("backend %s did not unload %s: %s", self._name, owned.id, error or "no answer")
+            except TimeoutError:
+                raise BackendTimeout(f"backend {self._name!r} did not unload {owned.id!r} in time") from None
             return
 
     def _see(self, hold: Hold, resident: Resident) -> None:

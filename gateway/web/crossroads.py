@@ -12,6 +12,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from adapters.openai import serve
 from gateway.web.exchange import Exchange, Handler
+from gateway.web.hybrid import loaded
 from gateway.web.in_session import HEADER as SESSION
 from gateway.web.in_session import sent, told
 
@@ -70,7 +71,13 @@ async def _by_marks(exchange: Exchange, owners: Sequence[str], _: Sequence[str])
     return "brenda" if marked else next(name for name in owners if name != "brenda")
 
 
+async def _by_place(_: Exchange, owners: Sequence[str], claimants: Sequence[str]) -> str:
+    """Where the hybrid API stands before all others its clients get the bare list that they know; else all answer together."""
+    return "hybrid" if claimants[0] == "hybrid" else "" if "hybrid" in owners else owners[0]
+
+
 CROSSROADS: dict[str, Choose] = {
+    "/models": _by_place,
     "/v1/models": _by_version,
     "/v1/models/{model:path}": _by_version,
     "/v1/chat/completions": _by_marks,
@@ -87,5 +94,14 @@ async def _models(exchange: Exchange) -> None:
     )
 
 
-MERGED: dict[str, dict[str, Handler]] = {"/v1/models": {"GET": _models, "HEAD": _models}}
+async def _bare_models(exchange: Exchange) -> None:
+    """OpenAI's list, and what is loaded beside it."""
+    rows = list(await exchange.engine.models())
+    await exchange.json(serve.models_reply(rows)[:-1] + b',"models":' + await loaded(exchange) + b"}")
+
+
+MERGED: dict[str, dict[str, Handler]] = {
+    "/models": {"GET": _bare_models, "HEAD": _bare_models},
+    "/v1/models": {"GET": _models, "HEAD": _models},
+}
 """What all claimants of a path answer together."""
