@@ -19,7 +19,7 @@ from canonical.recipe import Recipe
 from canonical.report import Honours
 from canonical.requests import AS_CONFIGURED, Embed, Embeddings, Generate, LoadOptions, Ranking, Rerank
 from canonical.seeing import Match, Read, Reading
-from canonical.translation import Translate
+from canonical.translation import Guess, Translate
 
 TYPES = {
     "anthropic": "backends.anthropic:AnthropicBackend",
@@ -101,6 +101,14 @@ class Translates(Protocol):
 
     async def translate(self, request: Translate) -> Sequence[Sequence[str]]:
         """For each text, in their order, the best way of saying it and then others. The pair is one of ``info.pairs``."""
+
+
+@runtime_checkable
+class Detects(Protocol):
+    """A model that tells which language a text is in."""
+
+    async def detect(self, text: str) -> Sequence[Guess]:
+        """All languages that it knows, the likeliest first; their shares are 1 together."""
 
 
 @runtime_checkable

@@ -22,13 +22,15 @@ class Capability(StrEnum):
     TOOLS = "tools"
     REASONING = "reasoning"
     TRANSLATE = "translate"
+    DETECT = "detect"
+    """Tell which language a text is in."""
     MATCH = "match"
     """Tell how well each of some labels fits a picture."""
     READ = "read"
     """Find the text in a picture."""
 
 
-OF_TEXT = frozenset(Capability) - {Capability.TRANSLATE, Capability.MATCH, Capability.READ}
+OF_TEXT = frozenset(Capability) - {Capability.TRANSLATE, Capability.DETECT, Capability.MATCH, Capability.READ}
 """What models of text and vectors do: those are what most dialects know."""
 
 

@@ -24,7 +24,18 @@ class Translation(Struct, frozen=True, kw_only=True):
     alternatives: tuple[tuple[str, ...], ...]
     """Other ways of saying each, the better ones first."""
     source: str
+    """The language that they were in: as asked, or as found out."""
+    target: str
+    sure: float = 1.0
+    """How sure it is that they are in that language."""
     models: tuple[str, ...] = ()
     """Those that translated, in their order."""
     via: tuple[str, ...] = ()
     """Languages between the two, where there was no direct way."""
+
+
+class Guess(Struct, frozen=True, array_like=True):
+    """A language that a text may be in, and how likely that is, 0 to 1."""
+
+    language: str
+    share: float

@@ -33,6 +33,7 @@ from canonical.requests import (
     needs,
 )
 from canonical.seeing import Match, Read, Reading
+from canonical.translation import Translate, Translation
 from gateway.brought import shown, with_own
 from gateway.catalog import Catalog
 from gateway.fetch import Fetcher
@@ -47,6 +48,7 @@ from gateway.relay import passed_on, relayer
 from gateway.router import Directory, Route, candidates, check_needs, default, resolve
 from gateway.settings import Settled
 from gateway.shims import Shimmed, gains, said_by, shimmed, with_shims
+from gateway.translating import translated
 from gateway.watched import Watched
 
 _EMBED = frozenset({Capability.EMBED})
@@ -87,6 +89,8 @@ class Engine:
         self.relays = any(entry.relay for entry in settled.models)
         """Whether the answers of some model may be relayed."""
         self._fetcher = fetcher or Fetcher(config.images)
+        self.characters = config.limits.translation
+        """Of one request for a translation."""
 
     async def generate(
         self,
@@ -267,6 +271,10 @@ class Engine:
             if not isinstance(model, Reads):
                 raise Unsupported(f'"{request.model}" does not support read', param="model")
             return await model.read(request)
+
+    async def translate(self, request: Translate) -> Translation:
+        """Each text in another language, by one model or two. Raises as ``translating``."""
+        return await translated(self, request)
 
     @contextlib.asynccontextmanager
     async def leased(

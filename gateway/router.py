@@ -16,7 +16,7 @@ from canonical.models import Capability, ModelInfo, spelling
 from gateway.settings import Defaults, ModelEntry
 from gateway.shims import with_shims
 
-_ALONE = frozenset({Capability.MATCH, Capability.READ, Capability.TRANSLATE})
+_ALONE = frozenset({Capability.DETECT, Capability.MATCH, Capability.READ, Capability.TRANSLATE})
 """What a model does that does nothing else."""
 
 

@@ -129,6 +129,8 @@ class Limits(Section, frozen=True):
     waiting: Count = 512
     """Requests that may wait for one model."""
     waiting_time: Seconds = 60.0
+    translation: Count = 500_000
+    """Characters that one request may have translated."""
     grace: Seconds = 30.0
     """How long running answers may go on after SIGTERM."""
 

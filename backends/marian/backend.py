@@ -11,14 +11,14 @@ from msgspec import Raw, json
 from backends import threads
 from backends.base import Model, Need, Tell, tell_nobody
 from backends.extras import must_have
-from backends.marian import asking, cache
+from backends.marian import asking, cache, detector
 from backends.marian.asking import Orders
 from backends.marian.folders import Folder, names, read_folder, state_of
 from backends.marian.model import MarianModel, explain
 from backends.marian.settings import MarianModelSettings, MarianSettings, kind_of
 from backends.workers.deaths import Deaths
 from backends.workers.memory import memory_bytes
-from backends.workers.worker import Job, Worker
+from backends.workers.worker import Far, Job, Worker
 from canonical.errors import ModelNotFound, Unsupported
 from canonical.models import Capability, ModelDetails, ModelInfo
 from canonical.progress import Progress
@@ -28,6 +28,8 @@ PROCESS = 64 * 1024 * 1024
 """Bytes of a worker without a model, with all that it imports."""
 WORKING = 24 * 1024 * 1024
 """Bytes that computing one batch takes for each way that is followed, in a model of the usual width."""
+DETECTOR = 128 * 1024 * 1024
+"""Bytes of the worker that tells languages."""
 THREADS = 4
 """Beyond that, more threads gain nothing for batches of sentences."""
 _BYTES = {"int8": 1, "int16": 2, "float16": 2}
@@ -57,11 +59,13 @@ class MarianBackend:
         self._configured[id] = settings
 
     async def models(self) -> list[ModelInfo]:
-        """Every folder that is a model, also one that cannot be loaded as it is."""
+        """Every folder that is a model, also one that cannot be loaded as it is, and the one that tells languages."""
         return await threads.call(self._all, name="marian")
 
     async def details(self, name: str) -> ModelDetails:
         """What is known of it. Raises ModelNotFound."""
+        if name == detector.NAME:
+            return ModelDetails(info=self._detector())
         folder = await threads.call(lambda: self._find(name), name="marian")
         return ModelDetails(
             info=self._info(folder),
@@ -82,30 +86,38 @@ class MarianBackend:
             StorageFailed: there is no room for the converted model.
             OutOfMemory, BackendError: it cannot be loaded.
         """
+        if name == detector.NAME:
+            must_have("translation", "py3langid")
+            worker = await self._started("backends.marian.detector", name, b"", key="", slots=detector.Detector.slots)
+            return detector.Detector(self._detector(), worker, memory=DETECTOR)
         folder = await threads.call(lambda: self._usable(name), name="marian")
-        job = Job(
-            name=name,
-            module="backends.marian.worker",
-            start=asking.write(self._orders(name)),
-            slots=self._settings.slots,
-            memory=self._memory,
-            hang=self._settings.hang,
-        )
-        worker = Worker(job, self._deaths.setdefault((name, folder.key), Deaths()), explain)
 
         def far(part: float) -> None:
             tell(Progress(status="loading model", total=folder.size, completed=int(folder.size * part)))
 
+        orders = asking.write(self._orders(name))
+        worker = await self._started(
+            "backends.marian.worker", name, orders, key=folder.key, slots=self._settings.slots, far=far
+        )
+        need = await threads.call(lambda: self._need(folder), name="marian")
+        return MarianModel(self._info(folder), worker, slots=self._settings.slots, memory=need.ram)
+
+    async def _started(
+        self, module: str, name: str, start: bytes, *, key: str, slots: int, far: Far | None = None
+    ) -> Worker:
+        job = Job(name=name, module=module, start=start, slots=slots, memory=self._memory, hang=self._settings.hang)
+        worker = Worker(job, self._deaths.setdefault((name, key), Deaths()), explain)
         try:
             await worker.start(far)
         except BaseException:
             await threads.settled(asyncio.ensure_future(worker.close()))
             raise
-        need = await threads.call(lambda: self._need(folder), name="marian")
-        return MarianModel(self._info(folder), worker, slots=self._settings.slots, memory=need.ram)
+        return worker
 
     async def need(self, name: str, options: LoadOptions) -> Need:  # noqa: ARG002  there are none for these
         """What ``open`` would take. Raises as it does."""
+        if name == detector.NAME:
+            return Need(ram=DETECTOR)
         return await threads.call(lambda: self._need(self._usable(name)), name="marian")
 
     async def close(self) -> None:
@@ -127,7 +139,7 @@ class MarianBackend:
         there = list(names(self._root))
         there += [name for name in self._configured if name not in there]
         folders = (self._read(name) for name in there)
-        return [self._info(folder) for folder in folders if folder is not None]
+        return [*(self._info(folder) for folder in folders if folder is not None), self._detector()]
 
     def _read(self, name: str) -> Folder | None:
         """A model, read again only where something of it has changed."""
@@ -163,6 +175,11 @@ class MarianBackend:
         # While it is converted its largest matrix is there three times, in 32 bits; the file itself is only mapped.
         making = 0 if converted else folder.size
         return Need(ram=PROCESS + max(weights + work, making))
+
+    def _detector(self) -> ModelInfo:
+        return ModelInfo(
+            id=detector.NAME, backend=self.name, capabilities=frozenset({Capability.DETECT}), family=detector.NAME
+        )
 
     def _info(self, folder: Folder) -> ModelInfo:
         return ModelInfo(

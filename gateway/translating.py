@@ -1,0 +1,223 @@
+"""Text in another language: by one model, or by two by way of a third language. Which, is decided here, and said in the reply.
+
+``ways`` is pure: the catalog is handed in. Each model is leased for as long as it works and no longer, so that two need
+not be in memory at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from msgspec import Struct, structs
+
+from backends.base import Detects, Translates
+from canonical.errors import InvalidRequest, NoModelLoaded, NotImplementedHere, Unsupported
+from canonical.languages import code_of, meant, name_of
+from canonical.models import Capability, ModelInfo
+from canonical.translation import Guess, Translate, Translation
+
+if TYPE_CHECKING:
+    from gateway.engine import Engine
+
+AUTO = "auto"
+"""The source of texts whose language is to be found out."""
+TEXTS = 1_024
+"""Texts in one request."""
+ALTERNATIVES = 8
+"""Other ways of saying a text that may be asked for."""
+FAVOURITE = "en"
+"""By way of which language, where there are several: there are most models for it, and the best."""
+SURE = 0.6
+"""From which share on a language is believed that no model here knows."""
+SAMPLE = 5_000
+"""Characters of all texts together by which their language is told."""
+_NONE = "no model here translates: a backend of type marian does, with `pip install 'dragoman[translation]'` (README: Translation)"
+
+
+class Hop(Struct, frozen=True):
+    """One model's part of the way."""
+
+    source: str
+    target: str
+    model: str
+
+
+class Ways(Struct, frozen=True):
+    """What can be translated into what."""
+
+    direct: dict[tuple[str, str], ModelInfo]
+    """The model for each pair: of several the one that has fewest pairs, and so knows these best."""
+    codes: tuple[str, ...]
+    """All languages, in the order of their codes."""
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Those that are translated from."""
+        return tuple(sorted({source for source, _ in self.direct}))
+
+    def ends(self, source: str) -> dict[str, str]:
+        """What ``source`` is translated into, and by way of which language; empty: at once."""
+        found = {target: "" for start, target in self.direct if start == source}
+        for middle in sorted(found, key=lambda code: (code != FAVOURITE, code)):
+            for start, end in self.direct:
+                if start == middle and end != source:
+                    found.setdefault(end, middle)
+        return found
+
+    def find(self, source: str, target: str) -> tuple[Hop, ...]:
+        """The models, in their order; none where there is no way."""
+        pairs = [(source, target)]
+        if (source, target) not in self.direct:
+            between = [code for code in self.codes if (source, code) in self.direct and (code, target) in self.direct]
+            if not between:
+                return ()
+            middle = FAVOURITE if FAVOURITE in between else between[0]
+            pairs = [(source, middle), (middle, target)]
+        return tuple(Hop(start, end, self.direct[start, end].id) for start, end in pairs)
+
+
+def ways(rows: Sequence[ModelInfo], *, broken: bool = False) -> Ways:
+    """Of all models of the catalog; those that cannot be loaded only where they are ``broken`` ones that are wanted."""
+    direct: dict[tuple[str, str], ModelInfo] = {}
+    for row in sorted(rows, key=lambda row: (bool(row.trouble), len(row.pairs))):
+        if broken or not row.trouble:
+            for pair in row.pairs:
+                direct.setdefault(pair, row)
+    return Ways(direct, tuple(sorted({code for pair in direct for code in pair})))
+
+
+async def ways_of(engine: Engine) -> Ways:
+    """As of now."""
+    return ways(await _rows(engine))
+
+
+async def translated(engine: Engine, request: Translate) -> Translation:
+    """Each text in the other language.
+
+    Raises:
+        InvalidRequest: a language that is not known here, no way from one to the other, too much text.
+        NotImplementedHere: no model here translates.
+        GatewayError: a model fails.
+    """
+    _check(request, engine.characters)
+    only = (await engine.model(request.model)).id if request.model else ""
+    rows = [row for row in await _rows(engine) if not only or row.id == only]
+    every = ways(rows, broken=True)
+    if not every.codes:
+        raise NotImplementedHere(_NONE)
+    target = _known(request.target, every.codes, param="target")
+    sure = 1.0
+    if request.source.strip().lower() == AUTO:
+        source, sure = await _found_out(engine, request.texts, every)
+    else:
+        source = _known(request.source, every.codes, param="source")
+    answer = Translation(
+        texts=request.texts, alternatives=((),) * len(request.texts), source=source, target=target, sure=sure
+    )
+    if source == target or not any(map(has_letters, request.texts)):
+        return answer
+    hops = ways(rows).find(source, target)
+    if not hops:
+        raise _no_way(source, target, every)
+    for hop in hops:
+        last = hop is hops[-1]
+        said = await _asked(engine, hop, answer.texts, request.alternatives if last else 0)
+        answer = structs.replace(
+            answer,
+            texts=tuple(one[0] for one in said),
+            alternatives=tuple(tuple(one[1 : request.alternatives + 1]) for one in said),
+            models=(*answer.models, hop.model),
+            via=answer.via if last else (hop.target,),
+        )
+    return answer
+
+
+async def detected(engine: Engine, texts: Sequence[str]) -> list[Guess]:
+    """Which languages the texts may be in, the likeliest first; none where there is nothing to tell by."""
+    return await _guesses(engine, texts, (await ways_of(engine)).codes)
+
+
+def has_letters(text: str) -> bool:
+    """Whether there is anything in it that could be said in another language."""
+    return any(map(str.isalpha, text))
+
+
+async def _asked(engine: Engine, hop: Hop, texts: tuple[str, ...], alternatives: int) -> Sequence[Sequence[str]]:
+    async with engine.leased(hop.model, Capability.TRANSLATE) as model:
+        if not isinstance(model, Translates):
+            raise Unsupported(f'"{hop.model}" does not support translate', param="model")
+        return await model.translate(
+            Translate(texts=texts, source=hop.source, target=hop.target, model=hop.model, alternatives=alternatives)
+        )
+
+
+async def _guesses(engine: Engine, texts: Sequence[str], known: Sequence[str]) -> list[Guess]:
+    sample, left = [], SAMPLE
+    for text in texts:
+        if left > 0 and has_letters(text):
+            sample.append(text[:left])
+            left -= len(text)
+    if not sample:
+        return []
+    try:
+        async with engine.leased("", Capability.DETECT) as model:
+            if not isinstance(model, Detects):
+                raise Unsupported(f'"{model.info.id}" does not support detect', param="model")
+            guesses = await model.detect("\n".join(sample))
+    except NoModelLoaded as error:
+        raise NotImplementedHere(_NONE) from error
+    if guesses[0].share >= SURE:
+        return list(guesses)
+    # A word or two may be of any language: then of one that is known here.
+    here = [guess for guess in guesses if meant(guess.language, known)]
+    total = sum(guess.share for guess in here)
+    return [Guess(guess.language, guess.share / total) for guess in here] if total else list(guesses)
+
+
+async def _found_out(engine: Engine, texts: Sequence[str], every: Ways) -> tuple[str, float]:
+    guesses = await _guesses(engine, texts, every.codes)
+    if not guesses:
+        return (FAVOURITE if FAVOURITE in every.codes else every.codes[0]), 0.0
+    code = meant(guesses[0].language, every.codes)
+    if not code:
+        language = guesses[0].language
+        raise InvalidRequest(
+            f"the text seems to be in {name_of(language)} ({language}), which nothing here translates; {_list(every.codes)}",
+            param="source",
+        )
+    return code, guesses[0].share
+
+
+async def _rows(engine: Engine) -> Sequence[ModelInfo]:
+    return [row for row in await engine.models(able={Capability.TRANSLATE}) if row.pairs]
+
+
+def _check(request: Translate, characters: int) -> None:
+    if len(request.texts) > TEXTS:
+        raise InvalidRequest(f"at most {TEXTS} texts are translated at once", param="text")
+    if sum(map(len, request.texts)) > characters:
+        raise InvalidRequest(f"at most {characters} characters are translated at once", param="text")
+    if not 0 <= request.alternatives <= ALTERNATIVES:
+        raise InvalidRequest(f"alternatives must be 0 to {ALTERNATIVES}", param="alternatives")
+
+
+def _known(asked: str, codes: Sequence[str], *, param: str) -> str:
+    code = meant(asked, codes)
+    if not code:
+        shown = code_of(asked) or asked[:35]
+        raise InvalidRequest(f"the language {shown!r} is not known here; {_list(codes)}", param=param)
+    return code
+
+
+def _no_way(source: str, target: str, every: Ways) -> InvalidRequest:
+    broken = next((every.direct[hop.source, hop.target] for hop in every.find(source, target)), None)
+    words = f"no model here translates {name_of(source)} ({source}) into {name_of(target)} ({target})"
+    if broken is not None and broken.trouble:
+        return Unsupported(f"{words}: of {broken.id!r}, {broken.trouble}", param="target")
+    there = ", ".join(sorted(every.ends(source))) or "nothing"
+    return Unsupported(f"{words}; what it is translated into: {there}", param="target")
+
+
+def _list(codes: Sequence[str]) -> str:
+    return f"known are: {', '.join(codes)}"
