@@ -18,12 +18,14 @@ from urllib.parse import urlsplit
 import msgspec
 
 from backends.base import TYPES, Backend, Isolates, Pulls, Relays
+from backends.extras import have, missing
 from backends.links import check_entry
 from backends.strict_yaml import YamlError, read_yaml
 from canonical.durations import seconds
 from gateway.brought import brought_along, in_jinja
 from gateway.memory import amount
 from gateway.settings import ANY_ADDRESS, Config, Defaults, Images, Memory, ModelEntry, Settled, is_loopback
+from gateway.store.postgres import check_url
 
 KEY_LENGTH = 8
 """Characters a key has at least."""
@@ -74,6 +76,7 @@ def settle(document: Any, *, base: Path, environ: Mapping[str, str]) -> Settled:
     _check_duration(config.sessions.keep, "$.sessions.keep")
     _check_duration(config.conversations.keep, "$.conversations.keep")
     _check_image_hosts(config.images)
+    _check_database(config.database)
     backends = {name: _backend(name, section, base) for name, section in config.backends.items()}
     if not all(listener.loopback for listener in config.listeners):
         for backend in backends.values():
@@ -198,6 +201,18 @@ def _check_duration(value: float | str, place: str) -> None:
         seconds(value)
     except ValueError as error:
         raise ConfigError(f"{error} - at `{place}`") from error
+
+
+def _check_database(url: str) -> None:
+    """The message never quotes it: a password may be in it."""
+    if not url:
+        return
+    if not have("psycopg"):
+        raise ConfigError(f"{missing('postgres').message} - at `$.database`")
+    try:
+        check_url(url)
+    except ValueError as error:
+        raise ConfigError(f"{error} - at `$.database`") from None
 
 
 def _check_memory(memory: Memory) -> None:

@@ -222,6 +222,8 @@ class Config(Section, frozen=True):
     responses: Responses = Responses()
     sessions: Sessions = Sessions()
     conversations: Conversations = Conversations()
+    database: str = ""
+    """The URL of a PostgreSQL database for all that is kept; empty: a file of SQLite's under ``data_dir``."""
     data_dir: str = "data"
     """Where what must outlive the process is kept; counts from the configuration."""
 

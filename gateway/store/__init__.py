@@ -10,6 +10,7 @@ from canonical.durations import seconds
 from gateway.settings import Config
 from gateway.store.conversations import Conversations, Turn
 from gateway.store.database import Database
+from gateway.store.postgres import PostgresServer
 from gateway.store.responses import ABANDONED, UNFINISHED, Responses, Row
 from gateway.store.sessions import Session, Sessions
 from gateway.store.sqlite import FILE, SqliteFile
@@ -33,7 +34,8 @@ class Store:
     """All of one gateway's. Nothing is opened before its first use."""
 
     def __init__(self, config: Config, folder: Path, *, clock: Callable[[], float] = time.time) -> None:
-        self.database = database = Database(SqliteFile(folder))
+        source = PostgresServer(config.database) if config.database else SqliteFile(folder)
+        self.database = database = Database(source)
         kept = config.responses
         self.responses = Responses(database, keep=seconds(kept.keep), limit=kept.limit, size=kept.size, clock=clock)
         self.sessions = Sessions(database, keep=seconds(config.sessions.keep), limit=config.sessions.limit, clock=clock)

@@ -24,15 +24,31 @@ if TYPE_CHECKING:
 
 BATCH = 64
 """Pieces of work in one commit at most."""
-DAMAGED = "storage_damaged"
+TRIES = 3
+"""How often work is begun that another gateway, or a connection that is gone, has kept from its end."""
 
 T = TypeVar("T")
 Work = Callable[["Connection"], T]
 logger = logging.getLogger("dragoman")
 
 
+class Failure(Struct, frozen=True):
+    """What went wrong in a database."""
+
+    error: StorageFailed
+    """In words for clients."""
+    detail: str = ""
+    """In its own, for the log; without secrets."""
+    lost: bool = False
+    """The connection is of no more use."""
+    passing: bool = False
+    """Nothing was committed, and the next try may succeed."""
+    final: bool = False
+    """Nothing must be done with this database any more."""
+
+
 class Alive(Protocol):
-    """Which gateways that share the database still run."""
+    """Which gateways that share the database still run. All verbs may block for a moment."""
 
     token: str
     """This one's name among them."""
@@ -40,7 +56,7 @@ class Alive(Protocol):
     def show(self) -> None:
         """Be seen to live, from now on."""
 
-    def sees(self, token: str, db: Connection | None = None) -> bool:
+    def sees(self, token: str, db: Connection) -> bool:
         """Whether the gateway of ``token`` lives."""
 
     def hide(self) -> None:
@@ -66,16 +82,16 @@ class Source(Protocol):
         """Whether there can be anything to read: looking for it makes nothing."""
 
     def open(self, *, writes: bool) -> Connection:
-        """A connection, with every table there as the newest version has it."""
+        """A connection to the database, in which every table is as the newest version has it."""
 
-    def lock(self, db: Connection) -> None:
-        """Keep other writers out until the transaction ends."""
+    def lock(self, db: Connection) -> str:
+        """Keep other writers out until the transaction ends. Its name, if it can be asked for."""
 
-    def lost(self, error: Exception) -> bool:
-        """Whether a connection that said so is of no more use."""
+    def committed(self, transaction: str) -> bool:
+        """Whether a transaction has ended well whose commit has failed."""
 
-    def failure(self, error: Exception) -> StorageFailed | None:
-        """What went wrong, in words for clients; None where it is none of the database's."""
+    def failure(self, error: Exception) -> Failure | None:
+        """What ``error`` says of the database; None: it has nothing to do with it."""
 
     def close(self) -> None:
         """Let go of what ``open`` holds beside its connections."""
@@ -101,9 +117,6 @@ class _Job(Struct, frozen=True):
             self.future.set_result(result)
 
 
-Jobs = queue.SimpleQueue[_Job | None]
-
-
 class Database:
     """All that is kept, behind two verbs."""
 
@@ -112,11 +125,12 @@ class Database:
         """What went wrong last, until a write succeeds."""
         self.alive = source.alive
         self._source = source
-        self._writes: Jobs = queue.SimpleQueue()
-        self._reads: Jobs = queue.SimpleQueue()
+        self._final: StorageFailed | None = None
+        self._writes: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._reads: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._writer: threading.Thread | None = None
         self._readers: list[threading.Thread] = []
-        self._damaged: StorageFailed | None = None
+        self._starting = threading.Lock()
 
     @property
     def exists(self) -> bool:
@@ -124,7 +138,7 @@ class Database:
         return self._writer is not None or self._source.exists
 
     async def read(self, work: Work[T]) -> T:
-        """What ``work`` finds. Each of its statements sees what is committed then.
+        """What ``work`` finds; each of its statements sees what is committed then. It may run twice.
 
         Raises:
             StorageFailed: the database cannot be opened or read.
@@ -147,6 +161,7 @@ class Database:
 
     def later(self, work: Work[object]) -> None:
         """Write something that nobody waits for, and that may fail."""
+        self._begin()
         self._writes.put(_Job(work, None, None))
 
     async def close(self) -> None:
@@ -154,43 +169,39 @@ class Database:
         readers, self._readers = self._readers, []
         for _ in readers:
             self._reads.put(None)
-        writer, self._writer = self._writer, None
         for thread in readers:
             await asyncio.to_thread(thread.join)
+        writer, self._writer = self._writer, None
         if writer is not None:
             self._writes.put(None)
             await asyncio.to_thread(writer.join)
         if writer is not None or readers:
             await asyncio.to_thread(self._let_go)
 
+    def _begin(self) -> None:
+        with self._starting:
+            if self._writer is None:
+                self._writer = threading.Thread(target=self._write, name="store writer", daemon=True)
+                self._writer.start()
+
     def _let_go(self) -> None:
         self._source.close()
         self.alive.hide()
 
-    def _begin(self) -> None:
-        if self._writer is None:
-            self._writer = threading.Thread(target=self._write, name="store writer", daemon=True)
-            self._writer.start()
-
     # In the threads
 
     def _read(self) -> None:
-        db: Connection | None = None
+        line = _Line(self, self._source, writes=False)
         while (job := self._reads.get()) is not None:
             try:
-                if db is None:
-                    db = self._opened(writes=False)
-                result = job.work(db)
+                result = line.run(job.work)
             except Exception as error:  # noqa: BLE001  whatever it is, it is the caller's, and the thread goes on
-                result = self._told(error)
-                if db is not None and self._source.lost(error):
-                    _closed(db)
-                    db = None
+                result = error
             job.settle(result)
-        _closed(db)
+        line.close()
 
     def _write(self) -> None:
-        db: Connection | None = None
+        line = _Line(self, self._source, writes=True)
         ended = False
         while not ended:
             batch: list[_Job] = []
@@ -200,76 +211,114 @@ class Database:
                     ended = True
                 else:
                     batch.append(job)
-            db = self._answer(db, batch)
-        _closed(db)
+            if batch:
+                self._answer(line, batch)
+        line.close()
 
-    def _answer(self, db: Connection | None, batch: Sequence[_Job]) -> Connection | None:
+    def _answer(self, line: _Line, batch: Sequence[_Job]) -> None:
         """Do all of ``batch`` in one commit; where that fails, each alone, so that each fails for its own reasons."""
-        pieces = [batch, *([job] for job in batch)] if len(batch) > 1 else [batch]
-        for number, piece in enumerate(pieces):
-            if not piece:
-                continue
-            try:
-                if db is None:
-                    db = self._opened(writes=True)
-                results = self._commit(db, piece)
-            except Exception as error:  # noqa: BLE001
-                failed = self._told(error)
-                if db is not None and self._source.lost(error):
-                    _closed(db)
-                    db = None
-                if len(piece) > 1:
-                    continue
-                results = [failed]
-            for job, result in zip(piece, results, strict=True):
-                job.settle(result)
-            if number == 0:
-                break
-        return db
+        try:
+            results = line.commit([job.work for job in batch])
+        except Exception as error:  # noqa: BLE001
+            if len(batch) > 1 and not line.down:
+                for job in batch:
+                    self._answer(line, [job])
+                return
+            results = [error] * len(batch)
+        for job, result in zip(batch, results, strict=True):
+            job.settle(result)
 
-    def _commit(self, db: Connection, batch: Sequence[_Job]) -> list[object]:
-        """The results, durable."""
-        results: list[object] = []
-        with db.begin():
-            self._source.lock(db)
-            for job in batch:
-                try:
-                    results.append(job.work(db))
-                except GatewayError as error:
-                    results.append(error)
+    def opened(self, *, writes: bool) -> Connection:
+        """A connection. Raises StorageFailed where nothing must be done any more."""
+        if self._final is not None:
+            raise StorageFailed(self._final.message, code=self._final.code)
+        return self._source.open(writes=writes)
+
+    def note(self, failure: Failure) -> None:
+        """Remember what is wrong."""
+        if failure.final:
+            self._final = failure.error
+        if self.trouble is None:
+            logger.error("%s: %s (%s)", self._source.name, failure.error.message, failure.detail)
+        self.trouble = failure.error
+
+    def note_written(self) -> None:
+        """All is well."""
         if self.trouble is not None:
             logger.warning("%s can be written again", self._source.name)
             self.trouble = None
+
+
+class _Line:
+    """One thread's connection, which comes back where it was lost."""
+
+    def __init__(self, database: Database, source: Source, *, writes: bool) -> None:
+        self.down = False
+        """Whether the last try had no connection at its end."""
+        self._database = database
+        self._source = source
+        self._writes = writes
+        self._db: Connection | None = None
+
+    def run(self, work: Work[T]) -> T:
+        """What ``work`` returns. Raises StorageFailed for what is the database's fault."""
+        for left in reversed(range(TRIES)):
+            fresh = self._db is None
+            try:
+                if self._db is None:
+                    self._db = self._database.opened(writes=self._writes)
+                result = work(self._db)
+            except Exception as error:
+                failure = self._source.failure(error)
+                if failure is None:
+                    raise
+                if failure.lost or failure.final:
+                    self.close()
+                if left and (failure.passing and not (failure.lost and fresh)):
+                    continue
+                self.down = failure.lost
+                self._database.note(failure)
+                raise failure.error from error
+            self.down = False
+            return result
+        raise AssertionError
+
+    def commit(self, works: Sequence[Work[Any]]) -> list[object]:
+        """The results of all, durable."""
+
+        def together(db: Connection) -> list[object]:
+            results: list[object] = []
+            with db.begin() as transaction:
+                name = self._source.lock(db)
+                for work in works:
+                    try:
+                        results.append(work(db))
+                    except GatewayError as error:
+                        results.append(error)
+                try:
+                    transaction.commit()
+                except Exception:
+                    if not self._source.committed(name):
+                        raise
+                    self.close()
+            return results
+
+        results = self.run(together)
+        self._database.note_written()
         return results
 
-    def _opened(self, *, writes: bool) -> Connection:
-        if self._damaged is not None:
-            raise StorageFailed(self._damaged.message, code=self._damaged.code)
-        return self._source.open(writes=writes)
-
-    def _told(self, error: Exception) -> Exception:
-        """``error`` itself, or what it says of the database in words for clients."""
-        failed = self._source.failure(error)
-        if failed is None:
-            return error
-        if failed.code == DAMAGED:  # writing on would make it worse, and hide what could be saved
-            self._damaged = failed
-        if self.trouble is None:
-            logger.error("%s: %s", self._source.name, failed.message)
-        self.trouble = failed
-        return failed
+    def close(self) -> None:
+        """Let go of the connection."""
+        if self._db is not None:
+            with contextlib.suppress(Exception):
+                self._db.invalidate()
+            with contextlib.suppress(Exception):
+                self._db.close()
+            self._db = None
 
 
-async def _asked(jobs: Jobs, work: Work[T]) -> T:
+async def _asked(jobs: queue.SimpleQueue[_Job | None], work: Work[T]) -> T:
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
     jobs.put(_Job(work, loop, future))
     return await future
-
-
-def _closed(db: Connection | None) -> None:
-    if db is not None:
-        with contextlib.suppress(Exception):
-            db.invalidate()
-        with contextlib.suppress(Exception):
-            db.close()

@@ -127,7 +127,10 @@ class Responses:
                     "b_size": len(object) + len(packed),
                 },
             )
-            self._evict(db, self._clock())
+            if done.rowcount:
+                now = self._clock()
+                db.execute(sql.USE_TREE_OF, {"b_id": id, "b_used": now})
+                self._evict(db, now)
             return done.rowcount > 0
 
         return await self._database.write(work)

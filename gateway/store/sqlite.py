@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from canonical.errors import StorageFailed
 from gateway.store.alive import Files
-from gateway.store.database import DAMAGED
+from gateway.store.database import Failure
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
 FILE = "dragoman.db"
+EARLIER = "responses.db"
 PATIENCE = 30.0
 """Seconds that a write waits for another gateway's."""
 JOURNAL = 64 * 1024 * 1024
@@ -51,8 +52,8 @@ class SqliteFile:
 
     @property
     def exists(self) -> bool:
-        """Whether there is a file."""
-        return self._file.exists()
+        """Whether there is a file, of this version or of an earlier one."""
+        return self._file.exists() or (self._folder / EARLIER).exists()
 
     def open(self, *, writes: bool) -> Connection:
         """A connection."""
@@ -61,25 +62,28 @@ class SqliteFile:
                 self._engines = self._made()
         return self._engines[writes].connect()
 
-    def lock(self, db: Connection) -> None:
+    def lock(self, db: Connection) -> str:  # noqa: ARG002
         """Every transaction of a writer begins so."""
+        return ""
 
-    def lost(self, error: Exception) -> bool:
-        """Of a damaged file nothing is held on to."""
-        failed = self.failure(error)
-        return failed is not None and failed.code == DAMAGED
+    def committed(self, transaction: str) -> bool:  # noqa: ARG002
+        """A commit that fails is none."""
+        return False
 
-    def failure(self, error: Exception) -> StorageFailed | None:
+    def failure(self, error: Exception) -> Failure | None:
         """What SQLite or the system says, in our words."""
+        if isinstance(error, StorageFailed):
+            return Failure(error)
         original = getattr(error, "orig", error)
         if isinstance(original, sqlite3.Error):
             code = (getattr(original, "sqlite_errorcode", None) or 0) & 0xFF
             if code in _DAMAGE:
                 words = "the store is damaged and is left as it is; move it away or restore it, and restart"
-                return StorageFailed(words, code=DAMAGED)
-            return StorageFailed(f"this cannot be stored: {_WORDS.get(code, 'the store fails')}")
+                return Failure(StorageFailed(words, code="storage_damaged"), str(original), final=True)
+            words = f"this cannot be stored: {_WORDS.get(code, 'the store fails')}"
+            return Failure(StorageFailed(words), str(original))
         if isinstance(original, OSError):
-            return StorageFailed(f"this cannot be stored: {original.strerror}")
+            return Failure(StorageFailed(f"this cannot be stored: {original.strerror}"), str(original))
         return None
 
     def close(self) -> None:
@@ -90,7 +94,7 @@ class SqliteFile:
         """How to read and how to write."""
         from sqlalchemy import NullPool, create_engine, event
 
-        from gateway.store.sql.tables import metadata
+        from gateway.store import earlier, schema
 
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -115,8 +119,15 @@ class SqliteFile:
 
         reading, writing = engine(), engine()
         event.listen(writing, "begin", begun)
-        with writing.connect() as db, db.begin():
-            metadata.create_all(db)
+        with writing.connect() as db:
+            old = self._folder / EARLIER
+            with db.begin():
+                if schema.version(db) != schema.HEAD:
+                    schema.upgrade(db)
+                if taken := old.exists():
+                    earlier.take_over(old, db)
+            if taken:
+                earlier.set_aside(old)
         return reading, writing
 
 

@@ -17,6 +17,9 @@ TREE = select(_r.tree).where(_r.id == _id, _r.owner == _owner)
 INSERT = insert(responses)
 UPDATE = update(responses).where(_r.id == _id)
 USE_TREE = update(trees).where(_t.id == _id).values(used=bindparam("b_used"), owner=_owner)
+USE_TREE_OF = (
+    update(trees).where(_t.id == select(_r.tree).where(_r.id == _id).scalar_subquery()).values(used=bindparam("b_used"))
+)
 NEW_TREE = insert(trees).values(id=_id, used=bindparam("b_used"), owner=_owner)
 TOUCH = update(trees).where(_t.id == _id, _t.used < bindparam("b_before")).values(used=bindparam("b_used"))
 SETTLE = (

@@ -52,6 +52,9 @@ def _unescaped(piece: str) -> str:
     return first + "".join(chr(int(more[:4], 16)) + more[4:] for more in rest)
 
 
+VERSIONS = "dragoman_version"
+"""The table that tells which version of the schema this is; alembic's own name for it may be another application's."""
+
 metadata = MetaData()
 
 
@@ -63,7 +66,7 @@ responses = Table(
     "responses",
     metadata,
     Column("number", _Number, primary_key=True),
-    _words("id", unique=True),
+    _words("id"),
     _words("owner"),
     Column("previous", Words),
     _words("tree"),
@@ -73,6 +76,7 @@ responses = Table(
     Column("object", LargeBinary, nullable=False),
     Column("log", LargeBinary, nullable=False),
     Column("size", BigInteger, nullable=False),
+    UniqueConstraint("id", name="responses_by_id"),
     Index("responses_by_tree", "tree"),
     Index("responses_by_owner", "owner", "size"),
 )

@@ -1,0 +1,1 @@
+"""The schema, version by version: alembic's folder. ``gateway.store.schema`` runs it."""
