@@ -34,7 +34,15 @@ def main(arguments: list[str] | None = None) -> int:
         epilog=f"More commands, each with its --help: probe (what can a server do?), {', '.join(ON_MODELS)}.",
     )
     parser.add_argument("command", nargs="?", choices=("serve", "check"), default="serve")
-    parser.add_argument("--config", type=Path, default=Path("config.yaml"), help="default: ./config.yaml")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--config", type=Path, default=Path("config.yaml"), help="default: ./config.yaml")
+    source.add_argument(
+        "--env-file",
+        type=Path,
+        metavar="FILE",
+        help="no config.yaml: LM Studio behind, as these variables say (OPENAI_BASE_URL ...)",
+    )
+    source.add_argument("--env", action="store_true", help="the same by the environment alone")
     parser.add_argument("--port", type=int, help="serve on this port of 127.0.0.1 alone, whatever the file says")
     parser.add_argument("-v", "--verbose", action="store_true", help="log loads, unloads and backends' troubles")
     options = parser.parse_args(given)
@@ -45,9 +53,16 @@ def main(arguments: list[str] | None = None) -> int:
     )
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     try:
-        settled = config.load(options.config)
+        if options.env or options.env_file is not None:
+            from gateway import from_environment
+
+            settled = from_environment.load(options.env_file)
+            told = options.env_file or "the environment"
+        else:
+            settled = config.load(options.config)
+            told = options.config
         if options.command == "check":
-            print(f"{options.config} is good: {len(settled.models)} models, {len(settled.backends)} backends")
+            print(f"{told} is good: {len(settled.models)} models, {len(settled.backends)} backends")
             return 0
         _serve(settled if options.port is None else on_port(settled, options.port))
     except config.ConfigError as error:
