@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from adapters.conversation.serve import Question
 from canonical.errors import Busy, Conflict, GatewayError, InvalidRequest, NotFound, StorageFailed
@@ -47,10 +47,7 @@ class Conversing:
 
     async def turns(self, id: str, *, owner: str) -> list[Turn]:
         """All that was said, in its order. Raises NotFound where ``owner`` has no such conversation, and StorageFailed."""
-        turns = await self._store.turns(id, owner=owner)
-        if turns is None:
-            raise _unknown()
-        return turns
+        return _known(await self._store.turns(id, owner=owner))
 
     async def say(self, id: str, question: Question, model: str, *, owner: str, ask: Ask) -> list[Turn]:
         """Add a message, and answer it when it is its turn. Gives the conversation up to it; it is the last.
@@ -59,60 +56,62 @@ class Conversing:
             GatewayError: there is no answer, and the message is marked. It was not added with NotFound, with Busy where too
                 many wait, with Conflict for a conversation that is full, and with StorageFailed.
         """
-        line = self._lines.setdefault((owner, id), _Line())
+        line = self._lines.setdefault((owner, id), _Line(self._store, id, owner))
         line.users += 1
         try:
             before = await self.turns(id, owner=owner)
             _check_room(before, question.prompt)
             if len(line.waiting) >= WAITING:
                 raise Busy("too many messages wait in this conversation", retry_after=5)
-            turn = await _unbroken(self._store.ask(id, owner=owner, prompt=question.prompt, model=model))
-            if turn is None:
-                raise _unknown()
-            take = partial(self._store.take, id, owner=owner, number=turn.number)
-            settle = partial(self._store.settle, id, owner=owner, number=turn.number)
+            turn = await line.add(question.prompt, model)
             try:
                 if turn.state == "waiting":
-                    await line.comes(turn.number, take)
+                    await line.comes(turn.number)
                 line.answering = turn.number
                 if not _reaches(before, turn):
                     before = [one for one in await self.turns(id, owner=owner) if one.number < turn.number]
                 completion, since = await _ask(question, turn, before, ask)
-                cut = completion.reason == "length"
-                settled = await _unbroken(settle(state="answered", answer=completion.text, cut=cut, since=since))
+                settled = await line.settle(turn, completion, since)
             except BaseException as error:
-                with contextlib.suppress(StorageFailed):  # the store takes it for failed all the same
-                    await _unbroken(settle(state="failed", error=_words(error)))
+                await line.fail(turn, error)
                 raise
             finally:
-                if line.answering == turn.number:
-                    line.answering = 0
-                line.wake()
+                line.left(turn.number)
         finally:
             line.users -= 1
             if not line.users:
                 del self._lines[owner, id]
-        if settled is None:
-            raise _unknown()
-        return [*before, settled]
+        return [*before, _known(settled)]
 
 
 class _Line:
-    """Who waits in one conversation, of those who came to this gateway."""
+    """One conversation as this gateway works on it: who is answered here, and who waits."""
 
-    __slots__ = ("answering", "users", "waiting")
-
-    def __init__(self) -> None:
+    def __init__(self, store: Conversations, id: str, owner: str) -> None:
+        self._add = partial(store.ask, id, owner=owner)
+        self._take = partial(store.take, id, owner=owner)
+        self._settle = partial(store.settle, id, owner=owner)
         self.users = 0
         self.answering = 0
         """The number of the turn that is answered here; 0: none."""
         self.waiting: dict[int, asyncio.Event] = {}
         """Turns by their numbers; the lowest is the next."""
 
-    async def comes(self, number: int, take: Callable[[], Coroutine[Any, Any, bool]]) -> None:
+    async def add(self, prompt: str, model: str) -> Turn:
+        """A new turn. Whoever leaves meanwhile leaves it marked: the next ones must not wait for it."""
+        adding = asyncio.ensure_future(self._add(prompt=prompt, model=model))
+        try:
+            return _known(await _unbroken(adding))
+        except asyncio.CancelledError as error:
+            turn = adding.result()
+            if turn is not None:
+                await self.fail(turn, error)
+            raise
+
+    async def comes(self, number: int) -> None:
         """Wait until every message before this one has been answered, or will never be.
 
-        Whoever is answered here tells when it has ended; about one that another gateway answers, ``take`` is asked.
+        Whoever is answered here tells when it has ended; about one that another gateway answers, the store is asked.
         """
         news = self.waiting[number] = asyncio.Event()
         pause = SOON
@@ -121,7 +120,7 @@ class _Line:
                 news.clear()
                 if self.answering or number != min(self.waiting):
                     await news.wait()
-                elif await _unbroken(take()):
+                elif await _unbroken(self._take(number=number)):
                     self.answering = number
                     return
                 else:
@@ -131,12 +130,24 @@ class _Line:
                     pause = min(pause * 2, LATE)
         finally:
             del self.waiting[number]
-            if not self.answering:
-                self.wake()
 
-    def wake(self) -> None:
-        """Tell the next one to look again."""
-        if self.waiting:
+    async def settle(self, turn: Turn, completion: Completion, since: int) -> Turn | None:
+        """Keep an answer."""
+        cut = completion.reason == "length"
+        return await _unbroken(
+            self._settle(number=turn.number, state="answered", answer=completion.text, cut=cut, since=since)
+        )
+
+    async def fail(self, turn: Turn, error: BaseException) -> None:
+        """Mark a turn that is not answered. Where that cannot be stored, the store takes it for failed all the same."""
+        with contextlib.suppress(StorageFailed):
+            await _unbroken(self._settle(number=turn.number, state="failed", error=_words(error)))
+
+    def left(self, number: int) -> None:
+        """A turn is over: the next one may look again."""
+        if self.answering == number:
+            self.answering = 0
+        if self.waiting and not self.answering:
             self.waiting[min(self.waiting)].set()
 
 
@@ -183,8 +194,10 @@ def _check_room(turns: Sequence[Turn], prompt: str) -> None:
         raise Conflict("This conversation is full; start another one")
 
 
-def _unknown() -> NotFound:
-    return NotFound("Conversation not found", param="conv_id")
+def _known(found: T | None) -> T:
+    if found is None:
+        raise NotFound("Conversation not found", param="conv_id")
+    return found
 
 
 def _words(error: BaseException) -> str:
@@ -198,17 +211,15 @@ def _words(error: BaseException) -> str:
             return UNANSWERED
 
 
-async def _unbroken(work: Coroutine[Any, Any, T]) -> T:
-    """Finish ``work``, which is short, even where its task is called off meanwhile: that comes at the next wait."""
+async def _unbroken(work: Awaitable[T]) -> T:
+    """Finish ``work``, which is short, even where its task is called off meanwhile: that comes afterwards."""
     task = asyncio.ensure_future(work)
-    called_off = False
+    called_off: asyncio.CancelledError | None = None
     while not task.done():
         try:
             await asyncio.wait([task])
-        except asyncio.CancelledError:
-            called_off = True
-    if called_off:
-        current = asyncio.current_task()
-        assert current is not None
-        current.cancel()
+        except asyncio.CancelledError as error:
+            called_off = error
+    if called_off is not None:
+        raise called_off
     return task.result()
