@@ -163,7 +163,9 @@ class Upstream:
             try:
                 await self._check(response)
                 media_type = _media_type(response)
-                if stream and (media_type in exchange.streams or not media_type):
+                told = media_type in exchange.streams
+                # Some servers stream whatever they are asked for. JSON may be either, and is what was asked for.
+                if (told and not _is_json(media_type)) or (stream and (told or not media_type)):
                     reader = exchange.reader()
                     ended = False
                     while not ended:

@@ -1,6 +1,7 @@
 """An Ollama server's answers -> canonical events, whatever the slices in which the bytes come.
 
 Older servers number all tool calls 0, leave out their ids, and leave out counts that are zero: all that is repaired.
+Where lines were asked for, one JSON object may come, and be written over many lines; and lines where one was asked for.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from adapters.framing import LineReader
+from adapters.framing import RECORD_LIMIT, LineReader
 from adapters.ollama import wire
 from adapters.ollama.fields import read_reply
 from adapters.reading import EventReader
@@ -41,7 +42,7 @@ _embed = msgspec.json.Decoder(wire.EmbedReply)
 class ChatReader(EventReader):
     """The lines of ``/api/chat`` -> events. ``new_id`` gives an id to a tool call that came without."""
 
-    __slots__ = ("_calls", "_finished", "_lines", "_new_id", "_started")
+    __slots__ = ("_calls", "_finished", "_lines", "_new_id", "_object", "_size", "_started")
 
     def __init__(self, new_id: Callable[[], str]) -> None:
         super().__init__()
@@ -49,6 +50,9 @@ class ChatReader(EventReader):
         self._new_id = new_id
         self._calls: list[str] = []
         self._started = self._finished = False
+        self._object: list[bytes] = []
+        """The lines of one object that is written over many."""
+        self._size = 0
 
     @property
     def ending(self) -> bool:
@@ -60,6 +64,9 @@ class ChatReader(EventReader):
         for line in self._lines.feed(data):
             if not line or line.isspace() or self._finished:
                 continue
+            if self._object or (not self._started and line.strip() == b"{"):
+                self._collect(line)
+                continue
             self._read(read_reply(_answer, line), events)
 
     def finish(self) -> list[Event]:
@@ -68,17 +75,32 @@ class ChatReader(EventReader):
         if self._finished:
             return []
         try:
-            answer = read_reply(_answer, rest)
+            answer = read_reply(_answer, b"\n".join([*self._object, rest]))
         except BackendError:
             return []
         events: list[Event] = []
         self._read(answer, events)
         return events
 
+    def _collect(self, line: bytes) -> None:
+        self._object.append(line)
+        self._size += len(line)
+        if self._size > RECORD_LIMIT:
+            raise BackendError(f"the backend sent an object of more than {RECORD_LIMIT} bytes")
+
     def whole(self, body: bytes) -> list[Event]:
         """The events of a reply that was not streamed. Raises BackendError as ``feed`` does."""
         events: list[Event] = []
-        self._read(read_reply(_answer, body, "reply"), events)
+        try:
+            answer = read_reply(_answer, body, "reply")
+        except BackendError:
+            if b"\n" not in body.strip():
+                raise
+            events = self.feed(body)
+            if self.failure is not None:
+                raise self.failure from None
+            return events + self.finish()
+        self._read(answer, events)
         return events
 
     def _read(self, answer: wire.Answer, events: list[Event]) -> None:
