@@ -115,3 +115,5 @@ class LoadedModel(Struct, frozen=True, kw_only=True):
     """Prompt tokens computed at once; 0: unknown."""
     loading: bool = False
     """It is on its way, and its memory is taken already."""
+    absent: bool = False
+    """It was opened, and the server that has it in its memory was seen without it since."""

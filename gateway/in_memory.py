@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from msgspec import structs
 
@@ -48,6 +48,8 @@ class InMemory:
             route = public.get(resident.key)
             if model is not None:
                 row = model.loaded()
+                if row.absent:
+                    continue
             else:
                 info = (route.info if route is not None else None) or ModelInfo(id=resident.key[1])
                 row = LoadedModel(info=info, context_length=info.context_length)
@@ -55,7 +57,7 @@ class InMemory:
             forever = resident.keep_alive < 0 or resident.terms.pinned
             rows.append(
                 structs.replace(
-                    _named(row, route),
+                    _named(row, route, resident.key[0]),
                     size=need.ram + need.vram or row.size,
                     size_vram=need.vram or row.size_vram,
                     slots=0 if model is None else model.slots,
@@ -71,35 +73,33 @@ class InMemory:
         return (await self._everywhere())[0]
 
     async def ready(self) -> list[LoadedModel]:
-        """``everywhere``, and handles on models of servers that do not tell of their memory.
+        """``everywhere`` without what is at a server that does not answer; and handles on models of those that cannot tell.
 
         Raises:
-            BackendError: there are none, and some server could not be asked for its own.
+            BackendError: there are none, and some server does not answer.
         """
-        rows, failures = await self._everywhere()
-        silent = {
-            name
-            for name, backend in self._backends.items()
-            if not isinstance(backend, Hosts) and not isinstance(backend, Warms)
-        }
+        found, failures = await self._everywhere()
+        rows = [row for row in found if row.info.backend not in failures]
         known = {row.info.id for row in rows}
-        handles = [
-            row for row in self.opened(elsewhere=True) if row.info.backend in silent and row.info.id not in known
-        ]
-        if failures and not rows and not handles:
-            raise failures[0]
-        return rows + handles
+        for row in self.opened(elsewhere=True):
+            backend = self._backends[row.info.backend]
+            if not isinstance(backend, Hosts) and row.info.id not in known:
+                rows.append(row)
+        if failures and not rows:
+            raise next(iter(failures.values()))
+        return rows
 
     def name(self, key: Key) -> str:
         """What clients call a model."""
         route = self._public().get(key)
         return key[1] if route is None else route.id
 
-    async def _everywhere(self) -> tuple[list[LoadedModel], list[GatewayError]]:
+    async def _everywhere(self) -> tuple[list[LoadedModel], dict[str, GatewayError]]:
+        """Also why some servers do not answer."""
         public = self._public()
-        others, failures = await _others(self._backends.values())
+        others, failures = await _others(self._backends)
         routes = [(row, public.get((row.info.backend, row.info.id))) for row in others]
-        return [*self.opened(elsewhere=False), *(_named(row, route) for row, route in routes)], failures
+        return [*self.opened(elsewhere=False), *(_named(row, route, row.info.backend) for row, route in routes)], failures
 
     def _public(self) -> dict[Key, Route]:
         """A model's backend and name there -> the first route to it: its id is how clients call it."""
@@ -113,15 +113,17 @@ class InMemory:
         return self._began
 
 
-def _named(row: LoadedModel, route: Route | None) -> LoadedModel:
-    return row if route is None else structs.replace(row, info=structs.replace(row.info, id=route.id))
+def _named(row: LoadedModel, route: Route | None, backend: str) -> LoadedModel:
+    id = row.info.id if route is None else route.id
+    return structs.replace(row, info=structs.replace(row.info, id=id, backend=backend))
 
 
-async def _others(backends: Iterable[Backend]) -> tuple[list[LoadedModel], list[GatewayError]]:
+async def _others(backends: Mapping[str, Backend]) -> tuple[list[LoadedModel], dict[str, GatewayError]]:
     """What servers behind have loaded beside what was opened through here, and why some do not tell."""
-    found = await asyncio.gather(*(_ask(backend) for backend in backends if isinstance(backend, Hosts)))
-    rows = [row for answer in found if not isinstance(answer, GatewayError) for row in answer]
-    return rows, [answer for answer in found if isinstance(answer, GatewayError)]
+    hosts = {name: backend for name, backend in backends.items() if isinstance(backend, Hosts)}
+    found = dict(zip(hosts, await asyncio.gather(*map(_ask, hosts.values())), strict=True))
+    rows = [row for answer in found.values() if not isinstance(answer, GatewayError) for row in answer]
+    return rows, {name: answer for name, answer in found.items() if isinstance(answer, GatewayError)}
 
 
 async def _ask(host: Hosts) -> list[LoadedModel] | GatewayError:

@@ -100,13 +100,15 @@ class LMStudioBackend(RemoteBackend):
 
     async def others(self) -> list[LoadedModel]:
         """What is in its memory beside what our handles hold. Raises BackendError."""
+        rows = await self._lists.ask()
+        self._residence.look(rows)
         return [
             LoadedModel(
                 info=structs.replace(self._probed.info(row.info), id=one.id, backend=self._upstream.name),
                 size=row.info.size,
                 context_length=one.context,
             )
-            for row in await self._lists.ask()
+            for row in rows
             for one in row.residents or ()
             if not self._residence.holds(one.id)
         ]

@@ -70,7 +70,11 @@ class LMStudioModel(Handle):
 
     def loaded(self) -> LoadedModel:
         """Its row of ``/api/ps``."""
-        return LoadedModel(info=self.info, size=self.info.size, context_length=self._hold.context if self._hold else 0)
+        hold = self._hold
+        if hold is None:
+            return LoadedModel(info=self.info, size=self.info.size)
+        absent = self._residence.misses(hold)
+        return LoadedModel(info=self.info, size=self.info.size, context_length=hold.context, absent=absent)
 
     async def close(self) -> None:
         """Unload it, if it was loaded for us and nobody else here holds it."""

@@ -56,6 +56,7 @@ class Residence:
         self._owned: dict[str, Owned] = {}
         self._holders: Counter[str] = Counter()
         self._locks: dict[str, asyncio.Lock] = {}
+        self._missed: frozenset[str] = frozenset()
 
     async def take(self, name: str, config: Loading, tell: Tell) -> Hold:
         """A hold on an instance of the model, loaded if there is none that does.
@@ -125,6 +126,16 @@ class Residence:
         """How the instance is loaded, as far as that is known."""
         batch = hold.config.batch if hold.id in self._owned and not hold.listed.embeds else None
         return LoadOptions(context=hold.context or None, batch=batch)
+
+    def look(self, rows: Sequence[Listed]) -> None:
+        """Note which instances that handles of ours hold are not there any more: their next request loads them again."""
+        present = {one.id for row in rows for one in row.residents or ()}
+        told = any(row.residents is not None for row in rows)
+        self._missed = frozenset(id for id in self._holders if id not in present) if told else frozenset()
+
+    def misses(self, hold: Hold) -> bool:
+        """Whether the instance was not there when it was last looked for."""
+        return hold.id in self._missed
 
     def holds(self, id: str) -> bool:
         """Whether a handle of ours has this instance."""
@@ -208,6 +219,7 @@ class Residence:
 
     def _see(self, hold: Hold, resident: Resident) -> None:
         hold.id, hold.context, hold.seen = resident.id, resident.context, asyncio.get_running_loop().time()
+        self._missed -= {hold.id}
 
     def _let_go(self, hold: Hold) -> None:
         if hold.counted:
