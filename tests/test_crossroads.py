@@ -113,6 +113,19 @@ def test_a_prefix_is_in_front_of_all_paths_of_its_dialect_and_of_its_errors() ->
     run(whole())
 
 
+def test_openai_and_brenda_get_one_list_of_models_that_serves_both() -> None:
+    async def whole() -> None:
+        house = House(a=Home(tells(HELLO)), listener=Listener(port=1, dialects=("openai", "brenda", "anthropic")))
+        listed = (await house.ask("GET", "/v1/models")).json()
+        assert listed["object"] == "list"
+        assert [row["id"] for row in listed["data"]] == listed["models"] == ["a"]
+        theirs = (await house.ask("GET", "/v1/models", b"", [(b"anthropic-version", b"2023-06-01")])).json()
+        assert "has_more" in theirs
+        await house.close()
+
+    run(whole())
+
+
 @pytest.mark.parametrize("prefix", ["/", "brenda", "/brenda/", "/a b", "//a", "/é"])
 def test_a_prefix_that_no_path_can_have_is_refused(prefix: str) -> None:
     from pathlib import Path
