@@ -15,6 +15,18 @@ NO_RAW = Raw()
 
 Count = Annotated[int, Meta(ge=1, lt=2**31)]
 
+# What is checked by hand, since its errors have words of their own: the structs only tell of it.
+Role = Annotated[str, Meta(extra_json_schema={"enum": ["user", "assistant", "system"]})]
+BlockType = Annotated[
+    str,
+    Meta(
+        examples=["text", "image", "document", "thinking", "redacted_thinking", "tool_use", "tool_result"],
+        description="What the block is, on which depends what fields it has.",
+    ),
+]
+ChoiceType = Annotated[str, Meta(extra_json_schema={"enum": ["auto", "any", "none", "tool"]})]
+Schema = Annotated[Raw, Meta(extra_json_schema={"type": ["object", "null"]}, description="A JSON Schema.")]
+
 
 class Wire(Struct, omit_defaults=True, kw_only=True):
     """What is left at its default is not written."""
@@ -26,7 +38,7 @@ class Wire(Struct, omit_defaults=True, kw_only=True):
 class Block(Wire):
     """A content block of any kind; which fields it has depends on ``type``."""
 
-    type: str
+    type: BlockType
     text: str | None = None
     thinking: str | None = None
     signature: str | None = None
@@ -54,7 +66,7 @@ class Source(Wire):
 class Message(Wire):
     """A turn."""
 
-    role: str
+    role: Role
     content: str | list[Block]
 
 
@@ -64,14 +76,14 @@ class Tool(Wire):
     name: str = ""
     type: str | None = None
     description: str | None = None
-    input_schema: Raw = NO_RAW
+    input_schema: Schema = NO_RAW
     strict: bool | None = None
 
 
 class ToolChoice(Wire):
     """``tool_choice``."""
 
-    type: str
+    type: ChoiceType
     name: str | None = None
     disable_parallel_tool_use: bool | None = None
 
@@ -88,7 +100,7 @@ class Format(Wire):
     """The form of the answer."""
 
     type: str
-    schema: Raw = NO_RAW
+    schema: Schema = NO_RAW
 
 
 class OutputConfig(Wire):
@@ -102,7 +114,7 @@ class CountRequest(Wire, kw_only=True):
     """The body of ``/v1/messages/count_tokens``."""
 
     model: str | None = None
-    messages: list[Message]
+    messages: Annotated[list[Message], Meta(extra_json_schema={"minItems": 1})]
     system: str | list[Block] | None = None
     tools: list[Tool] | None = None
     tool_choice: ToolChoice | None = None

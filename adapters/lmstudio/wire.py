@@ -13,6 +13,13 @@ Count = Annotated[int, Meta(ge=-(2**31), lt=2**31)]
 Size = Annotated[int, Meta(ge=1, lt=2**31)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 
+# What is checked by hand, since its errors have words of their own: the structs only tell of it.
+ItemType = Annotated[str, Meta(extra_json_schema={"enum": ["text", "message", "image"]})]
+Reasoning = Annotated[str, Meta(extra_json_schema={"enum": ["off", "low", "medium", "high", "on"]})]
+ResponseId = Annotated[str, Meta(extra_json_schema={"pattern": "^resp_"})]
+Given = Annotated[str, Meta(extra_json_schema={"minLength": 1})]
+Stay = Annotated[Any, Meta(description="Seconds for which the model stays loaded without use.")]
+
 
 class Wire(Struct, omit_defaults=True, kw_only=True):
     """What is left at its default is not written."""
@@ -24,7 +31,7 @@ class Wire(Struct, omit_defaults=True, kw_only=True):
 class Item(Wire, kw_only=True):
     """One of ``input``: ``text`` or ``message`` with its content, or ``image``."""
 
-    type: str = ""
+    type: ItemType = ""
     content: str | None = None
     data_url: str | None = None
 
@@ -33,7 +40,7 @@ class ChatRequest(Wire):
     """The body of ``/api/v1/chat``."""
 
     model: str | None = None
-    input: str | list[Item] | None = None
+    input: Given | Annotated[list[Item], Meta(extra_json_schema={"minItems": 1})] | None = None
     system_prompt: str | None = None
     integrations: Any = None
     stream: bool | None = None
@@ -43,11 +50,11 @@ class ChatRequest(Wire):
     min_p: Share | None = None
     repeat_penalty: float | None = None
     max_output_tokens: Count | None = None
-    reasoning: str | None = None
+    reasoning: Reasoning | None = None
     context_length: Size | None = None
     store: bool | None = None
-    previous_response_id: str | None = None
-    ttl: Any = None
+    previous_response_id: ResponseId | None = None
+    ttl: Stay = None
     """Seconds, as on the other routes; this one's documentation has no word for it."""
 
 
@@ -61,7 +68,7 @@ class LoadRequest(Wire):
     num_experts: Size | None = None
     offload_kv_cache_to_gpu: bool | None = None
     echo_load_config: bool | None = None
-    ttl: Any = None
+    ttl: Stay = None
 
 
 class UnloadRequest(Wire):

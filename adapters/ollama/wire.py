@@ -33,6 +33,7 @@ Think = Annotated[
 Format = Annotated[
     Raw, Meta(description='`"json"`, or a JSON Schema.', extra_json_schema={"type": ["string", "object", "null"]})
 ]
+Role = Annotated[str, Meta(extra_json_schema={"enum": ["system", "user", "assistant", "tool", "developer"]})]
 Texts = Annotated[Any, Meta(extra_json_schema={"type": ["string", "array", "null"], "items": {"type": "string"}})]
 
 
@@ -58,7 +59,7 @@ class ToolCall(Wire):
 class Message(Wire):
     """An entry of ``messages``."""
 
-    role: str | None = None
+    role: Role | None = None
     content: str | None = None
     thinking: str | None = None
     images: list[str] | None = None

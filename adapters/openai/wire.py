@@ -21,6 +21,15 @@ Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Choices = Annotated[int, Meta(extra_json_schema={"minimum": 1, "maximum": 16})]
 Stay = Annotated[Any, Meta(description='How long the model stays loaded: seconds, or a duration such as "5m".')]
 Wish = Annotated[Any, Meta(description="How long to think, as one of several vendors spells it.")]
+Role = Annotated[
+    str, Meta(extra_json_schema={"enum": ["system", "developer", "user", "assistant", "tool", "function"]})
+]
+PartType = Annotated[str, Meta(extra_json_schema={"enum": ["text", "image_url", "input_audio", "refusal"]})]
+ToolType = Annotated[str, Meta(extra_json_schema={"enum": ["function"]})]
+FormType = Annotated[str, Meta(extra_json_schema={"enum": ["text", "json_object", "json_schema"]})]
+VectorForm = Annotated[str, Meta(extra_json_schema={"enum": ["float", "base64"]})]
+Given = Annotated[str, Meta(extra_json_schema={"minLength": 1})]
+Schema = Annotated[Raw, Meta(extra_json_schema={"type": ["object", "null"]}, description="A JSON Schema.")]
 
 
 class Wire(Struct, omit_defaults=True, kw_only=True):
@@ -33,9 +42,9 @@ class Wire(Struct, omit_defaults=True, kw_only=True):
 class Function(Wire):
     """A tool's function: in ``tools`` and in the legacy ``functions``."""
 
-    name: str
+    name: Given
     description: str | None = None
-    parameters: Raw = NO_RAW
+    parameters: Schema = NO_RAW
     strict: bool | None = None
 
 
@@ -107,7 +116,7 @@ class Sound(Wire):
 class Part(Wire):
     """A part of a message's content."""
 
-    type: str
+    type: PartType
     text: str | None = None
     refusal: str | None = None
     image_url: str | Link | None = None
@@ -117,7 +126,7 @@ class Part(Wire):
 class Message(Wire, kw_only=True):
     """A message, as sent by clients and to backends."""
 
-    role: str
+    role: Role
     content: str | list[Part] | None = None
     reasoning_content: str | None = None
     reasoning: Any = None
@@ -137,16 +146,16 @@ class JsonSchema(Wire):
     """The object of ``response_format`` type ``json_schema``."""
 
     name: str = "response"
-    schema: Raw = NO_RAW
+    schema: Schema = NO_RAW
     strict: bool | None = None
 
 
 class ResponseFormat(Wire):
     """``response_format``; llama-server takes ``schema`` at the top as well."""
 
-    type: str
+    type: FormType
     json_schema: JsonSchema | None = None
-    schema: Raw = NO_RAW
+    schema: Schema = NO_RAW
 
 
 class Draw(Wire, kw_only=True):
@@ -171,7 +180,7 @@ class ChatRequest(Draw, kw_only=True):
     """The body of ``/v1/chat/completions``."""
 
     model: str | None = None
-    messages: list[Message]
+    messages: Annotated[list[Message], Meta(extra_json_schema={"minItems": 1})]
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     max_completion_tokens: Count | None = None
@@ -221,7 +230,7 @@ class EmbeddingsRequest(Wire, kw_only=True):
 
     model: str | None = None
     input: str | list[str | Token | list[Token]]
-    encoding_format: str | None = None
+    encoding_format: VectorForm | None = None
     dimensions: Annotated[int, Meta(ge=1, lt=2**31)] | None = None
     keep_alive: Stay = None
     ttl: Stay = None

@@ -11,7 +11,6 @@ from canonical.errors import GatewayError, ModelNotFound, NoModelLoaded
 from canonical.models import Capability
 from gateway.router import lacks
 from gateway.web.answering import answer
-from gateway.web.described.hybrid import DESCRIBED
 from gateway.web.exchange import Exchange, Handler, Voice
 
 VOICE = Voice("hybrid", b"application/json", serve.error_status, serve.error_body)
@@ -124,6 +123,8 @@ async def _health(exchange: Exchange) -> None:
 
 
 async def _help(exchange: Exchange) -> None:
+    from gateway.web.described.hybrid import DESCRIBED
+
     prefix = exchange.scope["path"].removesuffix("/help")
     routes = [
         wire.Route(method, prefix + path, DESCRIBED[path][method].summary)

@@ -117,6 +117,7 @@ _PATHS: Operations = {
         "POST": Operation(
             "Answer a conversation",
             body=wire.MessagesRequest,
+            needs=("model",),
             parameters=(_BETAS,),
             replies=ok(json(wire.Reply), frames(*EVENTS), words="The answer; a stream where `stream` is true."),
             errors=ASKS,
@@ -127,6 +128,7 @@ _PATHS: Operations = {
         "POST": Operation(
             "Count the tokens of a prompt",
             body=wire.CountRequest,
+            needs=("model",),
             parameters=(_BETAS,),
             replies=ok(json(Counted)),
             errors=ASKS,

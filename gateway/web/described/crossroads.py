@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from adapters.hybrid import wire as hybrid_wire
 from adapters.openai import wire
 from gateway.web.described.operation import Operation, json, ok, read
 
@@ -14,16 +15,28 @@ class Models(wire.ModelList, kw_only=True):
     models: list[str]
 
 
+class Loaded(wire.ModelList, kw_only=True):
+    """OpenAI's list, and what is loaded beside it."""
+
+    models: list[hybrid_wire.ModelRow]
+
+
 class Together(Struct, frozen=True):
     """What several dialects answer with one answer."""
 
     of: tuple[str, ...]
     methods: dict[str, Operation]
+    alone: str = ""
+    """Who answers without the others where it stands before them."""
 
 
 _BY_VERSION = "Several dialects have this path: with a header `anthropic-version` it is Anthropic's, else the other's."
 
 HOW = {
+    "/models": (
+        "Two dialects have this path. Where the hybrid API stands before all others it answers alone; "
+        "else the answer has what both look for."
+    ),
     "/v1/models": _BY_VERSION,
     "/v1/models/{model:path}": _BY_VERSION,
     "/v1/chat/completions": (
@@ -33,6 +46,11 @@ HOW = {
 }
 
 MERGED = {
+    "/models": Together(
+        ("openai", "hybrid"),
+        read(Operation("List the models, and what is loaded", replies=ok(json(Loaded)))),
+        alone="hybrid",
+    ),
     "/v1/models": Together(
         ("openai", "brenda"), read(Operation("List the models, in both dialects' words", replies=ok(json(Models))))
     ),

@@ -85,9 +85,9 @@ class _Document:
                 owners = [one[method] for one in told.values() if method in one]
                 owners = _together(route, method, owners)
                 if owners:
-                    paths.setdefault(path_of(route[0] + route[1]), {})[method.lower()] = self._operation(
-                        route, method, owners
-                    )
+                    shown = (route[0], owners[0].operation.shown or route[1])
+                    one = self._operation(shown, route[1], method, owners)
+                    paths.setdefault(path_of("".join(shown)), {})[method.lower()] = one
         found: dict[str, Any] = {
             "openapi": OPENAPI,
             "info": {
@@ -132,12 +132,12 @@ class _Document:
         told = [{"name": name, "description": f"{DESCRIBED[name].title}. {DESCRIBED[name].words}"} for name in names]
         return [*told, {"name": "gateway", "description": "What every listener has."}]
 
-    def _operation(self, route: tuple[str, str], method: str, owners: Sequence[Told]) -> dict[str, Any]:
+    def _operation(self, route: tuple[str, str], claimed: str, method: str, owners: Sequence[Told]) -> dict[str, Any]:
         operations = [told.operation for told in owners]
         names = "_".join(dict.fromkeys(told.dialect for told in owners))
         words = [operation.words for operation in operations if operation.words]
         if len(owners) > 1:
-            words.append(crossroads.HOW[route[1]])
+            words.append(crossroads.HOW[claimed])
         found: dict[str, Any] = {
             "operationId": re.sub(r"\W+", "_", f"{names}_{method.lower()}{path_of(route[0] + route[1])}").strip("_"),
             "tags": list(dict.fromkeys(told.dialect for told in owners)),
@@ -222,12 +222,16 @@ class _Document:
         if empty:
             return {"description": MEANINGS[status]}
         types = dict.fromkeys(told.operation.error or told.described.error for told in owners)
-        name = "".join(_label_of(kind.__module__) + kind.__name__ for kind in types)
+        streamed = [told.operation.failure for told in owners if told.operation.failure is not None]
+        name = "".join(_label_of(kind.__module__) + kind.__name__ for kind in types) + ("Told" if streamed else "")
         if name not in self._responses:
+            content = {JSON: {"schema": self._schemas.reply(types)}}
+            for form in streamed:
+                _add(content, form.media_type, self._form(form))
             self._responses[name] = {
                 "description": "It failed, and says why.",
                 "headers": _RETRY,
-                "content": {JSON: {"schema": self._schemas.reply(types)}},
+                "content": content,
             }
         return {"$ref": f"#/components/responses/{name}", "description": MEANINGS[status]}
 
@@ -247,6 +251,8 @@ def _together(route: tuple[str, str], method: str, owners: Sequence[Told]) -> li
     if merged is None or method not in merged.methods or not all(name in names for name in merged.of):
         assert len(owners) < 2 or path in CROSSROADS, f"{prefix}{path} has several owners"
         return list(owners)
+    if names[0] == merged.alone:
+        return [owners[0]]
     rest = [told for told in owners if told.dialect not in merged.of]
     first = next(told for told in owners if told.dialect in merged.of)
     return [structs.replace(first, operation=merged.methods[method]), *rest]

@@ -17,6 +17,7 @@ def _chat(who: str) -> dict[str, Operation]:
             body=wire.ChatRequest,
             replies={**ok(json(wire.ChatReply)), **_INVALID},
             errors=ASKS,
+            asks=True,
         )
     }
 
@@ -28,6 +29,7 @@ def _stream(who: str) -> dict[str, Operation]:
             body=wire.ChatRequest,
             replies={**ok(lines(wire.Fragment, wire.Done, wire.Failed)), **_INVALID},
             errors=ASKS,
+            asks=True,
         )
     }
 

@@ -127,6 +127,7 @@ DESCRIBED: Operations = {
         "POST": Operation(
             "Answer a conversation, with figures",
             body=openai_wire.ChatRequest,
+            needs=("model",),
             replies=ok(json(OldChat), frames(OldChatPiece, openai.Error)),
             errors=ASKS,
             error=openai.Error,
@@ -137,6 +138,7 @@ DESCRIBED: Operations = {
         "POST": Operation(
             "Continue a text, with figures",
             body=openai_wire.CompletionRequest,
+            needs=("model",),
             replies=ok(json(OldText), frames(OldTextPiece, openai.Error)),
             errors=ASKS,
             error=openai.Error,
@@ -147,6 +149,7 @@ DESCRIBED: Operations = {
         "POST": Operation(
             "Turn texts into vectors",
             body=openai_wire.EmbeddingsRequest,
+            needs=("model",),
             replies=ok(json(openai_wire.EmbeddingsReply)),
             errors=ASKS,
             error=openai.Error,

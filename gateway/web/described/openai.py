@@ -101,6 +101,7 @@ _DONE = (
 _CHAT = Operation(
     "Answer a conversation",
     body=wire.ChatRequest,
+    needs=("model",),
     replies=ok(json(Chat), frames(ChatPiece, Error, words=_DONE), words="The answer; a stream where `stream` is true."),
     errors=ASKS,
     asks=True,
@@ -108,6 +109,7 @@ _CHAT = Operation(
 _COMPLETION = Operation(
     "Continue a text",
     body=wire.CompletionRequest,
+    needs=("model",),
     replies=ok(json(Text), frames(TextPiece, Error, words=_DONE), words="The text; a stream where `stream` is true."),
     errors=ASKS,
     asks=True,
@@ -115,6 +117,7 @@ _COMPLETION = Operation(
 _EMBEDDINGS = Operation(
     "Turn texts into vectors",
     body=wire.EmbeddingsRequest,
+    needs=("model",),
     replies=ok(json(wire.EmbeddingsReply)),
     errors=ASKS,
     asks=True,

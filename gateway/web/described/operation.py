@@ -102,6 +102,10 @@ class Operation(Struct, frozen=True):
     """Whether a model is asked, so that the gateway's own headers have a meaning."""
     open: bool = False
     """Whether it needs no key."""
+    shown: str = ""
+    """The path to show, where the route's is wider than what it answers."""
+    failure: Form | None = None
+    """In what form errors come, where that is not JSON."""
 
 
 Operations = dict[str, dict[str, Operation]]

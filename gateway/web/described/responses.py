@@ -195,6 +195,7 @@ PATHS: Operations = {
             "Answer, and keep the answer",
             "With `background` it is made while nobody waits.",
             body=wire.Request,
+            needs=("model",),
             replies=ok(json(wire.Response), frames(*EVENTS), words="The response; a stream where `stream` is true."),
             errors=(*ASKS, 507),
             asks=True,
@@ -202,7 +203,11 @@ PATHS: Operations = {
     },
     "/responses/input_tokens": {
         "POST": Operation(
-            "Count the tokens of a prompt", body=wire.Asks, replies=ok(json(Counted)), errors=(*ASKS, 507)
+            "Count the tokens of a prompt",
+            body=wire.Asks,
+            needs=("model",),
+            replies=ok(json(Counted)),
+            errors=(*ASKS, 507),
         )
     },
     "/responses/compact": {"POST": Operation("Not served here", "Answers 501.", errors=(501,))},
