@@ -29,6 +29,7 @@ from gateway.web import (
 from gateway.web.crossroads import CROSSROADS, MERGED, Choose, Headers, by_version
 from gateway.web.exchange import Exchange, Gateway, Handler, Voice, new_id
 from gateway.web.guard import VoiceOf, guarded
+from gateway.web.key_in_body import with_header
 
 if TYPE_CHECKING:
     from litestar.types import ControllerRouterHandler, HTTPScope, Receive, Scope, Send
@@ -110,7 +111,8 @@ def listener_app(listener: Listener, config: Config, gateway: Gateway) -> ASGIAp
         logging_config=None,
         request_max_body_size=None,
     )
-    return guarded(cast("ASGIApp", app), listener, config.secrets, gateway, voice_of)
+    guard = guarded(cast("ASGIApp", app), listener, config.secrets, gateway, voice_of)
+    return with_header(guard, listener.mounts) if config.secrets else guard
 
 
 def voices(mounts: Sequence[Mounted]) -> VoiceOf:

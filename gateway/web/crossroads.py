@@ -76,7 +76,13 @@ async def _by_place(_: Exchange, owners: Sequence[str], claimants: Sequence[str]
     return "hybrid" if claimants[0] == "hybrid" else "" if "hybrid" in owners else owners[0]
 
 
+async def _by_plenty(_: Exchange, owners: Sequence[str], __: Sequence[str]) -> str:
+    """The hybrid API's answer has all that others' have."""
+    return "hybrid" if "hybrid" in owners else owners[0]
+
+
 CROSSROADS: dict[str, Choose] = {
+    "/health": _by_plenty,
     "/models": _by_place,
     "/v1/models": _by_version,
     "/v1/models/{model:path}": _by_version,

@@ -33,6 +33,7 @@ class Together(Struct, frozen=True):
 _BY_VERSION = "Several dialects have this path: with a header `anthropic-version` it is Anthropic's, else the other's."
 
 HOW = {
+    "/health": "Two dialects have this path. The hybrid API's answer has all that LibreTranslate's has.",
     "/models": (
         "Two dialects have this path. Where the hybrid API stands before all others it answers alone; "
         "else the answer has what both look for."
