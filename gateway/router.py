@@ -11,13 +11,19 @@ from collections.abc import Collection, Mapping, Sequence
 from msgspec import Struct, structs
 
 from adapters.ollama.names import short
-from canonical.errors import ModelNotFound, NoModelLoaded, Unsupported
+from canonical.errors import ModelNotFound, NoModelLoaded, NotImplementedHere, Unsupported
 from canonical.models import Capability, ModelInfo, spelling
 from gateway.settings import Defaults, ModelEntry
 from gateway.shims import with_shims
 
 _ALONE = frozenset({Capability.DETECT, Capability.MATCH, Capability.READ, Capability.TRANSLATE})
 """What a model does that does nothing else."""
+_VERBS = {
+    Capability.MATCH: "match labels to pictures",
+    Capability.READ: "read the text in pictures",
+    Capability.TRANSLATE: "translate",
+}
+"""In words for who asks for it where nobody can."""
 
 
 class Route(Struct, frozen=True):
@@ -137,6 +143,10 @@ def _find(name: str, needs: frozenset[Capability], names: Directory, defaults: D
     wanted = name
     if not wanted:
         wanted = default(needs, names, defaults)
+        if not wanted and needs & _ALONE:
+            raise NotImplementedHere(
+                f"no model here can {_VERBS[min(needs & _ALONE)]}: its backend is to be configured"
+            )
         if not wanted:
             raise NoModelLoaded("model is required", param="model", code="missing_required_parameter")
     route = known(wanted, names)

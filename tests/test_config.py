@@ -15,10 +15,12 @@ from msgspec import Struct
 
 from adapters.ollama.go import is_jinja
 from backends.base import TYPES
+from backends.clip.settings import ClipModelSettings, ClipSettings
 from backends.llama_cpp import LlamaCppBackend
 from backends.llama_cpp.settings import LlamaCppModelSettings, LlamaCppSettings
 from backends.lmstudio.settings import LMStudioSettings, Loading
 from backends.marian.settings import MarianModelSettings, MarianSettings
+from backends.ocr.settings import OcrModelSettings, OcrSettings
 from backends.strict_yaml import YamlError, read_yaml
 from gateway import __main__
 from gateway.config import ConfigError, load
@@ -97,6 +99,10 @@ def test_every_commented_key_is_accepted(tmp_path):
         LlamaCppModelSettings,
         MarianSettings,
         MarianModelSettings,
+        ClipSettings,
+        ClipModelSettings,
+        OcrSettings,
+        OcrModelSettings,
         LMStudioSettings,
         Loading,
     ],

@@ -430,7 +430,7 @@ def test_b13_b14_without_what_they_need_the_routes_say_what_to_type(tmp_path: Pa
 def test_b13_b14_without_a_model_the_routes_say_so() -> None:
     with serving("listeners: [{port: 0, dialects: [brenda]}]\nbackends: {demo: {type: echo}}\n") as served:
         image = bare(encoded(shape("red", "square")))
-        for what, labels in (("analyze", {"labels": ["red"]}), ("ocr", {})):
-            status, told = ask(served, what, image=image, **labels)
-            assert status == 400
-            assert "model" in told["error"]
+        for what, can in (("analyze", "match labels to pictures"), ("ocr", "read the text in pictures")):
+            labels = {"labels": ["red"]} if what == "analyze" else {}
+            words = f"no model here can {can}: its backend is to be configured"
+            assert ask(served, what, image=image, **labels) == (501, {"error": words})
