@@ -14,7 +14,7 @@ from canonical.errors import BackendError, StorageFailed
 from canonical.events import Event, Finished, Started, TextDelta
 from canonical.requests import Generate
 from gateway.sessions import SessionId, Sessions
-from gateway.settings import Config, Key, Listener
+from gateway.settings import Config, Key, Listener, Mounted
 from gateway.settings import Sessions as Section
 from gateway.store import Session
 from tests.asgi import Call, Headers, House
@@ -97,7 +97,7 @@ def test_b8_so_has_the_answer_to_a_stranger(tmp_path: Path) -> None:
     live(tmp_path, story, config=KEYS)
 
 
-@pytest.mark.parametrize("id", [b"", b" ", b"a b", b"../x", b"a/b", b"\xe9", b"x" * 129, b"<script>", b"a,b"])
+@pytest.mark.parametrize("id", [b" ", b"a b", b"../x", b"a/b", b"\xe9", b"x" * 129, b"<script>", b"a,b"])
 @pytest.mark.parametrize(("method", "path"), [("GET", "/v1/session"), ("POST", "/v1/stop"), ("POST", CHAT)])
 def test_b8_what_is_no_id_is_refused_and_not_repeated(tmp_path: Path, method: str, path: str, id: bytes) -> None:
     async def story(a: House) -> None:
@@ -105,6 +105,18 @@ def test_b8_what_is_no_id_is_refused_and_not_repeated(tmp_path: Path, method: st
         assert call.status == 400
         assert "X-Session-ID" in call.json()["error"]
         assert len(id_of(call)) == 32
+
+    live(tmp_path, story)
+
+
+@pytest.mark.parametrize("id", [b"", b"null", b"undefined"])
+def test_b8_a_page_that_has_no_id_yet_gets_one_of_its_own(tmp_path: Path, id: bytes) -> None:
+    async def story(a: House) -> None:
+        calls = [await a.ask("GET", "/v1/session", headers=[(b"x-session-id", id)]) for _ in range(2)]
+        ids = {call.json()["session_id"] for call in calls}
+        assert len(ids) == 2
+        assert ids == {id_of(call).decode() for call in calls}
+        assert (await a.ask("POST", "/v1/stop", b"", [(b"x-session-id", id)])).status == 400
 
     live(tmp_path, story)
 
@@ -133,6 +145,23 @@ def test_where_openai_answers_there_is_no_session(tmp_path: Path) -> None:
         assert b"x-session-id" not in (await a.ask("GET", "/v1/models/a")).headers
 
     live(tmp_path, story, listener=SHARED)
+
+
+def test_under_a_prefix_nothing_is_guessed(tmp_path: Path) -> None:
+    async def story(a: House) -> None:
+        models = await a.ask("GET", "/brenda/v1/models")
+        assert (models.json(), len(id_of(models))) == ({"models": ["a"]}, 32)
+        load = await a.ask("POST", "/brenda/v1/models/a/load", b"", MINE)
+        assert event_of(heard(load.body)[-1]) == {"status": "loaded"}
+        plain = await a.ask("POST", f"/brenda{CHAT}", {**NAMELESS, "stream": True}, MINE)
+        assert answer(plain.body) == "Hello"
+        assert id_of(await a.ask("GET", "/brenda/nothing", headers=MINE)) == b"mine"
+        openai = await a.ask("POST", CHAT, {**ASK, "stream": True}, MINE)
+        assert b"x-session-id" not in openai.headers
+        assert b"chat.completion.chunk" in openai.body
+
+    prefixed = Listener(port=1, dialects=("openai", Mounted(name="brenda", prefix="/brenda")))
+    live(tmp_path, story, listener=prefixed)
 
 
 # What is kept

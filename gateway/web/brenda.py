@@ -103,7 +103,9 @@ async def _load(exchange: Exchange) -> None:
     name = str(exchange.scope["path_params"]["model"]).lstrip("/")
     await exchange.body()
     if not name.endswith(_LOAD):
-        raise NoRoute(f"no route POST {exchange.scope['path']}: models are loaded by POST /v1/models/{{model}}/load")
+        raise NoRoute(
+            f"no route POST {exchange.scope['path'][:100]}: models are loaded by POST /v1/models/{{model}}/load"
+        )
     exchange.model = name = name.removesuffix(_LOAD)
     exchange.voice = _LOAD_VOICE
     await exchange.while_connected(_tell(exchange, _loaded(exchange, name)))

@@ -13,6 +13,8 @@ from gateway.sessions import SessionId, Sessions, is_id, new_id
 from gateway.web.exchange import Exchange, Handler
 
 HEADER = b"x-session-id"
+_UNSET = frozenset({b"", b"null", b"undefined"})
+"""What pages send that have no id yet: else all of them would be in one session."""
 
 
 def told(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
@@ -30,7 +32,7 @@ def sent(headers: Iterable[tuple[bytes, bytes]]) -> str:
     Raises:
         InvalidRequest: it is none, or there are two.
     """
-    found = {value for name, value in headers if name == HEADER}
+    found = {value for name, value in headers if name == HEADER} - _UNSET
     if not found:
         return ""
     id = found.pop().decode("latin-1")
@@ -58,9 +60,10 @@ def in_session(handler: Handler) -> Handler:
     """``handler`` for requests that all have an id, be it a new one."""
 
     async def handle(exchange: Exchange) -> None:
-        headers = list(exchange.scope["headers"])
+        headers = exchange.scope["headers"]
         if not sent(headers):
-            exchange.scope["headers"] = [*headers, (HEADER, new_id().encode())]
+            others = [(name, value) for name, value in headers if name != HEADER]
+            exchange.scope["headers"] = [*others, (HEADER, new_id().encode())]
         await handler(exchange)
 
     return handle
