@@ -40,7 +40,15 @@ class Listener(Section, frozen=True):
 
     port: Annotated[int, Meta(ge=0, le=65535)]
     host: str = "127.0.0.1"
-    dialects: tuple[DialectName | Mounted, ...] = ("ollama", "openai", "anthropic")
+    dialects: tuple[DialectName | Mounted, ...] = (
+        "ollama",
+        "openai",
+        "anthropic",
+        "hybrid",
+        "brenda",
+        "conversation",
+        "libretranslate",
+    )
     hosts: tuple[str, ...] = ()
     """Names besides loopback ones that ``Host`` may bear (against DNS rebinding)."""
     cors: Cors = Cors()
