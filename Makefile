@@ -1,4 +1,4 @@
-# make serve: the gateway on config.yaml.   make test: every check.   make bench: the benchmark kit, side by side.
+# make serve: the gateway on config.yaml; EXTRAS=translation,vision installs these too.   make test: every check.   make bench: the benchmark kit, side by side.
 # make simulate: the model pool in 20,000 lives on a clock that jumps (SEEDS=n for another number).
 # make matrix: what each client's abilities become behind each backend.
 PYTHON ?= python3
@@ -7,8 +7,14 @@ CONFIG ?= config.yaml
 
 .PHONY: serve test lint simulate matrix bench clean
 
-serve: .venv/serve.stamp
+EXTRAS ?=
+EXTRAS_STAMP := $(if $(EXTRAS),.venv/serve-$(EXTRAS).stamp)
+serve: .venv/serve.stamp $(EXTRAS_STAMP)
 	$(BIN)/dragoman serve --config $(CONFIG)
+
+.venv/serve-%.stamp: .venv/serve.stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	touch $@
 
 .venv/serve.stamp: pyproject.toml
 	$(PYTHON) -m venv .venv
