@@ -105,8 +105,9 @@ class Folders:
         """None: it is no CLIP model with weights that can be read."""
         try:
             config = _read_config(path)
-            weights = [file.stat() for file in sorted(path.glob("model*.safetensors"))]
-            there = any((path / name).is_file() for name in _WEIGHTS)
+            files = sorted(path.glob("model*.safetensors"))
+            weights = [file.stat() for file in files]
+            there = any((path / name).is_file() for name in _WEIGHTS) and all(map(_has_head, files))
         except (OSError, msgspec.MsgspecError):
             return None
         if config.model_type != "clip" or not there or not weights:
@@ -141,7 +142,14 @@ class Folders:
                 f"the model {name!r} has pickled weights, which may run anything when they are read, and are refused: "
                 "it is needed as safetensors (save_pretrained writes them)"
             )
-        return f"the model {name!r} has no weights (model.safetensors)"
+        return f"the model {name!r} has no weights (model.safetensors) that can be read"
+
+
+def _has_head(file: Path) -> bool:
+    """Whether it begins as safetensors does: the length of a JSON text, and that text."""
+    with file.open("rb") as opened:
+        head = opened.read(9)
+    return head[8:] == b"{" and int.from_bytes(head[:8], "little") <= file.stat().st_size - 8
 
 
 def _read_config(path: Path) -> _Config:

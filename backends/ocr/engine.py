@@ -11,11 +11,12 @@ from typing import Any, NoReturn, cast
 
 import numpy as np
 import rapidocr
-from msgspec import Struct, structs
+from msgspec import structs
 from PIL import Image
 from rapidocr import RapidOCR
 from rapidocr.utils.download_file import DownloadFile
 
+from backends.ocr.pieces import pieces
 from backends.ocr.rows import in_rows
 from backends.ocr.start import Start
 from backends.seeing.decoding import Picture, at_least, decoded
@@ -23,14 +24,8 @@ from canonical.seeing import Line
 
 WIDE = 2000
 """Pixels of a picture's sides that are looked at: letters of a scanned page are still 20 high then."""
-TALL = 1.5
-"""Times its width from which on a picture, of a till or a screen, is looked at in pieces one below the other."""
-OVERLAP = 0.2
-"""Of a piece's height that the next one shows again: a line that one cuts is whole in the other."""
 LEAST = 32
 """Pixels that the models need of a side."""
-SHORT = 960
-"""Pixels below which a piece is not cut any further."""
 
 _MODELS = Path(rapidocr.__file__).parent / "models"
 _FIND, _READ, _TURN = "PP-OCRv6_det_small.onnx", "PP-OCRv6_rec_small.onnx", "ch_ppocr_mobile_v2.0_cls_mobile.onnx"
@@ -106,33 +101,6 @@ class Reader:
             return session(content)
 
         return run
-
-
-class Piece(Struct, frozen=True):
-    """A part of a picture that is looked at by itself: its rows of pixels, and those whose lines count as found there."""
-
-    top: int
-    bottom: int
-    first: float
-    last: float
-
-
-def pieces(width: int, height: int) -> list[Piece]:
-    """How a picture is cut: not at all, unless it is much higher than wide."""
-    size = max(int(TALL * width), SHORT)
-    if height <= size * 4 // 3:
-        return [Piece(0, height, 0, height)]
-    shared = int(size * OVERLAP)
-    tops = list(range(0, height - shared, size - shared))
-    return [
-        Piece(
-            top,
-            min(top + size, height),
-            top + shared / 2 if top else 0,
-            top + size - shared / 2 if top != tops[-1] else height,
-        )
-        for top in tops
-    ]
 
 
 def _shrunk(image: Image.Image) -> Image.Image:
