@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterator
@@ -37,6 +38,8 @@ class Place:
         self.folder = folder
         self.url = url
         self.server = made
+        self.numbers = itertools.count()
+        """For names that nobody has had yet."""
 
     @property
     def file(self) -> Path:

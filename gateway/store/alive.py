@@ -118,6 +118,9 @@ class Locks:
             self._watch.join()
             self._watch = None
         with self._lock:
+            if self._held is not None:
+                with contextlib.suppress(Exception):  # at once: a server notices a moment later that a client has left
+                    self._held.execute("SELECT pg_advisory_unlock_all()")
             self._let_go()
             self.token = secrets.token_hex(8)
 

@@ -6,6 +6,7 @@ over it reads as failed.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -58,7 +59,7 @@ class Conversations:
         self._size = size
         self._clock = clock
         self._lost: set[tuple[str, str, int]] = set()
-        """Turns of this gateway whose end could not be noted: nobody works on them any more."""
+        """Turns of this gateway whose end could not be noted, by owner, id and number: nobody works on them any more."""
 
     async def start(self, id: str, *, owner: str) -> bool:
         """Begin a conversation, durably; False where ``owner`` has one of this id.
@@ -134,7 +135,6 @@ class Conversations:
             runner = self._database.alive.token
             values = {name: getattr(turn, name) for name in turn.__struct_fields__}
             db.execute(sql.ASK, {**values, "conversation": conversation, "runner": runner})
-            self._lost.discard((owner, id, turn.number))
             db.execute(sql.GROW, {**this, "b_used": now, "b_more": more})
             self._evict(db, now)
             return turn
@@ -178,43 +178,71 @@ class Conversations:
         """Note how a turn of this gateway's ended. None: it is gone, or has ended otherwise. Raises StorageFailed."""
 
         def work(db: Connection) -> Turn | None:
-            from gateway.store.sql import conversations as sql
-
-            conversation = db.execute(sql.FIND, {"b_id": id, "b_owner": owner}).scalar()
-            if conversation is None:
-                return None
-            now = self._clock()
-            this = {"b_conversation": conversation}
-            done = db.execute(
-                sql.SETTLE,
-                {
-                    **this,
-                    "b_number": number,
-                    "b_runner": self._database.alive.token,
-                    "b_open": OPEN,
-                    "b_state": state,
-                    "b_answer": answer,
-                    "b_answered": int(now * 1e9),
-                    "b_error": error,
-                    "b_cut": cut,
-                    "b_since": since,
-                },
-            )
-            if not done.rowcount:
-                return None
-            self._lost.discard((owner, id, number))
-            db.execute(sql.GROW, {**this, "b_used": now, "b_more": _size(answer)})
-            row = db.execute(sql.TURN, {**this, "b_number": number}).one()
-            self._evict(db, now)
-            return self._turn(db, row, id, owner, {})
+            return self._settled(db, id, owner, number, state=state, answer=answer, error=error, cut=cut, since=since)
 
         try:
-            return await self._database.write(work)
+            turn = await self._database.write(work)
         except StorageFailed:
             self._lost.add((owner, id, number))
             raise
+        self._lost.discard((owner, id, number))
+        for lost in tuple(self._lost):  # there is room again
+            await self._give_up(*lost)
+        return turn
+
+    async def _give_up(self, owner: str, id: str, number: int) -> None:
+        """Note a lost turn as failed: other gateways take it for one that is on its way."""
+
+        def work(db: Connection) -> None:
+            self._settled(db, id, owner, number, state="failed", error=DIED)
+
+        with contextlib.suppress(StorageFailed):
+            await self._database.write(work)
+            self._lost.discard((owner, id, number))
 
     # In the store's threads
+
+    def _settled(
+        self,
+        db: Connection,
+        id: str,
+        owner: str,
+        number: int,
+        *,
+        state: State,
+        answer: str = "",
+        error: str = "",
+        cut: bool = False,
+        since: int = 0,
+    ) -> Turn | None:
+        from gateway.store.sql import conversations as sql
+
+        conversation = db.execute(sql.FIND, {"b_id": id, "b_owner": owner}).scalar()
+        if conversation is None:
+            return None
+        now = self._clock()
+        this = {"b_conversation": conversation}
+        done = db.execute(
+            sql.SETTLE,
+            {
+                **this,
+                "b_number": number,
+                "b_runner": self._database.alive.token,
+                "b_open": OPEN,
+                "b_state": state,
+                "b_answer": answer,
+                "b_answered": int(now * 1e9),
+                "b_error": error,
+                "b_cut": cut,
+                "b_since": since,
+            },
+        )
+        if not done.rowcount:
+            return None
+        db.execute(sql.GROW, {**this, "b_used": now, "b_more": _size(answer)})
+        row = db.execute(sql.TURN, {**this, "b_number": number}).one()
+        self._evict(db, now)
+        return self._turn(db, row, id, owner, {})
 
     def _turn(self, db: Connection, row: Any, id: str, owner: str, live: dict[str, bool]) -> Turn:
         """A row as it is truly: ``live`` remembers which gateways run."""
