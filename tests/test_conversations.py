@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from canonical.errors import BackendError, InvalidRequest, StorageFailed
 from canonical.events import Event, Finished, Started, TextDelta, Usage
@@ -18,10 +19,17 @@ from gateway.settings import Config, Defaults, Key, Listener, ModelEntry
 from tests.asgi import Call, Headers, House
 from tests.calling import until
 from tests.houses import Home
+from tests.stored import Place
 
 ANN: Headers = [(b"authorization", b"Bearer key-of-ann")]
 BEN: Headers = [(b"authorization", b"Bearer key-of-ben")]
 LISTENER = Listener(port=11434, dialects=("conversation",))
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Place:
+    """Where it makes no difference which database it is."""
+    return Place(tmp_path)
 
 
 class Parrot:
@@ -58,14 +66,17 @@ class Parrot:
             self.running -= 1
 
 
-def house(parrot: Parrot, data: Path | None, **more: Any) -> House:
+def house(parrot: Parrot, place: Place | None, **more: Any) -> House:
     config = more.pop("config", Config(defaults=Defaults(chat="a")))
+    data = None
+    if place is not None:
+        config, data = structs.replace(config, database=place.url), place.folder
     return House(listener=LISTENER, config=config, data=data, a=Home(parrot, slots=50), **more)
 
 
-def lived(data: Path, parrot: Parrot, story: Callable[[House], Awaitable[None]], **more: Any) -> None:
+def lived(place: Place, parrot: Parrot, story: Callable[[House], Awaitable[None]], **more: Any) -> None:
     async def life() -> None:
-        one = house(parrot, data, **more)
+        one = house(parrot, place, **more)
         try:
             await story(one)
             await until(lambda: not one.gateway.running)
@@ -110,7 +121,7 @@ async def in_state(house: House, prompt: str, state: str) -> None:
 # Start, say, read
 
 
-def test_c3_a_second_start_with_the_same_id_is_refused(tmp_path: Path) -> None:
+def test_c3_a_second_start_with_the_same_id_is_refused(file: Place) -> None:
     async def story(house: House) -> None:
         first = await start(house)
         assert (first.status, first.json()) == (200, {"message": "Conversation c started", "id": "c", "messages": []})
@@ -122,20 +133,20 @@ def test_c3_a_second_start_with_the_same_id_is_refused(tmp_path: Path) -> None:
         assert missing.status == 422
         assert missing.json()["detail"][0]["loc"] == ["query", "conv_id"]
 
-    lived(tmp_path, Parrot(), story)
+    lived(file, Parrot(), story)
 
 
-def test_c3_of_many_starts_at_once_one_succeeds(tmp_path: Path) -> None:
+def test_c3_of_many_starts_at_once_one_succeeds(place: Place) -> None:
     async def story(one: House) -> None:
-        other = house(Parrot(), tmp_path)
+        other = house(Parrot(), place)
         calls = await asyncio.gather(*(start(which) for _ in range(5) for which in (one, other)))
         assert sorted(call.status for call in calls) == [200] + [400] * 9
         await other.close()
 
-    lived(tmp_path, Parrot(), story)
+    lived(place, Parrot(), story)
 
 
-def test_c4_the_model_is_told_what_was_said_before(tmp_path: Path) -> None:
+def test_c4_the_model_is_told_what_was_said_before(file: Place) -> None:
     parrot = Parrot()
 
     async def story(house: House) -> None:
@@ -153,10 +164,10 @@ def test_c4_the_model_is_told_what_was_said_before(tmp_path: Path) -> None:
         assert any("/api/conversation/c/message a 200 2 tokens" in line for line in house.access())
         assert not any("one" in line or "two" in line for line in house.access())
 
-    lived(tmp_path, parrot, story)
+    lived(file, parrot, story)
 
 
-def test_c5_every_message_is_told_with_its_role_time_and_state(tmp_path: Path) -> None:
+def test_c5_every_message_is_told_with_its_role_time_and_state(place: Place) -> None:
     async def story(house: House) -> None:
         await start(house, "%C3%A9t%C3%A9")
         assert await told(house, "été") == []
@@ -169,34 +180,34 @@ def test_c5_every_message_is_told_with_its_role_time_and_state(tmp_path: Path) -
         assert user["timestamp"] < assistant["timestamp"]
         assert (await house.ask("HEAD", "/api/conversation/été")).status == 200
 
-    lived(tmp_path, Parrot(), story)
+    lived(place, Parrot(), story)
 
 
-def test_c5_a_conversation_outlives_the_gateway(tmp_path: Path) -> None:
+def test_c5_a_conversation_outlives_the_gateway(file: Place) -> None:
     async def story(one: House) -> None:
         await start(one)
         await say(one, "one")
         await one.store.close()  # type: ignore[union-attr]
-        other = house(parrot, tmp_path)
+        other = house(parrot, file)
         await say(other, "two")
         assert parrot.heard[-1] == ["one", "one!", "two"]
         assert await told(other) == await told(one)
         await other.close()
 
     parrot = Parrot()
-    lived(tmp_path, parrot, story)
+    lived(file, parrot, story)
 
 
-def test_a_conversation_may_be_called_start(tmp_path: Path) -> None:
+def test_a_conversation_may_be_called_start(file: Place) -> None:
     async def story(house: House) -> None:
         await start(house, "start")
         assert (await say(house, "hello", id="start")).status == 200
         assert shape(await told(house, "start")) == [("hello", "answered"), ("hello!", "complete")]
 
-    lived(tmp_path, Parrot(), story)
+    lived(file, Parrot(), story)
 
 
-def test_what_cannot_be_leaves_no_mark(tmp_path: Path) -> None:
+def test_what_cannot_be_leaves_no_mark(file: Place) -> None:
     async def story(house: House) -> None:
         assert (await say(house, "hello")).json() == {"detail": "Conversation not found"}
         assert (await house.ask("GET", "/api/conversation/c")).status == 404
@@ -212,7 +223,7 @@ def test_what_cannot_be_leaves_no_mark(tmp_path: Path) -> None:
             assert call.json().keys() == {"detail"}
         assert await told(house) == []
 
-    lived(tmp_path, Parrot(), story)
+    lived(file, Parrot(), story)
 
 
 def test_without_a_store_nothing_pretends_to_be_kept() -> None:
@@ -225,7 +236,7 @@ def test_without_a_store_nothing_pretends_to_be_kept() -> None:
     asyncio.run(life())
 
 
-def test_a_conversation_of_another_key_is_not_found(tmp_path: Path) -> None:
+def test_a_conversation_of_another_key_is_not_found(place: Place) -> None:
     config = Config(keys=(Key(key="key-of-ann"), Key(key="key-of-ben")), defaults=Defaults(chat="a"))
 
     async def story(house: House) -> None:
@@ -237,7 +248,7 @@ def test_a_conversation_of_another_key_is_not_found(tmp_path: Path) -> None:
         assert await told(house, headers=BEN) == []
         assert len(await told(house, headers=ANN)) == 2
 
-    lived(tmp_path, Parrot(), story, config=config)
+    lived(place, Parrot(), story, config=config)
 
 
 @pytest.mark.parametrize(
@@ -245,7 +256,7 @@ def test_a_conversation_of_another_key_is_not_found(tmp_path: Path) -> None:
     [(("other", "mistral"), None, "mistral"), (("other",), None, "other"), (("other", "mistral"), "other", "other")],
 )
 def test_c1_without_a_model_mistral_answers_where_it_is_here_and_else_the_default(
-    tmp_path: Path, models: tuple[str, ...], asked: str | None, answers: str
+    file: Place, models: tuple[str, ...], asked: str | None, answers: str
 ) -> None:
     async def story(house: House) -> None:
         await start(house)
@@ -255,13 +266,13 @@ def test_c1_without_a_model_mistral_answers_where_it_is_here_and_else_the_defaul
         assert {json.loads(line[6:])["model"] for line in stream.body.split(b"\n") if line} == {answers}
 
     entries = tuple(ModelEntry(id=name, backend="a", name="m") for name in models)
-    lived(tmp_path, Parrot(), story, config=Config(defaults=Defaults(chat="other")), models=entries)
+    lived(file, Parrot(), story, config=Config(defaults=Defaults(chat="other")), models=entries)
 
 
 # One after another
 
 
-def test_c4_two_messages_at_once_queue_up(tmp_path: Path) -> None:
+def test_c4_two_messages_at_once_queue_up(place: Place) -> None:
     parrot = Parrot(free=False)
 
     async def story(house: House) -> None:
@@ -283,10 +294,10 @@ def test_c4_two_messages_at_once_queue_up(tmp_path: Path) -> None:
         assert parrot.heard[-1] == everything[:-1]
         assert parrot.most == 1
 
-    lived(tmp_path, parrot, story)
+    lived(place, parrot, story)
 
 
-def test_other_conversations_do_not_wait(tmp_path: Path) -> None:
+def test_other_conversations_do_not_wait(file: Place) -> None:
     parrot = Parrot(free=False)
 
     async def story(house: House) -> None:
@@ -299,14 +310,14 @@ def test_other_conversations_do_not_wait(tmp_path: Path) -> None:
         parrot.let("one")
         assert (await held.end()).status == 200
 
-    lived(tmp_path, parrot, story)
+    lived(file, parrot, story)
 
 
-def test_c4_two_gateways_take_turns_in_the_order_of_coming(tmp_path: Path) -> None:
+def test_c4_two_gateways_take_turns_in_the_order_of_coming(place: Place) -> None:
     parrot = Parrot(free=False)
 
     async def story(one: House) -> None:
-        other = house(parrot, tmp_path)
+        other = house(parrot, place)
         await start(one)
         prompts = [f"prompt {number}" for number in range(8)]
         calls = []
@@ -324,10 +335,10 @@ def test_c4_two_gateways_take_turns_in_the_order_of_coming(tmp_path: Path) -> No
         await until(lambda: not other.gateway.running)
         await other.close()
 
-    lived(tmp_path, parrot, story)
+    lived(place, parrot, story)
 
 
-def test_a_queue_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_queue_is_bounded(file: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conversations, "WAITING", 1)
     parrot = Parrot(free=False)
 
@@ -344,10 +355,10 @@ def test_a_queue_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         assert [(await call.end()).status for call in calls] == [200, 200]
         assert len(await told(house)) == 4
 
-    lived(tmp_path, parrot, story)
+    lived(file, parrot, story)
 
 
-def test_a_full_conversation_takes_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_conversation_takes_no_more(file: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conversations, "MESSAGES", 4)
     monkeypatch.setattr(conversations, "BODY", 1000)
 
@@ -360,13 +371,13 @@ def test_a_full_conversation_takes_no_more(tmp_path: Path, monkeypatch: pytest.M
         assert (full.status, full.json()) == (400, {"detail": "This conversation is full; start another one"})
         assert len(await told(house)) == 4
 
-    lived(tmp_path, Parrot(), story)
+    lived(file, Parrot(), story)
 
 
 # What fails
 
 
-def test_c4_a_failed_answer_leaves_the_message_marked_and_a_retry_does_not_double_it(tmp_path: Path) -> None:
+def test_c4_a_failed_answer_leaves_the_message_marked_and_a_retry_does_not_double_it(place: Place) -> None:
     parrot = Parrot(free=False)
     parrot.let("fail here")
 
@@ -395,10 +406,10 @@ def test_c4_a_failed_answer_leaves_the_message_marked_and_a_retry_does_not_doubl
             *("fail here", "two", "two!", "two", "two!", "three", "three!")
         ]
 
-    lived(tmp_path, parrot, story)
+    lived(place, parrot, story)
 
 
-def test_who_leaves_ends_the_answer_and_it_is_never_half_kept(tmp_path: Path) -> None:
+def test_who_leaves_ends_the_answer_and_it_is_never_half_kept(place: Place) -> None:
     parrot = Parrot(free=False)
 
     async def story(house: House) -> None:
@@ -422,10 +433,10 @@ def test_who_leaves_ends_the_answer_and_it_is_never_half_kept(tmp_path: Path) ->
         assert messages[0]["error"] == messages[1]["error"] == conversations.UNANSWERED
         assert [said[-1] for said in parrot.heard] == ["one", "three"], "nobody is asked for one who has left"
 
-    lived(tmp_path, parrot, story)
+    lived(place, parrot, story)
 
 
-def test_who_leaves_while_the_answer_is_stored_finds_it_there(tmp_path: Path) -> None:
+def test_who_leaves_while_the_answer_is_stored_finds_it_there(file: Place) -> None:
     parrot = Parrot()
 
     async def story(house: House) -> None:
@@ -449,10 +460,10 @@ def test_who_leaves_while_the_answer_is_stored_finds_it_there(tmp_path: Path) ->
         assert shape(await told(house)) == [("one", "answered"), ("one!", "complete")]
         assert (await say(house, "two")).status == 200
 
-    lived(tmp_path, parrot, story)
+    lived(file, parrot, story)
 
 
-def test_who_leaves_while_the_message_is_stored_blocks_nobody(tmp_path: Path) -> None:
+def test_who_leaves_while_the_message_is_stored_blocks_nobody(file: Place) -> None:
     parrot = Parrot()
 
     async def story(house: House) -> None:
@@ -477,10 +488,10 @@ def test_who_leaves_while_the_message_is_stored_blocks_nobody(tmp_path: Path) ->
         assert parrot.heard == []
         assert (await say(house, "two")).status == 200
 
-    lived(tmp_path, parrot, story)
+    lived(file, parrot, story)
 
 
-def test_a_full_disk_is_told_and_blocks_nobody(tmp_path: Path) -> None:
+def test_a_full_disk_is_told_and_blocks_nobody(file: Place) -> None:
     parrot = Parrot()
 
     async def story(house: House) -> None:
@@ -505,10 +516,10 @@ def test_a_full_disk_is_told_and_blocks_nobody(tmp_path: Path) -> None:
         assert (await say(house, "one")).status == 200
         assert shape(await told(house)) == [("one", "answered"), ("one!", "complete")]
 
-    lived(tmp_path, parrot, story)
+    lived(file, parrot, story)
 
 
-def test_a_gateway_that_shuts_down_marks_what_it_did_not_answer(tmp_path: Path) -> None:
+def test_a_gateway_that_shuts_down_marks_what_it_did_not_answer(file: Place) -> None:
     parrot = Parrot(free=False)
 
     async def story(one: House) -> None:
@@ -522,13 +533,13 @@ def test_a_gateway_that_shuts_down_marks_what_it_did_not_answer(tmp_path: Path) 
         one.gateway.draining = False
         assert shape(await told(one)) == [("one", "failed")]
 
-    lived(tmp_path, parrot, story)
+    lived(file, parrot, story)
 
 
 # Longer than the context
 
 
-def test_what_the_context_does_not_hold_is_left_out_and_told(tmp_path: Path) -> None:
+def test_what_the_context_does_not_hold_is_left_out_and_told(file: Place) -> None:
     """A quarter goes at a time, so that many turns in a row begin alike."""
     parrot = Parrot(room=16)
 
@@ -553,10 +564,10 @@ def test_what_the_context_does_not_hold_is_left_out_and_told(tmp_path: Path) -> 
             answer.get("left_out", 0) for answer in answers
         ]
 
-    lived(tmp_path, parrot, story)
+    lived(file, parrot, story)
 
 
-def test_a_message_that_is_too_long_by_itself_is_a_400(tmp_path: Path) -> None:
+def test_a_message_that_is_too_long_by_itself_is_a_400(file: Place) -> None:
     parrot = Parrot(room=0)
 
     async def story(house: House) -> None:
@@ -567,10 +578,10 @@ def test_a_message_that_is_too_long_by_itself_is_a_400(tmp_path: Path) -> None:
         assert (await say(house, "two")).status == 200
         assert shape(await told(house))[0] == ("one", "failed")
 
-    lived(tmp_path, parrot, story)
+    lived(file, parrot, story)
 
 
-def test_another_model_is_told_all_that_it_holds(tmp_path: Path) -> None:
+def test_another_model_is_told_all_that_it_holds(file: Place) -> None:
     parrot = Parrot(room=4)
     entries = tuple(ModelEntry(id=name, backend="a", name="m") for name in ("small", "large"))
 
@@ -582,4 +593,4 @@ def test_another_model_is_told_all_that_it_holds(tmp_path: Path) -> None:
         assert "left_out" not in (await say(house, "last", model="large")).json()
         assert len(parrot.heard[-1]) == 9
 
-    lived(tmp_path, parrot, story, models=entries)
+    lived(file, parrot, story, models=entries)
