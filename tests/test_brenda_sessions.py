@@ -20,7 +20,7 @@ from gateway.store import Session
 from tests.asgi import Call, Headers, House
 from tests.calling import until
 from tests.eventsource import Heard, answer, heard
-from tests.houses import HELLO, Home, Talks, tells, waits
+from tests.houses import HELLO, Home, Talks, tells
 from tests.responding import ANN, BEN, lived
 from tests.shelf import Shelf, house
 from tests.virtual_time import run
@@ -273,15 +273,39 @@ def test_b7_what_fails_behind_the_first_word_says_so_in_the_stream(tmp_path: Pat
 # Stops
 
 
-def talking(count: int = 1) -> Home:
-    """Says one word to each, and then nothing for ever; but to who says ``end`` it answers."""
+class Unkept:
+    """What would be kept, in memory."""
 
-    async def tell(request: Generate) -> AsyncGenerator[Sequence[Event], None]:
-        ends = "end" in str(request.messages[-1].parts)
-        async for batch in (tells(HELLO) if ends else waits([Started("m")], [TextDelta("word")]))(request):
-            yield batch
+    def __init__(self) -> None:
+        self.models: dict[str, Session] = {}
 
-    return Home(tell, slots=count)
+    async def get(self, id: str, *, owner: str) -> Session | None:
+        return self.models.get(id)
+
+    async def put(self, session: Session) -> None:
+        self.models[session.id] = session
+
+
+class Talking(Home):
+    """Says one word to each, and then nothing for ever; but to who says ``end`` it answers. To be stopped takes as long as ``held``."""
+
+    def __init__(self, slots: int = 1) -> None:
+        super().__init__(self._tell, slots=slots)
+        self.told = 0
+        """To how many the word has been said and taken."""
+        self.held = asyncio.Event()
+        self.held.set()
+
+    async def _tell(self, request: Generate) -> AsyncGenerator[Sequence[Event], None]:
+        if "end" in str(request.messages[-1].parts):
+            yield HELLO
+            return
+        yield [Started("m"), TextDelta("word")]
+        self.told += 1
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            await self.held.wait()
 
 
 async def stopped(a: House, headers: Headers = MINE) -> None:
@@ -290,13 +314,15 @@ async def stopped(a: House, headers: Headers = MINE) -> None:
 
 
 def test_b10_a_stop_ends_all_of_its_session_and_nothing_else(tmp_path: Path) -> None:
+    home = Talking(4)
+
     async def story(a: House) -> None:
         streams = [a.call("POST", CHAT, {**ASK, "stream": True}, MINE) for _ in range(2)]
         whole = a.call("POST", CHAT, ASK, MINE)
         other = a.call("POST", CHAT, {**ASK, "stream": True}, YOURS)
         for stream in (*streams, other):
             await stream.until(2)
-        await until(lambda: a.running() == 4)
+        await until(lambda: home.told == 4)
         await stopped(a)
         assert a.running() == 1
         for stream in streams:
@@ -311,11 +337,11 @@ def test_b10_a_stop_ends_all_of_its_session_and_nothing_else(tmp_path: Path) -> 
         await stopped(a, YOURS)
         assert answer((await other.end()).body) == "word"
 
-    live(tmp_path, story, talking(4))
+    live(tmp_path, story, home)
 
 
 def test_b10_who_waits_for_a_slot_is_stopped_and_nothing_is_generated_for_it(tmp_path: Path) -> None:
-    home = talking()
+    home = Talking()
 
     async def story(a: House) -> None:
         first = a.call("POST", CHAT, {**ASK, "stream": True}, YOURS)
@@ -353,6 +379,42 @@ async def _wait(event: asyncio.Event) -> None:
     await event.wait()
 
 
+def test_b10_a_stop_is_answered_when_nothing_runs_any_more(tmp_path: Path) -> None:
+    home = Talking()
+
+    async def story(a: House) -> None:
+        stream = a.call("POST", CHAT, {**ASK, "stream": True}, MINE)
+        await stream.until(2)
+        home.held.clear()
+        stop = a.call("POST", "/v1/stop", b"", MINE)
+        session = await state(a)  # whatever is answered meanwhile
+        assert session["current_model"] == "a"
+        assert (stop.sent, stream.complete, a.running()) == ([], False, 1)
+        home.held.set()
+        assert (await stop.end()).json() == {"status": "stopped"}
+        assert a.running() == 0
+        assert answer((await stream.end()).body) == "word"
+
+    live(tmp_path, story, home)
+
+
+def test_b10_what_does_not_stop_is_said_to() -> None:
+    async def story() -> None:
+        home = Talking()
+        a = House(listener=ALONE, a=home)
+        a.gateway.sessions = Sessions(Unkept())  # type: ignore[arg-type]
+        stream = a.call("POST", CHAT, {**ASK, "stream": True}, MINE)
+        await stream.until(2)
+        home.held.clear()
+        stop = await a.ask("POST", "/v1/stop", b"", MINE)
+        assert (stop.status, set(stop.json())) == (500, {"error"})
+        home.held.set()
+        await stream.end()
+        await a.close()
+
+    run(story())
+
+
 def test_b10_who_reads_slowly_is_stopped_behind_its_back(tmp_path: Path) -> None:
     async def story(a: House) -> None:
         slow = a.call("POST", CHAT, {**ASK, "stream": True}, MINE)
@@ -363,7 +425,7 @@ def test_b10_who_reads_slowly_is_stopped_behind_its_back(tmp_path: Path) -> None
         slow.reading.set()
         assert answer((await slow.end()).body) == "word"
 
-    live(tmp_path, story, talking())
+    live(tmp_path, story, Talking())
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -380,7 +442,7 @@ def test_a_client_that_leaves_ends_its_own_generation(tmp_path: Path, stream: bo
         assert sessions is not None
         assert not sessions._running
 
-    live(tmp_path, story, talking(2))
+    live(tmp_path, story, Talking(2))
 
 
 def test_b10_a_stop_needs_a_session_with_a_model(tmp_path: Path) -> None:
@@ -473,19 +535,6 @@ def test_b3_who_leaves_a_download_that_nobody_else_watches_stops_it(tmp_path: Pa
         await a.close()
 
     asyncio.run(story())
-
-
-class Unkept:
-    """What would be kept, in memory."""
-
-    def __init__(self) -> None:
-        self.models: dict[str, Session] = {}
-
-    async def get(self, id: str, *, owner: str) -> Session | None:
-        return self.models.get(id)
-
-    async def put(self, session: Session) -> None:
-        self.models[session.id] = session
 
 
 def test_b3_a_load_that_says_nothing_shows_that_it_lives() -> None:
