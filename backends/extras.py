@@ -14,7 +14,10 @@ def missing(extra: str) -> NotImplementedHere:
 
 def have(*modules: str) -> bool:
     """Whether all these modules are installed; looks for them without importing any."""
-    return all(find_spec(module) is not None for module in modules)
+    try:
+        return all(find_spec(module) is not None for module in modules)
+    except (ImportError, ValueError):  # the package around it is missing, or only half there
+        return False
 
 
 def must_have(extra: str, *modules: str) -> None:

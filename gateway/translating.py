@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 AUTO = "auto"
 """The source of texts whose language is to be found out."""
-TEXTS = 1_024
+TEXTS = 20_000
 """Texts in one request."""
 ALTERNATIVES = 8
 """Other ways of saying a text that may be asked for."""
