@@ -183,19 +183,19 @@ class Hosts(Protocol):
 
 
 @runtime_checkable
-class Warms(Protocol):
-    """A backend behind which a server loads models by itself, and can be told to do so, or to free one."""
-
-    async def warm(self, name: str, keep_alive: float | None, options: LoadOptions) -> None:
-        """Have the model loaded there; with a ``keep_alive`` of 0, unloaded. Raises ModelNotFound, BackendError."""
-
-
-@runtime_checkable
 class Frees(Protocol):
     """A backend behind which a server has models in its own memory, and can be told to let go of any, whoever loaded it."""
 
     async def free(self, name: str) -> bool:
         """Have the server let go of what answers to this name; False: nothing does. Raises BackendError."""
+
+
+@runtime_checkable
+class Warms(Protocol):
+    """A backend behind which a server loads models by itself, and can be told to do so, or to free one."""
+
+    async def warm(self, name: str, keep_alive: float | None, options: LoadOptions) -> None:
+        """Have the model loaded there; with a ``keep_alive`` of 0, unloaded. Raises ModelNotFound, BackendError."""
 
 
 @runtime_checkable

@@ -36,8 +36,8 @@ from canonical.seeing import Match, Read, Reading
 from canonical.translation import Translate, Translation
 from gateway.brought import shown, with_own
 from gateway.catalog import Catalog
-from gateway.fetch import Fetcher
 from gateway.clearing import Clearing
+from gateway.fetch import Fetcher
 from gateway.in_memory import InMemory
 from gateway.judge import judge
 from gateway.keeping import rules_of, source_of
@@ -51,10 +51,10 @@ from gateway.shims import Shimmed, gains, said_by, shimmed, with_shims
 from gateway.translating import translated
 from gateway.watched import Watched
 
-_EMBED = frozenset({Capability.EMBED})
-_RERANK = frozenset({Capability.RERANK})
 logger = logging.getLogger("dragoman.engine")
 
+_EMBED = frozenset({Capability.EMBED})
+_RERANK = frozenset({Capability.RERANK})
 _REASONING = frozenset({Capability.REASONING})
 T = TypeVar("T")
 
@@ -82,9 +82,9 @@ class Engine:
         machine = Machine()
         self._pool = Pool(rules_of(config, machine), measure=machine.free)
         self._in_memory = InMemory(self._pool, self._catalog, self._backends)
+        self._clearing = Clearing(self._pool, self._backends, patience=config.limits.waiting_time)
         self._sources: dict[str, Source] = {}
         self._pinned = [entry.id for entry in settled.models if entry.pinned]
-        self._clearing = Clearing(self._pool, self._backends, patience=config.limits.waiting_time)
         self._beginning: set[asyncio.Task[None]] = set()
         self.relays = any(entry.relay for entry in settled.models)
         """Whether the answers of some model may be relayed."""
@@ -316,14 +316,6 @@ class Engine:
         await self._pool.unload((route.backend, route.name))
         await self._warm(route, 0, AS_CONFIGURED)
 
-    async def _load(
-        self,
-        route: Route,
-        keep_alive: float | None,
-        options: LoadOptions,
-        tell: Callable[[Progress], None] = tell_nobody,
-    ) -> None:
-        (await self._lease(route, keep_alive, options, tell=tell)).release()
     async def load_alone(self, name: str, keep_alive: float | None = None) -> None:
         """``load``, once whatever else is in memory has gone, here and at servers behind. Two such loads take turns.
 
@@ -352,6 +344,14 @@ class Engine:
             gone = await self._clearing.all_but()
         return [self._in_memory.name(key) for key in gone]
 
+    async def _load(
+        self,
+        route: Route,
+        keep_alive: float | None,
+        options: LoadOptions,
+        tell: Callable[[Progress], None] = tell_nobody,
+    ) -> None:
+        (await self._lease(route, keep_alive, options, tell=tell)).release()
         await self._warm(route, keep_alive, options)
 
     async def _warm(self, route: Route, keep_alive: float | None, options: LoadOptions) -> None:
@@ -404,14 +404,6 @@ class Engine:
         """``loaded``, and what servers behind have in their memory, whoever loaded it."""
         return await self._in_memory.everywhere()
 
-    def begin(self) -> None:
-        """Start to load what is pinned; what cannot be loaded is in the log."""
-
-        async def load(name: str) -> None:
-            with contextlib.suppress(GatewayError):  # the pool has told
-                await self.load(name)
-
-        self._beginning = {asyncio.create_task(load(name)) for name in self._pinned}
     async def ready(self) -> list[LoadedModel]:
         """``residents``, and what was opened at servers that do not tell of their memory.
 
@@ -433,6 +425,14 @@ class Engine:
         """Why a backend has never told its models yet: an unknown name may be one of them. None: all have told."""
         return self._catalog.stranger
 
+    def begin(self) -> None:
+        """Start to load what is pinned; what cannot be loaded is in the log."""
+
+        async def load(name: str) -> None:
+            with contextlib.suppress(GatewayError):  # the pool has told
+                await self.load(name)
+
+        self._beginning = {asyncio.create_task(load(name)) for name in self._pinned}
 
     async def close(self) -> None:
         """Unload everything and let go of the backends."""

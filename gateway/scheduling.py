@@ -147,7 +147,9 @@ class Schedule:
         self._enter(resident, Phase.READY, now)
         for turn in _emptied(resident):
             self._push(resident, turn)
+        leaving, resident.leaving = resident.leaving, False  # not before it was of some use
         self._serve(resident, now)
+        resident.leaving = leaving
         while resident.waiting > self.rules.waiting:
             self._send_away(resident)
         self._settle(now)
@@ -187,14 +189,13 @@ class Schedule:
     def dismiss(self, keys: Collection[Key], now: float) -> list[Resident]:
         """These models are to go; those that are in memory, or going, or on their way. Who comes for one waits for its next load.
 
-        Its requests end first; those that wait for a load under way are served by it.
+        Its requests end first; those that wait for a load under way are served by it, as many as it has slots.
         """
         found = [resident for resident in self._everybody() if resident.key in keys and resident.phase in _PRESENT]
         for resident in found:
-            if resident.phase is Phase.READY:
-                resident.leaving = True
-            elif resident.phase is Phase.LOADING:
-                resident.keep_alive, resident.dismissed, resident.abandoned = 0, True, -math.inf
+            resident.leaving = resident.phase in {Phase.LOADING, Phase.READY}
+            if resident.phase is Phase.LOADING:
+                resident.dismissed, resident.abandoned = True, -math.inf
         self._settle(now)
         return found
 
