@@ -28,6 +28,8 @@ def read_fields(content_type: bytes, body: bytes, query: bytes) -> dict[str, Any
     """
     kind = content_type.partition(b";")[0].strip().lower()
     fields = _form(query)
+    if not body:
+        return fields
     if kind == b"multipart/form-data":
         return {**fields, **_gathered(_parts(content_type, body))}
     # A body that is JSON is read as such whatever it is called; of a form's text only few begin so.
