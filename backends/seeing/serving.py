@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from backends.seeing.asking import Answered, Asked, Refused, encode, read_asked
 from backends.seeing.decoding import BadPicture
+from backends.seeing.machine import Broom
 from backends.workers.desk import Emit, Serve
 
 _NO_MEMORY = "the picture takes more memory than there is for it"
@@ -25,6 +26,7 @@ class Wrong(Exception):
 
 def serving(look: Callable[[Asked, Callable[[], None]], Answered]) -> Serve:
     """A desk's ``Serve`` of ``look``, which takes a question and what to call between two steps of the work."""
+    broom = Broom()
 
     def serve(kind: str, body: bytes, emit: Emit) -> None:
         del kind  # there is one
@@ -48,5 +50,6 @@ def serving(look: Callable[[Asked, Callable[[], None]], Answered]) -> Serve:
                 raise RuntimeError(f"{type(error).__name__} while it looked at the picture") from error
             answer = Refused(_NO_MEMORY)
         emit(encode(answer))
+        broom.sweep()
 
     return serve
