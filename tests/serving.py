@@ -30,13 +30,26 @@ class Served:
 
 
 @contextlib.contextmanager
-def serving(config: str, *, listeners: int = 1, environ: dict[str, str] | None = None) -> Iterator[Served]:
-    """A gateway on ``config``, whose listeners use port 0; waits until each has said its address."""
+def serving(
+    config: str, *, listeners: int = 1, environ: dict[str, str] | None = None, env_file: bool = False
+) -> Iterator[Served]:
+    """A gateway on ``config``, whose listeners use port 0; waits until each has said its address.
+
+    ``env_file``: it is no config.yaml but an env file.
+    """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "config.yaml"
         path.write_text(config.replace("./models", str(ROOT / "models")))
         log = Path(folder) / "log"
-        command = [sys.executable, "-m", "gateway", "serve", "--verbose", "--config", str(path)]
+        command = [
+            sys.executable,
+            "-m",
+            "gateway",
+            "serve",
+            "--verbose",
+            "--env-file" if env_file else "--config",
+            str(path),
+        ]
         env = {**os.environ, "PYTHONPATH": str(ROOT), **(environ or {})}
         with log.open("w") as output:
             process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=output, text=True, env=env, cwd=folder)
