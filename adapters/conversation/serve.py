@@ -49,7 +49,9 @@ QUERY_LIMIT = 16 * 1024
 
 VOCABULARY = Vocabulary(known=frozenset(shape_of(wire.Query)))
 
-_ID = re.compile(r"[^\W_]([\w .:~@+=,!'()-]*[\w.~@+=!')-])?")
+ID_FORM = r"[^\W_]([\w .:~@+=,!'()-]*[\w.~@+=!')-])?"
+"""A conversation's id, whole."""
+_ID = re.compile(ID_FORM)
 _query = Reading(wire.Query)
 
 
