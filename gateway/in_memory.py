@@ -10,7 +10,7 @@ from msgspec import structs
 
 from backends.base import Backend, Hosts, Warms
 from canonical.errors import BackendTimeout, GatewayError
-from canonical.models import LoadedModel, ModelInfo
+from canonical.models import LoadedModel, ModelInfo, spelling
 from gateway.catalog import Catalog
 from gateway.pool import Pool
 from gateway.residents import Key
@@ -45,7 +45,7 @@ class InMemory:
             hosted = isinstance(backend, Hosts) and not isinstance(backend, Warms)  # which loads and frees by itself
             if not resident.terms.local and (model is None or not (model.slots or elsewhere)) and not hosted:
                 continue
-            route = public.get(resident.key)
+            route = public.get(_spelled(resident.key))
             if model is not None:
                 row = model.loaded()
                 if row.absent:
@@ -91,19 +91,22 @@ class InMemory:
 
     def name(self, key: Key) -> str:
         """What clients call a model."""
-        route = self._public().get(key)
+        route = self._public().get(_spelled(key))
         return key[1] if route is None else route.id
 
     async def _everywhere(self) -> tuple[list[LoadedModel], dict[str, GatewayError]]:
         """Also why some servers do not answer."""
         public = self._public()
         others, failures = await _others(self._backends)
-        routes = [(row, public.get((row.info.backend, row.info.id))) for row in others]
-        return [*self.opened(elsewhere=False), *(_named(row, route, row.info.backend) for row, route in routes)], failures
+        routes = [(row, public.get(_spelled((row.info.backend, row.info.id)))) for row in others]
+        return [
+            *self.opened(elsewhere=False),
+            *(_named(row, route, row.info.backend) for row, route in routes),
+        ], failures
 
     def _public(self) -> dict[Key, Route]:
         """A model's backend and name there -> the first route to it: its id is how clients call it."""
-        return {(route.backend, route.name): route for route in reversed(self._catalog.names.by_id.values())}
+        return {_spelled((route.backend, route.name)): route for route in reversed(self._catalog.names.by_id.values())}
 
     def _zero(self) -> int:
         """When the loop's clock stood at 0, in epoch nanoseconds: the same each time, unless the system's clock was set."""
@@ -111,6 +114,11 @@ class InMemory:
         if abs(found - self._began) > _JITTER:
             self._began = found
         return self._began
+
+
+def _spelled(key: Key) -> Key:
+    """Servers may list a model by another spelling than the configuration has."""
+    return key[0], spelling(key[1])
 
 
 def _named(row: LoadedModel, route: Route | None, backend: str) -> LoadedModel:

@@ -20,6 +20,7 @@ from tests.lmstudio.studio import Row
 from tests.powershell import Sent, requests
 from tests.serving import Served, serving
 from tests.test_fetch import RED, png
+from tests.ways import INSIDE as WAYS_INSIDE
 
 EXAMPLES = Path(__file__).parent / "hybrid_examples"
 REGULAR, VISION, CUSTOM = "qwen/qwen3-4b-2507", "qwen3-vl-4b-instruct", "my-custom-model"
@@ -205,6 +206,44 @@ def test_h2_the_list_is_shared_with_openais_clients(gateway: Served, client: htt
     told = httpx.get(f"{gateway.urls[1]}/models", trust_env=False).json()
     assert {row["id"] for row in told["data"]} >= {REGULAR, VISION, CUSTOM}
     assert [(row["id"], row["name"], row["loaded"]) for row in told["models"]] == [(CUSTOM, CUSTOM, True)]
+
+
+def test_h2_an_ollama_server_behind_is_told_what_to_load_and_what_goes() -> None:
+    front = """
+listeners: [{{port: 0, dialects: [hybrid]}}]
+backends:
+  local: {{type: llama_cpp, models_dir: ./models, threads: 1}}
+  theirs: {{type: ollama, url: "{url}"}}
+models:
+  - {{id: mine, backend: local, file: pip.gguf, thinking: off}}
+  - {{id: far, backend: theirs, name: pip}}
+"""
+
+    def there(url: str) -> list[str]:
+        return [row["name"] for row in httpx.get(f"{url}/api/ps", trust_env=False).json()["models"]]
+
+    with (
+        serving(WAYS_INSIDE) as behind,
+        serving(front.format(url=behind.url)) as served,
+        httpx.Client(base_url=served.url, timeout=30, trust_env=False) as client,
+    ):
+
+        def loaded() -> set[str]:
+            return {row["key"] for row in client.get("/models").json()}
+
+        assert client.post("/models/load", json={"model_key": "far"}).json()["model"]["key"] == "far"
+        assert (there(behind.url), loaded()) == (["pip:latest"], {"far"})
+        httpx.post(f"{behind.url}/api/embed", json={"model": "embed", "input": "x"}, trust_env=False)  # somebody else's
+        assert len(loaded()) == 2
+        assert client.post("/models/load", json={"model_key": "mine", "exclusive": True}).json()["loaded"]
+        assert (there(behind.url), loaded()) == ([], {"mine"})
+        assert client.post("/chat", json={**FRANCE, "model_key": "far"}).json()["content"] == PARIS
+        assert client.post("/models/unload", json={"model_key": "far"}).json()["unloaded_keys"] == ["far"]
+        assert (there(behind.url), loaded()) == ([], {"mine"})
+        client.post("/models/load", json={"model_key": "far", "exclusive": True})
+        assert (there(behind.url), loaded()) == (["pip:latest"], {"far"})
+        assert client.post("/models/unload", json={"unload_all": True}).json()["unloaded_keys"] == ["far"]
+        assert (there(behind.url), loaded()) == ([], set())
 
 
 def test_h7_the_documented_errors(client: httpx.Client) -> None:
