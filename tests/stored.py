@@ -91,7 +91,16 @@ def postgres() -> Iterator[Server]:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    """An empty database of each kind."""
+    """A database of each kind with nothing in it."""
+    if request.param == "sqlite":
+        return Place(tmp_path / "data")
+    made: Server = request.getfixturevalue("postgres")
+    return Place(tmp_path / "data", made.emptied(), made)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def fresh(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    """A database of each kind in which not even a table is."""
     if request.param == "sqlite":
         return Place(tmp_path / "data")
     made: Server = request.getfixturevalue("postgres")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from canonical.errors import InvalidRequest, NotFound, StorageFailed
-from gateway.store import ABANDONED, Responses, Row, Store, alive
+from gateway.store import ABANDONED, Responses, Row, Session, Store, alive
 from tests.stored import ANN, BEN, BIG, Clock, Place
 
 
@@ -84,7 +84,7 @@ def test_a_chain_is_linked_and_bounded(place: Place) -> None:
     place.kept(story)
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(parents=st.lists(st.integers(0, 8), max_size=8))
 def test_a_chain_is_its_ancestors_whatever_the_tree(place: Place, parents: list[int]) -> None:
     async def story(store: Store) -> None:
@@ -242,6 +242,10 @@ def test_nothing_is_kept_where_the_limit_is_none(place: Place) -> None:
     async def story(store: Store) -> None:
         with pytest.raises(StorageFailed, match="limit"):
             await store.responses.ready()
+        with pytest.raises(StorageFailed, match="limit"):
+            await store.sessions.put(Session(id="s", owner=ANN))
+        with pytest.raises(StorageFailed, match="limit"):
+            await store.conversations.start("c", owner=ANN)
 
     place.kept(story, limit=0)
 

@@ -326,7 +326,7 @@ class Model:
         self.sessions[id] = model
 
 
-@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=st.lists(_STEPS, min_size=10, max_size=50))
 def test_what_is_kept_is_what_dictionaries_would_keep(place: Place, steps: list[tuple[Any, ...]]) -> None:
     async def story() -> None:

@@ -177,16 +177,16 @@ def test_a_read_waits_for_no_write_and_a_write_for_its_turn(place: Place) -> Non
     place.kept(story)
 
 
-def test_gateways_that_start_together_make_one_store(place: Place) -> None:
+def test_gateways_that_start_together_make_one_store(fresh: Place) -> None:
     async def story() -> None:
-        stores = [place.store() for _ in range(4)]
+        stores = [fresh.store() for _ in range(4)]
         await asyncio.gather(*(store.sessions.put(session(f"s{n}")) for n, store in enumerate(stores)))
         for store in stores:
             assert all([await store.sessions.get(f"s{n}", owner=ANN) for n in range(4)])
             await store.close()
 
     asyncio.run(story())
-    assert place.ask("SELECT count(*) FROM dragoman_version") == [(1,)]
+    assert fresh.ask("SELECT count(*) FROM dragoman_version") == [(1,)]
 
 
 def test_a_defect_is_its_callers_alone(place: Place) -> None:
@@ -232,7 +232,7 @@ def test_nobody_imports_the_library_before_it_is_used() -> None:
 # The schema.
 
 
-def test_a_current_schema_is_opened_without_alembic(place: Place) -> None:
+def test_a_current_schema_is_opened_without_alembic(fresh: Place) -> None:
     code = """if True:
         import asyncio, sys
         from pathlib import Path
@@ -245,13 +245,13 @@ def test_a_current_schema_is_opened_without_alembic(place: Place) -> None:
             print("alembic" in sys.modules)
         asyncio.run(main())
     """
-    command = [sys.executable, "-c", code, str(place.folder), place.url]
+    command = [sys.executable, "-c", code, str(fresh.folder), fresh.url]
     for wanted in ("True\n", "False\n"):
         done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
         assert done.stdout == wanted
 
 
-def test_the_migrations_make_what_the_tables_say(place: Place) -> None:
+def test_the_migrations_make_what_the_tables_say(fresh: Place) -> None:
     from alembic.autogenerate import compare_metadata
     from alembic.config import Config
     from alembic.runtime.migration import MigrationContext
@@ -268,14 +268,14 @@ def test_the_migrations_make_what_the_tables_say(place: Place) -> None:
 
         assert await store.database.read(compared) == []
 
-    place.kept(story)
+    fresh.kept(story)
     config = Config()
     config.set_main_option("script_location", str(ROOT / "gateway/store/migrations"))
     assert ScriptDirectory.from_config(config).get_heads() == [schema.HEAD]
-    assert place.ask("SELECT version_num FROM dragoman_version") == [(schema.HEAD,)]
+    assert fresh.ask("SELECT version_num FROM dragoman_version") == [(schema.HEAD,)]
 
 
-def test_a_newer_store_is_left_alone(place: Place) -> None:
+def test_a_newer_store_is_left_alone(fresh: Place) -> None:
     async def refused(store: Store) -> None:
         for _ in range(2):
             with pytest.raises(StorageFailed, match="newer"):
@@ -285,11 +285,11 @@ def test_a_newer_store_is_left_alone(place: Place) -> None:
             with pytest.raises(StorageFailed, match="newer"):
                 await store.responses.ready()
 
-    place.kept(lambda store: store.sessions.put(session("s")))
-    place.ask("UPDATE dragoman_version SET version_num = '999'")
-    place.kept(refused)
-    assert place.ask("SELECT version_num FROM dragoman_version") == [("999",)]
-    assert place.ask("SELECT model FROM sessions") == [("m",)]
+    fresh.kept(lambda store: store.sessions.put(session("s")))
+    fresh.ask("UPDATE dragoman_version SET version_num = '999'")
+    fresh.kept(refused)
+    assert fresh.ask("SELECT version_num FROM dragoman_version") == [("999",)]
+    assert fresh.ask("SELECT model FROM sessions") == [("m",)]
 
 
 _EARLIER = (
@@ -651,7 +651,7 @@ def test_only_as_many_go_as_must_and_of_those_who_have_most(
     """Each thing: whose, its bytes, and whether it may go."""
     own = {name: [number for number, thing in enumerate(things) if thing[0] == name] for name in "abc"}
     held = {name: (len(mine), sum(things[n][1] for n in mine)) for name, mine in own.items() if mine}
-    gone = beyond(held, lambda name: ((n, things[n][1]) for n in own[name] if things[n][2]), limit=limit, size=size)
+    gone, *_ = beyond(held, lambda name: ((n, things[n][1]) for n in own[name] if things[n][2]), limit=limit, size=size)
     assert len(set(gone)) == len(gone)
     assert all(things[n][2] for n in gone)
     rest = [n for n in range(len(things)) if n not in gone]

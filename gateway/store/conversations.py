@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from canonical.errors import InvalidRequest, StorageFailed
 from gateway.store.database import Database
-from gateway.store.evicting import PAGE, beyond, pages
+from gateway.store.evicting import PAGE, Bounds, pages
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -54,9 +54,7 @@ class Conversations:
 
     def __init__(self, database: Database, *, keep: float, limit: int, size: int, clock: Callable[[], float]) -> None:
         self._database = database
-        self._keep = keep
-        self._limit = limit
-        self._size = size
+        self._bounds = Bounds(keep=keep, limit=limit, size=size)
         self._clock = clock
         self._lost: set[tuple[str, str, int]] = set()
         """Turns of this gateway whose end could not be noted, by owner, id and number: nobody works on them any more."""
@@ -70,6 +68,8 @@ class Conversations:
         """
         if not 0 < len(id) <= ID:
             raise InvalidRequest(f"the id of a conversation has 1 to {ID} characters")
+        if not self._bounds.limit:
+            raise StorageFailed("this gateway keeps no conversations: `conversations.limit` is 0")
 
         def work(db: Connection) -> bool:
             from gateway.store.sql import conversations as sql
@@ -79,7 +79,8 @@ class Conversations:
                 return False
             now = self._clock()
             db.execute(sql.START, {**what, "b_used": now})
-            self._evict(db, now)
+            if self._bounds.must_look(now, count=1):
+                self._evict(db, now)
             return True
 
         return await self._database.write(work)
@@ -109,20 +110,21 @@ class Conversations:
         def work(db: Connection) -> Turn | None:
             from gateway.store.sql import conversations as sql
 
-            conversation = db.execute(sql.FIND, {"b_id": id, "b_owner": owner}).scalar()
-            if conversation is None:
+            size = more = _size(prompt)
+            if size > self._bounds.size:
+                raise StorageFailed(f"a prompt of {size} bytes is more than is kept of all: `conversations.size`")
+            found = db.execute(sql.FIND_LAST, {"b_id": id, "b_owner": owner}).first()
+            if found is None:
                 return None
+            conversation, last = found[0], found[1] or 0
             this = {"b_conversation": conversation}
-            last = db.execute(sql.LAST, this).scalar() or 0
-            more = _size(prompt)
-            for row in db.execute(sql.FAILED, {**this, "b_prompt": prompt}).all():
-                if self._turn(db, row, id, owner, {}).state == "failed":
-                    db.execute(sql.FORGET, {**this, "b_number": row.turn})
-                    more -= _size(prompt) + _size(row.answer)
-            if more > self._size:
-                raise StorageFailed(f"a prompt of {more} bytes is more than is kept of all: `conversations.size`")
-            before = db.execute(sql.BEFORE, {**this, "b_number": last + 1, "b_open": OPEN}).all()
-            waits = any(self._runs(db, one.runner, id, owner, one.number) for one in before)
+            waits = False
+            for number, state, runner, same, answer in db.execute(sql.UNANSWERED, {**this, "b_prompt": prompt}).all():
+                if state in OPEN and self._runs(db, runner, id, owner, number):
+                    waits = True
+                elif same:
+                    db.execute(sql.FORGET, {**this, "b_number": number})
+                    more -= size + _size(answer)
             self._database.alive.show()
             now = self._clock()
             turn = Turn(
@@ -136,7 +138,8 @@ class Conversations:
             values = {name: getattr(turn, name) for name in turn.__struct_fields__}
             db.execute(sql.ASK, {**values, "conversation": conversation, "runner": runner})
             db.execute(sql.GROW, {**this, "b_used": now, "b_more": more})
-            self._evict(db, now)
+            if self._bounds.must_look(now, size=size):
+                self._evict(db, now)
             return turn
 
         return await self._database.write(work)
@@ -222,7 +225,7 @@ class Conversations:
             return None
         now = self._clock()
         this = {"b_conversation": conversation}
-        done = db.execute(
+        row = db.execute(
             sql.SETTLE,
             {
                 **this,
@@ -236,12 +239,13 @@ class Conversations:
                 "b_cut": cut,
                 "b_since": since,
             },
-        )
-        if not done.rowcount:
+        ).first()
+        if row is None:
             return None
-        db.execute(sql.GROW, {**this, "b_used": now, "b_more": _size(answer)})
-        row = db.execute(sql.TURN, {**this, "b_number": number}).one()
-        self._evict(db, now)
+        size = _size(answer)
+        db.execute(sql.GROW, {**this, "b_used": now, "b_more": size})
+        if self._bounds.must_look(now, size=size):
+            self._evict(db, now)
         return self._turn(db, row, id, owner, {})
 
     def _turn(self, db: Connection, row: Any, id: str, owner: str, live: dict[str, bool]) -> Turn:
@@ -293,11 +297,11 @@ class Conversations:
                 if may_go(number):
                     yield number, size
 
-        if self._keep >= 0:
-            unused = db.execute(sql.UNUSED, {"b_before": now - self._keep}).scalars().all()
+        if self._bounds.keep >= 0:
+            unused = db.execute(sql.UNUSED, {"b_before": now - self._bounds.keep}).scalars().all()
             self._remove(db, list(filter(may_go, unused)))
         held = {owner: (count, int(size)) for owner, count, size in db.execute(sql.HELD)}
-        self._remove(db, beyond(held, oldest, limit=self._limit, size=self._size))
+        self._remove(db, self._bounds.gone(held, oldest, now))
 
     def _remove(self, db: Connection, found: list[int]) -> None:
         from gateway.store.sql import conversations as sql

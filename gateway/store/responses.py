@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from canonical.errors import InvalidRequest, NotFound, StorageFailed
 from gateway.store.database import Database
-from gateway.store.evicting import PAGE, beyond, pages
+from gateway.store.evicting import PAGE, Bounds, pages
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -60,14 +60,12 @@ class Responses:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._database = database
-        self._keep = keep
-        self._limit = limit
-        self._size = size
+        self._bounds = Bounds(keep=keep, limit=limit, size=size)
         self._clock = clock
 
     async def ready(self) -> None:
         """Raises StorageFailed where something is known to be wrong, and still is."""
-        if not self._limit:
+        if not self._bounds.limit:
             raise StorageFailed("this gateway keeps no responses: `responses.limit` is 0")
         if self._database.trouble is not None:
             await self._database.write(_probe)
@@ -80,14 +78,15 @@ class Responses:
 
             log = _packed(row.log)
             size = len(row.input) + len(row.object) + len(log)
-            if size > self._size:
+            if size > self._bounds.size:
                 raise StorageFailed(f"a response of {size} bytes is more than is kept of all: `responses.size`")
             runner = ""
             if row.status in UNFINISHED:
                 self._database.alive.show()
                 runner = self._database.alive.token
             now = self._clock()
-            tree = db.execute(sql.TREE, {"b_id": row.previous, "b_owner": row.owner}).scalar() or row.id
+            tree = row.previous and db.execute(sql.TREE, {"b_id": row.previous, "b_owner": row.owner}).scalar()
+            tree = tree or row.id
             values = {
                 "id": row.id,
                 "owner": row.owner,
@@ -100,12 +99,10 @@ class Responses:
                 "log": log,
                 "size": size,
             }
-            if not db.execute(sql.UPDATE.values(values), {"b_id": row.id}).rowcount:
-                db.execute(sql.INSERT, values)
-            used = {"b_id": tree, "b_owner": row.owner, "b_used": now}
-            if not db.execute(sql.USE_TREE, used).rowcount:
-                db.execute(sql.NEW_TREE, used)
-            self._evict(db, now)
+            db.execute(sql.PUT[db.dialect.name], values)
+            db.execute(sql.USE[db.dialect.name], {"id": tree, "owner": row.owner, "used": now})
+            if self._bounds.must_look(now, count=1, size=size):
+                self._evict(db, now)
 
         await self._database.write(work)
 
@@ -130,7 +127,8 @@ class Responses:
             if done.rowcount:
                 now = self._clock()
                 db.execute(sql.USE_TREE_OF, {"b_id": id, "b_used": now})
-                self._evict(db, now)
+                if self._bounds.must_look(now, size=len(object) + len(packed)):
+                    self._evict(db, now)
             return done.rowcount > 0
 
         return await self._database.write(work)
@@ -208,8 +206,8 @@ class Responses:
     def _evict(self, db: Connection, now: float) -> None:
         from gateway.store.sql import responses as sql
 
-        if self._keep >= 0:
-            unused = db.execute(sql.UNUSED, {"b_before": now - self._keep}).all()
+        if self._bounds.keep >= 0:
+            unused = db.execute(sql.UNUSED, {"b_before": now - self._bounds.keep}).all()
             _remove(db, [(id, tree) for id, tree, status, runner in unused if not self._runs(db, status, runner)])
 
         def oldest(owner: str) -> Iterator[tuple[tuple[str, str], int]]:
@@ -220,7 +218,7 @@ class Responses:
                     yield (id, tree), size
 
         held = {owner: (count, int(size)) for owner, count, size in db.execute(sql.HELD)}
-        _remove(db, beyond(held, oldest, limit=self._limit, size=self._size))
+        _remove(db, self._bounds.gone(held, oldest, now))
 
     def _runs(self, db: Connection, status: str, runner: str) -> bool:
         return status in UNFINISHED and self._database.alive.sees(runner, db)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from canonical.errors import InvalidRequest
+from canonical.errors import InvalidRequest, StorageFailed
 from gateway.store.database import Database
-from gateway.store.evicting import PAGE, beyond, pages
+from gateway.store.evicting import PAGE, Bounds, pages
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,8 +36,7 @@ class Sessions:
 
     def __init__(self, database: Database, *, keep: float, limit: int, clock: Callable[[], float]) -> None:
         self._database = database
-        self._keep = keep
-        self._limit = limit
+        self._bounds = Bounds(keep=keep, limit=limit)
         self._clock = clock
 
     async def get(self, id: str, *, owner: str) -> Session | None:
@@ -64,6 +63,8 @@ class Sessions:
         """
         if len(session.id) > ID:
             raise InvalidRequest(f"the id of a session has at most {ID} characters")
+        if not self._bounds.limit:
+            raise StorageFailed("this gateway keeps no sessions: `sessions.limit` is 0")
 
         def work(db: Connection) -> None:
             from gateway.store.sql import sessions as sql
@@ -72,7 +73,8 @@ class Sessions:
             what = {"b_id": session.id, "b_owner": session.owner, "b_model": session.model, "b_used": now}
             if not db.execute(sql.UPDATE, what).rowcount:
                 db.execute(sql.INSERT, what)
-                self._evict(db, now)
+                if self._bounds.must_look(now, count=1):
+                    self._evict(db, now)
 
         await self._database.write(work)
 
@@ -93,8 +95,8 @@ class Sessions:
     def _evict(self, db: Connection, now: float) -> None:
         from gateway.store.sql import sessions as sql
 
-        if self._keep >= 0:
-            db.execute(sql.DELETE_UNUSED, {"b_before": now - self._keep})
+        if self._bounds.keep >= 0:
+            db.execute(sql.DELETE_UNUSED, {"b_before": now - self._bounds.keep})
         held = {owner: (count, 0) for owner, count in db.execute(sql.HELD)}
 
         def oldest(owner: str) -> Iterator[tuple[dict[str, str], int]]:
@@ -102,5 +104,5 @@ class Sessions:
             for (id,) in pages(lambda skip: db.execute(sql.OLDEST, {**what, "b_skip": skip}).all()):
                 yield {"b_id": id, "b_owner": owner}, 0
 
-        if found := beyond(held, oldest, limit=self._limit, size=0):
+        if found := self._bounds.gone(held, oldest, now):
             db.execute(sql.DELETE, found)

@@ -16,6 +16,9 @@ _columns = (
 _open = _t.state.in_(bindparam("b_open", expanding=True))
 
 FIND = select(_c.number).where(*_mine)
+FIND_LAST = select(_c.number, select(func.max(_t.number)).where(_t.conversation == _c.number).scalar_subquery()).where(
+    *_mine
+)
 START = insert(conversations).values(owner=bindparam("b_owner"), id=bindparam("b_id"), used=bindparam("b_used"), size=0)
 TOUCH = (
     update(conversations)
@@ -33,11 +36,11 @@ TURNS = (
     .where(*_mine)
     .order_by(_t.number)
 )
-LAST = select(func.max(_t.number)).where(_this)
 ASK = insert(turns)
-FAILED = select(*_columns).where(_this, _t.prompt == bindparam("b_prompt"), _t.state != "answered")
+UNANSWERED = select(_t.number, _t.state, _t.runner, _t.prompt == bindparam("b_prompt"), _t.answer).where(
+    _this, _t.state != "answered"
+)
 FORGET = delete(turns).where(_this, _t.number == bindparam("b_number"))
-TURN = select(*_columns).where(_this, _t.number == bindparam("b_number"))
 BEFORE = select(_t.runner, _t.number).where(_this, _t.number < bindparam("b_number"), _open)
 TAKE = (
     update(turns)
@@ -57,6 +60,7 @@ SETTLE = (
         cut=bindparam("b_cut"),
         since=bindparam("b_since"),
     )
+    .returning(*_columns)
 )
 
 RUNNERS = select(_t.runner).where(_this, _open).distinct()

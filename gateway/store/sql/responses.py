@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import BindParameter, bindparam, delete, exists, func, insert, select, update
 
 from gateway.store.sql.tables import responses, trees
+from gateway.store.sql.upserts import upserts
 
 _r, _t = responses.c, trees.c
 _id: BindParameter[str] = bindparam("b_id")
@@ -15,12 +16,11 @@ FIND = select(_r.previous, _r.status, _r.input, _r.object, _r.log, _r.runner, _r
 )
 TREE = select(_r.tree).where(_r.id == _id, _r.owner == _owner)
 INSERT = insert(responses)
-UPDATE = update(responses).where(_r.id == _id)
-USE_TREE = update(trees).where(_t.id == _id).values(used=bindparam("b_used"), owner=_owner)
+PUT = upserts(responses, "id")
+USE = upserts(trees, "id")
 USE_TREE_OF = (
     update(trees).where(_t.id == select(_r.tree).where(_r.id == _id).scalar_subquery()).values(used=bindparam("b_used"))
 )
-NEW_TREE = insert(trees).values(id=_id, used=bindparam("b_used"), owner=_owner)
 TOUCH = update(trees).where(_t.id == _id, _t.used < bindparam("b_before")).values(used=bindparam("b_used"))
 SETTLE = (
     update(responses)

@@ -122,15 +122,15 @@ turns = Table(
     metadata,
     Column("conversation", BigInteger, primary_key=True, autoincrement=False),
     Column("number", Integer, primary_key=True, autoincrement=False),
-    _words("prompt"),
-    _words("model"),
     _words("state"),
     _words("runner"),
+    _words("model"),
     Column("asked", BigInteger, nullable=False),
-    _words("answer"),
     Column("answered", BigInteger),
-    _words("error"),
     Column("cut", Boolean, nullable=False),
     Column("since", Integer, nullable=False),
+    _words("error"),
+    _words("prompt"),
+    _words("answer"),
 )
-"""What was said in a conversation, and what was answered; the order is that of their numbers."""
+"""What was said in a conversation, and what was answered; the order is that of their numbers. Long texts stand behind what is looked for."""
