@@ -379,6 +379,18 @@ async def _wait(event: asyncio.Event) -> None:
     await event.wait()
 
 
+def test_b10_under_another_key_there_is_nothing_to_stop(tmp_path: Path) -> None:
+    async def story(a: House) -> None:
+        stream = a.call("POST", CHAT, {**ASK, "stream": True}, [*ANN, *MINE])
+        await stream.until(2)
+        assert (await a.ask("POST", "/v1/stop", b"", [*BEN, *MINE])).status == 400
+        assert a.running() == 1
+        await stopped(a, [*ANN, *MINE])
+        await stream.end()
+
+    live(tmp_path, story, Talking(), config=KEYS)
+
+
 def test_b10_a_stop_is_answered_when_nothing_runs_any_more(tmp_path: Path) -> None:
     home = Talking()
 
@@ -416,16 +428,25 @@ def test_b10_what_does_not_stop_is_said_to() -> None:
 
 
 def test_b10_who_reads_slowly_is_stopped_behind_its_back(tmp_path: Path) -> None:
+    said = 0
+
+    async def chatter(_: Generate) -> AsyncGenerator[Sequence[Event], None]:
+        nonlocal said
+        yield [Started("m")]
+        while True:
+            said += 1
+            yield [TextDelta("x")]
+
     async def story(a: House) -> None:
         slow = a.call("POST", CHAT, {**ASK, "stream": True}, MINE)
-        await slow.until(2)
         slow.reading.clear()
+        await until(lambda: said > 1)
         await stopped(a)
-        assert a.running() == 0
+        assert (a.running(), said) == (0, 2)  # a batch ahead, and no further
         slow.reading.set()
-        assert answer((await slow.end()).body) == "word"
+        assert set(answer((await slow.end()).body)) == {"x"}
 
-    live(tmp_path, story, Talking())
+    live(tmp_path, story, Home(chatter))
 
 
 @pytest.mark.parametrize("stream", [True, False])
