@@ -410,12 +410,20 @@ def test_b14_a_client_that_leaves_frees_the_reader_at_once(served: Served) -> No
 
 
 def test_b13_b14_models_make_room_for_each_other_and_come_back() -> None:
-    with serving(CONFIG + "memory: {models: 1}\n") as served:
+    config = CONFIG.replace("{type: ocr,", "{type: ocr, memory_limit: 600MiB,")
+    with serving(config + "memory: {models: 1}\n") as served:
         assert read(served, page(["Bonjour"])) == "Bonjour"
         assert (worker(served, "ocr") > 0, worker(served, "clip-shapes")) == (True, 0)
         assert analyze(served, shape("red", "square"), "red", "blue")["red"] > 0.9
         assert (worker(served, "ocr"), worker(served, "clip-shapes") > 0) == (0, True)
         assert read(served, page(["Bonjour"])) == "Bonjour"
+        # More than its worker may have: the picture is refused, and the worker stays.
+        before = worker(served, "ocr")
+        large = bare(encoded(Image.new("RGBA", (7000, 7000)), compress_level=1))
+        words = {"error": "the picture takes more memory than there is for it"}
+        assert ask(served, "ocr", image=large) == (400, words)
+        assert read(served, page(["Bonjour"])) == "Bonjour"
+        assert worker(served, "ocr") == before
 
 
 def test_b13_b14_without_what_they_need_the_routes_say_what_to_type(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,12 @@ from backends.ocr.pieces import OVERLAP, SHORT, TALL, pieces
 from backends.ocr.rows import in_rows
 from backends.ocr.settings import OcrModelSettings, OcrSettings
 from backends.seeing import machine
+from backends.seeing.asking import Answered, Asked, Refused, Text, encode, read_answered
 from backends.seeing.decoding import BadPicture, at_least, decoded
-from backends.seeing.process import explain
+from backends.seeing.process import Looker, explain
+from backends.seeing.serving import Wrong, serving
 from backends.workers.worker import Failed
-from canonical.errors import BackendError, ModelNotFound, OutOfMemory
+from canonical.errors import BackendError, BackendTimeout, ModelNotFound, OutOfMemory
 from canonical.seeing import Line, Reading
 from tests.drawing import encoded, page
 from tests.serving import ROOT
@@ -85,6 +88,68 @@ def test_b16_a_large_picture_is_made_no_larger_than_is_looked_at(format: str, si
 def test_b16_a_picture_is_padded_to_what_models_need_and_no_further() -> None:
     assert at_least(Image.new("RGB", (1, 50)), 32).size == (32, 50)
     assert at_least(Image.new("RGB", (50, 32)), 32).size == (50, 32)
+
+
+# Being asked
+
+
+class Raised(Exception):
+    """As libraries have their own."""
+
+
+@pytest.mark.parametrize(
+    ("error", "answer"),
+    [
+        (BadPicture("the picture is damaged"), Refused("the picture is damaged")),
+        (Wrong("the label is too long", "labels"), Refused("the label is too long", "labels")),
+        (MemoryError(), Refused("the picture takes more memory than there is for it")),
+        (Raised("std::bad_alloc"), Refused("the picture takes more memory than there is for it")),
+        (
+            RuntimeError("DefaultCPUAllocator: not enough memory"),
+            Refused("the picture takes more memory than there is for it"),
+        ),
+    ],
+    ids=repr,
+)
+def test_b16_a_worker_tells_faults_of_the_picture_from_its_own(error: Exception, answer: Refused) -> None:
+    said: list[bytes] = []
+
+    def look(question: Asked, step: Callable[[], None]) -> Answered:
+        step()
+        raise error
+
+    serving(look)("look", encode(Text(b"")), lambda chunk: said.append(chunk) or False)  # type: ignore[func-returns-value]
+    assert [read_answered(chunk) for chunk in said if chunk] == [answer]
+
+
+def test_b16_a_workers_own_fault_is_told_without_the_words_of_its_libraries() -> None:
+    def look(question: Asked, step: Callable[[], None]) -> Answered:
+        raise Raised("Traceback: /secret/place.py")
+
+    with pytest.raises(RuntimeError, match=r"^Raised while it looked at the picture$"):
+        serving(look)("look", encode(Text(b"")), lambda _: False)
+
+
+def test_b14_a_worker_stops_between_two_steps_when_nobody_waits_any_more() -> None:
+    said: list[bytes] = []
+
+    def look(question: Asked, step: Callable[[], None]) -> Answered:
+        step()
+        raise AssertionError("it went on")
+
+    serving(look)("look", encode(Text(b"")), lambda chunk: said.append(chunk) or True)  # type: ignore[func-returns-value]
+    assert said == [b""]
+
+
+def test_b14_a_picture_that_takes_too_long_is_given_up() -> None:
+    class Slow:
+        async def whole(self, kind: str, body: bytes) -> bytes:
+            await asyncio.get_running_loop().create_future()
+            return b""
+
+    with pytest.raises(BackendTimeout, match=r"longer than 0\.01 s") as caught:
+        asyncio.run(Looker(Slow(), 0.01).ask(Text(b"")))  # type: ignore[arg-type]
+    assert caught.value.status == 504
 
 
 # Text

@@ -12,11 +12,13 @@ from io import BytesIO
 from msgspec import Struct
 from PIL import Image, ImageStat, PngImagePlugin, UnidentifiedImageError
 
-from canonical.media import PIXELS
+from canonical.media import PIXELS, image_size
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 _TEXTS = 1024 * 1024
 """Bytes that the texts in a PNG may have, unpacked."""
+_LARGE = 10_000_000
+"""Pixels from which on memory may be what a picture lacks."""
 _LIGHT = 128
 """From this grey on a drawing on no ground is light, and its ground has to be dark."""
 
@@ -60,7 +62,7 @@ def decoded(data: bytes, *, width: int, height: int) -> Picture:
     except MemoryError as error:
         raise BadPicture("the picture takes more memory than there is for it") from error
     except Exception as error:  # a decoder that is fed rubbish raises whatever it likes, and its words name our memory
-        raise BadPicture(f"the picture is {'cut short' if 'truncated' in str(error) else 'damaged'}") from error
+        raise BadPicture(_fault(data, str(error))) from error
     if turned is not None:
         plain = plain.transpose(turned)
         if turned in _SIDEWAYS:
@@ -69,6 +71,15 @@ def decoded(data: bytes, *, width: int, height: int) -> Picture:
     if halves > 1:
         plain = plain.reduce(halves)
     return Picture(_on_ground(plain), *whole)
+
+
+def _fault(data: bytes, words: str) -> str:
+    if "truncated" in words:
+        return "the picture is cut short"
+    width, height = image_size(data)
+    # The decoder of JPEGs has one word for both.
+    large = width * height > _LARGE
+    return "the picture is damaged" + (", or takes more memory than there is for it" if large else "")
 
 
 def _check_size(image: Image.Image) -> None:

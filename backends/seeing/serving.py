@@ -45,7 +45,8 @@ def serving(look: Callable[[Asked, Callable[[], None]], Answered]) -> Serve:
             answer = Refused(str(error), error.param)
         except MemoryError:
             answer = Refused(_NO_MEMORY)
-        except RuntimeError as error:  # torch and onnxruntime have no other error for that
+        except Exception as error:
+            # torch and onnxruntime have no other sign of it; and their words name places of this machine.
             if "alloc" not in str(error).lower():
                 raise RuntimeError(f"{type(error).__name__} while it looked at the picture") from error
             answer = Refused(_NO_MEMORY)
