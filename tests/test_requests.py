@@ -12,6 +12,7 @@ import pytest
 
 from adapters.anthropic import call as anthropic_call
 from adapters.anthropic import serve as anthropic_serve
+from adapters.brenda import serve as brenda_serve
 from adapters.dialect import Ask, LoadAsk
 from adapters.lmstudio import serve as lmstudio_serve
 from adapters.ollama import call as ollama_call
@@ -37,8 +38,14 @@ def _read_chat(body: bytes) -> Ask:
     return Ask((chat.asked(),), chat.stream, encoder=_no_answer, whole=_no_answer)
 
 
+def _read_brenda(body: bytes) -> Ask:
+    chat = brenda_serve.read_chat(body)
+    return chat.ask(chat.model)
+
+
 READ: dict[str, Callable[[bytes], Ask | LoadAsk]] = {
     "anthropic.json": anthropic_serve.read_messages,
+    "brenda.json": _read_brenda,
     "openai.json": serve.read_chat,
     "completion.json": serve.read_completion,
     "ollama.json": ollama_serve.read_chat,
