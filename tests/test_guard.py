@@ -180,6 +180,28 @@ def test_preflight():
     assert call.headers[b"access-control-max-age"] == b"43200"
 
 
+@pytest.mark.parametrize("cors", [Cors(), Cors(origins=("*",)), Cors(origins=("*",), credentials=True)])
+@pytest.mark.parametrize(
+    ("method", "path", "status"), [("GET", "/api/tags", 200), ("PUT", "/api/tags", 405), ("GET", "/x", 404)]
+)
+def test_b1_every_header_of_an_answer_is_exposed_by_its_name(cors, method, path, status):
+    """Beside credentials a star is a name like any other."""
+    call = ask(method, path, (b"origin", b"http://localhost:3000"), (b"dragoman-report", b"header"), cors=cors)
+    assert call.status == status
+    readable = {b"content-type", b"content-length", b"cache-control", b"vary"}
+    exposed = set(call.headers[b"access-control-expose-headers"].split(b", "))
+    assert exposed == {name for name in call.headers if not name.startswith(b"access-control-")} - readable
+    assert b"x-request-id" in exposed
+    assert (b"allow" in exposed) is (status == 405)
+
+
+def test_a_preflight_exposes_nothing():
+    asked = (b"access-control-request-method", b"POST")
+    call = ask("OPTIONS", "/api/chat", (b"origin", EVIL), asked, cors=Cors(origins=("*",), credentials=True))
+    assert call.status == 204
+    assert b"access-control-expose-headers" not in call.headers
+
+
 def test_a_preflight_of_a_stranger_is_refused():
     call = ask("OPTIONS", "/api/chat", (b"origin", EVIL), (b"access-control-request-method", b"POST"))
     assert call.status == 403

@@ -40,8 +40,8 @@ NAME_LIMIT = 512
 _METHODS = b"GET, POST, PUT, PATCH, DELETE, HEAD, OPTIONS"
 _READABLE = frozenset(
     (b"cache-control", b"content-language", b"content-length", b"content-type", b"expires", b"last-modified", b"pragma")
-)
-"""Headers of an answer that a page of any origin may read, if it may read the answer."""
+) | {b"vary"}
+"""Headers that a page may read wherever it may read the answer; and one that says nothing to a page."""
 _WISHES = frozenset((b"dragoman-strict", b"dragoman-report"))
 
 
@@ -173,7 +173,8 @@ def _origins(listed: tuple[str, ...]) -> Callable[[bytes], bool]:
 @lru_cache(256)
 def _exposed(names: tuple[bytes, ...]) -> bytes:
     """Every header of an answer, each by its name: a ``*`` is no wildcard beside credentials."""
-    return b", ".join(name for name in dict.fromkeys(names) if name not in _READABLE)
+    told = (name for name in dict.fromkeys(names) if name not in _READABLE and not name.startswith(b"access-control-"))
+    return b", ".join(told)
 
 
 def _with_cors(send: Send, origin: bytes, listener: Listener) -> Send:
@@ -186,7 +187,8 @@ def _with_cors(send: Send, origin: bytes, listener: Listener) -> Send:
     async def with_cors(message: Message) -> None:
         if message["type"] == "http.response.start":
             exposed = _exposed(tuple(name for name, _ in message["headers"]))
-            message["headers"] = [*message["headers"], *extra, (b"access-control-expose-headers", exposed)]
+            named = [(b"access-control-expose-headers", exposed)] if exposed else []
+            message["headers"] = [*message["headers"], *extra, *named]
         await send(message)
 
     return with_cors
