@@ -84,8 +84,11 @@ def _twinned(kind: Any) -> Any:
     if isinstance(kind, type) and issubclass(kind, Struct):
         return _twin(kind, exact=True)
     origin, args = get_origin(kind), get_args(kind)
-    if origin is None or origin is Annotated:
+    if origin is None:
         return kind
+    if origin is Annotated:
+        twin = _twinned(args[0])
+        return kind if twin is args[0] else Annotated[(twin, *args[1:])]
     twins = tuple(map(_twinned, args))
     if all(twin is arg for twin, arg in zip(twins, args, strict=True)):
         return kind

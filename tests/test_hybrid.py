@@ -188,6 +188,11 @@ def test_h5_what_nobody_knows_is_reported_by_its_name() -> None:
     assert set(found.dropped) == {"config.topK", "config.maxTokens", "config.temperature", "messages[].mood", "seed"}
 
 
+def test_h5_what_nobody_knows_inside_a_message_alone_is_reported() -> None:
+    (request,) = chat(messages=[{**HELLO[0], "mood": "gay"}]).ask("pip").requests
+    assert report(request, Honours({})).dropped == ("messages[].mood",)
+
+
 # Answers
 
 pieces = st.lists(st.text(min_size=1), max_size=8)

@@ -95,6 +95,57 @@ def test_what_its_user_has_in_its_memory_is_told(studio: Studio) -> None:
     run(scenario())
 
 
+def test_h2_whatever_is_in_its_memory_can_be_told_to_go(studio: Studio) -> None:
+    async def scenario() -> None:
+        home = backend(studio)
+        for id in ("mine", "pip", "other"):
+            studio.keep(studio.rows["pip"], id=id)
+        assert await home.free("mine")
+        assert set(studio.instances) == {"pip", "other"}
+        assert await home.free("pip")  # that very instance, as it bears this name
+        assert await home.free("pip")  # all of the model
+        assert studio.instances == {}
+        assert not await home.free("pip")
+        assert not await home.free("nobody")
+        model = await opened(home, "pip")
+        assert not await home.free("pip")  # a handle has it
+        assert set(studio.instances) == {"pip"}
+        await model.close()
+
+    run(scenario())
+
+
+def test_h2_a_load_under_way_is_not_unloaded_from_under_its_holder(studio: Studio) -> None:
+    async def scenario() -> None:
+        studio.load_time = 0.1
+        home = backend(studio)
+        loading = asyncio.ensure_future(opened(home, "pip"))
+        await until(lambda: bool(studio.asked("loadModel")))
+        assert not await home.free("pip")
+        model = await loading
+        assert set(studio.instances) == {"pip"}
+        await model.close()
+
+    run(scenario())
+
+
+def test_h2_what_it_has_let_go_of_is_not_told_as_there(studio: Studio) -> None:
+    async def scenario() -> None:
+        home = backend(studio)
+        model = await opened(home, "pip")
+        await home.others()
+        assert not model.loaded().absent
+        studio.instances.clear()
+        await home.others()
+        assert model.loaded().absent
+        await answer(model)  # which loads it again
+        await home.others()
+        assert not model.loaded().absent
+        await model.close()
+
+    run(scenario())
+
+
 def test_details_are_told_in_the_words_of_gguf(studio: Studio) -> None:
     async def scenario() -> None:
         home = backend(studio)

@@ -369,3 +369,16 @@ def test_m5_dates_are_read(text: str | None, nanoseconds: int) -> None:
 @pytest.mark.parametrize("nanoseconds", [None, 2**63 - 1, 10**30])
 def test_m2_never_is_centuries_ahead(nanoseconds: int | None) -> None:
     assert rfc3339(nanoseconds).startswith(("2318-", "2262-"))
+
+
+def test_h2_what_a_server_has_in_memory_is_read_from_its_list() -> None:
+    mine = LoadedModel(info=QWEN, size=5, size_vram=3, expires=1_700_000_000 * 10**9, context_length=512)
+    (found,) = call.read_running(serve.ps_reply([mine]))
+    assert (found.info.id, found.info.digest, found.size, found.size_vram) == (QWEN.id, QWEN.digest, 5, 3)
+    assert (found.expires, found.context_length) == (mine.expires, 512)
+    assert call.read_running(b'{"models":null}') == []
+    rows = b'{"models":[{"name":"a"},{"size":5},{"model":"b","expires_at":"never","details":null}]}'
+    assert [(row.info.id, row.expires) for row in call.read_running(rows)] == [("a", None), ("b", None)]
+    for body in (b"[]", b"{", b'{"models":5}'):
+        with pytest.raises(BackendError):
+            call.read_running(body)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from canonical.errors import BackendUnavailable, ModelNotFound, NoModelLoaded, Unsupported
+from canonical.errors import BackendUnavailable, GatewayError, ModelNotFound, NoModelLoaded, Unsupported
 from canonical.models import Capability, ModelInfo
 from gateway.catalog import FRESH, PATIENCE, Catalog
 from gateway.router import Directory, Route, directory, resolve
@@ -218,14 +218,21 @@ def test_a_list_is_asked_for_once_in_a_while_and_by_many_at_once():
 @pytest.mark.parametrize("failure", [BackendUnavailable("down"), RuntimeError("a defect")])
 def test_a_dead_backend_costs_only_its_own_models_and_is_back_soon(failure):
     async def whole() -> None:
-        dead, well = Shelf("d"), Shelf("w")
+        dead, well, strange = Shelf("d"), Shelf("w"), Shelf("s")
         catalog = _catalog(dead=dead, well=well)
         assert listed(await catalog.refresh()) == ["d", "w"]
+        assert catalog.stranger is None
         dead.failure = failure
         await asyncio.sleep(FRESH)
         names = await catalog.refresh()
         assert listed(names) == ["w"]
         assert where(names, "d") == ("dead", "d")  # so that its caller hears "unavailable" and not "not found"
+        assert set(catalog.failures) == {"dead"}
+        assert catalog.stranger is None  # it is known what it has
+        strange.failure = failure
+        unknown = _catalog(strange=strange)
+        await unknown.refresh()
+        assert isinstance(unknown.stranger, GatewayError)
         dead.failure = None
         await asyncio.sleep(FRESH)
         assert listed(await catalog.refresh()) == ["d", "w"]

@@ -10,6 +10,7 @@ import pytest
 from adapters.anthropic import vocabulary as anthropic_words
 from adapters.anthropic.call import write_messages
 from adapters.anthropic.serve import read_messages
+from adapters.hybrid import vocabulary as hybrid_words
 from adapters.lmstudio import vocabulary as lmstudio_words
 from adapters.ollama import serve as ollama
 from adapters.ollama import vocabulary as ollama_words
@@ -25,7 +26,7 @@ from canonical.requests import Generate
 
 VOCABULARIES: dict[str, Vocabulary] = {
     f"{module.__name__.split('.')[1]} {name.lower()}": words
-    for module in (openai_words, ollama_words, anthropic_words, lmstudio_words)
+    for module in (openai_words, ollama_words, anthropic_words, lmstudio_words, hybrid_words)
     for name, words in vars(module).items()
     if isinstance(words, Vocabulary)
 }
@@ -55,7 +56,7 @@ def test_a_vocabulary_names_only_what_it_knows(route: str) -> None:
 
 
 def test_every_route_has_its_vocabulary() -> None:
-    assert len(VOCABULARIES) == 9
+    assert len(VOCABULARIES) == 10
 
 
 # Wishes about thinking, in the words of five kinds of client: none is ever an error

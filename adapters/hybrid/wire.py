@@ -133,7 +133,7 @@ class Unloaded(Wire):
 class Health(Struct):
     """How the gateway is, and whether it can reach each place where models are."""
 
-    status: Literal["ok", "draining"]
+    status: Literal["ok"]
     backends: dict[str, Literal["ok", "unreachable"]]
 
 

@@ -108,18 +108,22 @@ class Residence:
     async def free(self, name: str) -> bool:
         """Unload what ``name`` means, an instance or all of a model, whoever loaded it, but for what a handle of ours holds.
 
-        False: there was nothing. Raises BackendError.
+        False: there was nothing. Raises ModelNotFound, BackendError.
         """
         found = find(await self._lists.ask(), name)
         if found is None:
             return False
-        residents = found.listed.residents or ()
-        if found.resident is not None and found.resident.id == name:
-            residents = (found.resident,)
-        going = [one for one in residents if not self.holds(one.id)]
-        for one in going:
-            self._owned.pop(one.id, None)
-            await self._let(Owned(one.id, found.listed.embeds))
+        async with self._locks.setdefault(
+            found.listed.info.id, asyncio.Lock()
+        ):  # a load under way has its holder first
+            found = await self._found(name)
+            residents = found.listed.residents or ()
+            if found.resident is not None and found.resident.id == name:
+                residents = (found.resident,)
+            going = [one for one in residents if not self.holds(one.id)]
+            for one in going:
+                self._owned.pop(one.id, None)
+                await self._let(Owned(one.id, found.listed.embeds))
         return bool(going)
 
     def load_of(self, hold: Hold) -> LoadOptions:

@@ -118,8 +118,10 @@ async def _unload(exchange: Exchange) -> None:
 
 async def _health(exchange: Exchange) -> None:
     unreached = await exchange.engine.unreached()
-    backends = {name: "ok" if error is None else "unreachable" for name, error in unreached.items()}
-    await exchange.json(_encode({"status": "ok", "backends": backends}))
+    backends: dict[str, Literal["ok", "unreachable"]] = {
+        name: "ok" if error is None else "unreachable" for name, error in unreached.items()
+    }
+    await exchange.json(_encode(wire.Health("ok", backends)))
 
 
 async def _help(exchange: Exchange) -> None:
