@@ -52,6 +52,19 @@ async def state(a: House, headers: Headers = MINE) -> Any:
     return call.json()
 
 
+class Unkept:
+    """What would be kept, in memory."""
+
+    def __init__(self) -> None:
+        self.models: dict[str, Session] = {}
+
+    async def get(self, id: str, *, owner: str) -> Session | None:
+        return self.models.get(id)
+
+    async def put(self, session: Session) -> None:
+        self.models[session.id] = session
+
+
 # The header
 
 
@@ -233,6 +246,23 @@ def test_a_chat_goes_on_where_nothing_can_be_kept(tmp_path: Path, monkeypatch: p
     live(tmp_path, story)
 
 
+def test_a_store_that_does_not_answer_holds_no_chat_back() -> None:
+    class Stuck(Unkept):
+        async def put(self, session: Session) -> None:
+            await asyncio.get_running_loop().create_future()
+
+    async def story() -> None:
+        a = House(listener=ALONE, a=Home(tells(HELLO)))
+        a.gateway.sessions = Sessions(Stuck())  # type: ignore[arg-type]
+        call = await a.ask("POST", CHAT, {**ASK, "stream": True}, MINE)
+        assert answer(call.body) == "Hello"
+        assert asyncio.get_running_loop().time() < 5
+        assert (await a.ask("POST", CHAT, ASK, [*MINE, (b"dragoman-strict", b"true")])).status == 507
+        await a.close()
+
+    run(story())
+
+
 def test_b4_the_configured_instructions_are_for_who_brings_none(tmp_path: Path) -> None:
     home = Home(tells(HELLO))
 
@@ -271,19 +301,6 @@ def test_b7_what_fails_behind_the_first_word_says_so_in_the_stream(tmp_path: Pat
 
 
 # Stops
-
-
-class Unkept:
-    """What would be kept, in memory."""
-
-    def __init__(self) -> None:
-        self.models: dict[str, Session] = {}
-
-    async def get(self, id: str, *, owner: str) -> Session | None:
-        return self.models.get(id)
-
-    async def put(self, session: Session) -> None:
-        self.models[session.id] = session
 
 
 class Talking(Home):

@@ -34,6 +34,8 @@ PREFIXES = ("/v1/session", "/v1/stop", "/v1/images/", "/v1/translation/")
 
 HEARTBEAT = 15.0
 """Seconds of silence behind which a load says that it goes on: proxies cut what is silent for a minute."""
+PATIENCE = 2.0
+"""Seconds that an answer waits at most for its session to be kept."""
 _LOAD = "/load"
 
 
@@ -63,13 +65,24 @@ async def _chosen(
         async for batch in batches:
             if first:
                 first = False
-                try:
-                    await sessions_of(exchange).choose(mine, model)
-                except StorageFailed:  # whoever names the model each time need not notice
-                    if exchange.caller.strict:
-                        raise
-                    exchange.lose("X-Session-ID")
+                await _choose(exchange, mine, model)
             yield batch
+
+
+async def _choose(exchange: Exchange, mine: SessionId, model: str) -> None:
+    """Whoever names the model each time need not notice where it cannot be kept, or not soon."""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            await sessions_of(exchange).choose(mine, model)
+    except StorageFailed as error:
+        failed = error
+    except TimeoutError:
+        failed = StorageFailed("the session cannot be kept now")
+    else:
+        return
+    if exchange.caller.strict:
+        raise failed
+    exchange.lose("X-Session-ID")
 
 
 async def _session(exchange: Exchange) -> None:
