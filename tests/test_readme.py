@@ -41,7 +41,14 @@ def test_example(gateway: Served, tmp_path: Path, kind: str, code: str) -> None:
     run = subprocess.run([program, file], capture_output=True, text=True, timeout=60, check=False, env=os.environ)
     assert run.returncode == 0, run.stderr
     text = "".join(re.findall(r'"content":"([^"]*)"', run.stdout)) or run.stdout
-    assert "Paris." in text or "7 + 8 = 15" in text or '"relevance_score":' in text or "Bonjour !" in text
+    assert (
+        "Paris." in text
+        or "7 + 8 = 15" in text
+        or '"relevance_score":' in text
+        or "Bonjour !" in text
+        or "garçon" in text
+    )
+    assert ('"best":"red"' in text) == ("images/analyze" in code)
     for promised in re.findall(r"^# (.+)$", code, re.MULTILINE) if kind == "python" else ():
         assert promised in run.stdout.splitlines()
 
