@@ -233,6 +233,34 @@ def test_h2_an_exclusive_load_waits_for_answers_and_cuts_none() -> None:
     live(story, **homes)
 
 
+def test_h2_a_steady_stream_of_requests_does_not_keep_an_exclusive_load_out() -> None:
+    async def story_of_a(_: Generate) -> Any:
+        yield [Started("m")]
+        await asyncio.sleep(1)
+        yield [TextDelta("x"), Finished("stop", Usage(1, 1))]
+
+    async def story(house: House) -> None:
+        busy = True
+
+        async def client(pause: float) -> None:
+            await asyncio.sleep(pause)
+            while busy:
+                assert said(await house.ask("POST", "/chat", {**HI, "model_key": "a"})) == "a"
+
+        clients = [asyncio.ensure_future(client(number / 4)) for number in range(4)]
+        await asyncio.sleep(10)
+        began = asyncio.get_running_loop().time()
+        assert (await load(house, "b", exclusive=True))["loaded"]
+        assert asyncio.get_running_loop().time() - began <= 1
+        assert homes["b"].opened == 1
+        busy = False
+        await asyncio.gather(*clients)
+        assert homes["a"].opened == 2
+
+    homes = {"a": speaks(story=story_of_a, slots=8), "b": speaks()}
+    live(story, **homes)
+
+
 def test_h2_where_answers_do_not_end_the_load_says_so() -> None:
     gate = Gate()
 

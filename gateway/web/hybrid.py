@@ -9,6 +9,7 @@ import msgspec
 from adapters.hybrid import serve, wire
 from canonical.errors import GatewayError, ModelNotFound, NoModelLoaded
 from canonical.models import Capability
+from gateway.engine import Engine
 from gateway.router import lacks
 from gateway.web.answering import answer
 from gateway.web.exchange import Exchange, Handler, Voice
@@ -30,25 +31,22 @@ _encode = msgspec.json.Encoder().encode
 def _chat(which: Which, *, stream: bool) -> Handler:
     async def handle(exchange: Exchange) -> None:
         chat = serve.read_chat(await exchange.body(), stream=stream)
-        await answer(exchange, chat.ask(await _model(exchange, chat, which)))
+        model = chat.model or await _meant(exchange.engine, chat, which)
+        try:
+            await answer(exchange, chat.ask(model))
+        except ModelNotFound as error:
+            raise await _why(exchange.engine, model, error) from None
 
     return handle
 
 
-async def _model(exchange: Exchange, chat: serve.Chat, which: Which) -> str:
-    """The model that is meant: the one named, the route's default, or whatever is loaded and can.
+async def _meant(engine: Engine, chat: serve.Chat, which: Which) -> str:
+    """The model of a request that names none: the route's default, or whatever is loaded and can.
 
     Raises:
-        ModelNotFound, NoModelLoaded.
+        NoModelLoaded.
         BackendError: there may be one, at a server that does not answer.
     """
-    engine = exchange.engine
-    if chat.model:
-        try:
-            await engine.model(chat.model)
-        except ModelNotFound as error:
-            raise engine.stranger() or error from None
-        return chat.model
     needs = _SEES if which == "vision" or (which == "any" and chat.shows) else _CHATS
     usual = engine.usual(needs)
     if usual:
@@ -57,6 +55,15 @@ async def _model(exchange: Exchange, chat: serve.Chat, which: Which) -> str:
         if not row.loading and not lacks(needs, row.info):
             return row.info.id
     raise NoModelLoaded(serve.NO_MODEL, status=503)
+
+
+async def _why(engine: Engine, name: str, error: ModelNotFound) -> GatewayError:
+    """Why a model is not found: it may be at a server that does not answer, and has never told what it has."""
+    try:
+        await engine.model(name)
+    except ModelNotFound:
+        return engine.stranger() or error
+    return error
 
 
 # Models
@@ -84,7 +91,7 @@ async def _load(exchange: Exchange) -> None:
                 else:
                     await engine.load(key, STAYS)
             except ModelNotFound as error:
-                raise engine.stranger() or error from None
+                raise await _why(engine, key, error) from None
             info = await engine.model(key)
             resident = next((row for row in await engine.ready() if row.info.id == info.id), None)
         except GatewayError as error:
