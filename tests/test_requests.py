@@ -13,6 +13,7 @@ import pytest
 from adapters.anthropic import call as anthropic_call
 from adapters.anthropic import serve as anthropic_serve
 from adapters.brenda import serve as brenda_serve
+from adapters.conversation import serve as conversation_serve
 from adapters.dialect import Ask, LoadAsk
 from adapters.lmstudio import serve as lmstudio_serve
 from adapters.ollama import call as ollama_call
@@ -43,9 +44,15 @@ def _read_brenda(body: bytes) -> Ask:
     return chat.ask(chat.model)
 
 
+def _read_query(body: bytes) -> Ask:
+    question = conversation_serve.read_query(body)
+    return conversation_serve.generate_ask(question.asked(question.model), lines=False)
+
+
 READ: dict[str, Callable[[bytes], Ask | LoadAsk]] = {
     "anthropic.json": anthropic_serve.read_messages,
     "brenda.json": _read_brenda,
+    "conversation.json": _read_query,
     "openai.json": serve.read_chat,
     "completion.json": serve.read_completion,
     "ollama.json": ollama_serve.read_chat,
