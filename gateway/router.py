@@ -19,6 +19,7 @@ from gateway.shims import with_shims
 _ALONE = frozenset({Capability.DETECT, Capability.MATCH, Capability.READ, Capability.TRANSLATE})
 """What a model does that does nothing else."""
 _VERBS = {
+    Capability.DETECT: "tell a text's language",
     Capability.MATCH: "match labels to pictures",
     Capability.READ: "read the text in pictures",
     Capability.TRANSLATE: "translate",
@@ -167,7 +168,8 @@ def default(needs: frozenset[Capability], names: Directory, defaults: Defaults) 
     match sorted(needs & _ALONE):
         case [alone]:
             # There is mostly one of these, and no dialect has a word for it.
-            first = next((row.id for row in names.rows if alone in row.capabilities), "")
+            able = (row for row in names.rows if alone in row.capabilities)
+            first = next((row.id for row in sorted(able, key=lambda row: bool(row.trouble))), "")
             return getattr(defaults, alone, "") or first
         case _ if Capability.EMBED in needs:
             return defaults.embed

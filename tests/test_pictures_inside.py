@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import re
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -27,7 +28,7 @@ from backends.seeing.decoding import BadPicture, at_least, decoded
 from backends.seeing.process import Looker, explain
 from backends.seeing.serving import Wrong, serving
 from backends.workers.worker import Failed
-from canonical.errors import BackendError, BackendTimeout, ModelNotFound, OutOfMemory
+from canonical.errors import BackendError, BackendTimeout, ModelNotFound, OutOfMemory, Unsupported
 from canonical.seeing import Line, Reading
 from tests.drawing import encoded, page
 from tests.serving import ROOT
@@ -237,22 +238,25 @@ def test_b13_folders_with_weights_that_can_be_read_are_models(tmp_path: Path) ->
         (folder(tmp_path, name) / "model.safetensors").write_bytes(head)
     folder(tmp_path, "bert", config={"model_type": "bert"})
     folder(tmp_path, "odd", config=[1])
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "config.json").write_text('{"x":' * 5000 + "1" + "}" * 5000)
     folder(tmp_path, ".hidden")
     (tmp_path / "file").write_text("x")
     backend = clip(tmp_path)
-    assert found(backend) == ["good", "split"]
-    for name, words in (
-        ("pickled", "has pickled weights, which may run anything when they are read, and are refused"),
-        ("empty", "has no weights"),
-        ("disguised", "has no weights .model.safetensors. that can be read"),
-        ("cut", "has no weights"),
-        ("long", "has no weights"),
-        ("bert", "is of the type 'bert', and only clip can be used here"),
-        ("odd", "has a config.json that cannot be read"),
-    ):
-        with pytest.raises(BackendError, match=words):
-            asyncio.run(backend.details(name))
-    for name in ("nobody", "..", ".", "", "../good", "/etc", "good/../good", "shards", "file", "a\0b"):
+    rows = {info.id: info.trouble for info in asyncio.run(backend.models())}
+    no_weights = "it has no weights (model.safetensors) that can be read"
+    assert rows == {
+        "good": "",
+        "split": "",
+        "pickled": "its weights are pickled, and reading those runs whatever is in them: it is needed as safetensors",
+        **dict.fromkeys(["cut", "disguised", "empty", "long"], no_weights),
+    }
+    for name, trouble in rows.items():
+        assert asyncio.run(backend.details(name)).info.trouble == trouble
+        if trouble:
+            with pytest.raises(Unsupported, match=re.escape(f"{name!r} cannot be loaded: {trouble}")):
+                asyncio.run(backend.open(name))
+    for name in ("nobody", "bert", "odd", "..", ".", "", "../good", "/etc", "good/../good", "shards", "file", "a\0b"):
         with pytest.raises(ModelNotFound):
             asyncio.run(backend.details(name))
 

@@ -59,16 +59,16 @@ class ClipBackend:
         self._folders.configure(id, settings)
 
     async def models(self) -> list[ModelInfo]:
-        """Every folder with a CLIP model whose weights are safetensors."""
+        """Every folder with a CLIP model, also one that cannot be loaded as it is."""
         return await threads.call(self._folders.catalog, name="clip")
 
     async def details(self, name: str) -> ModelDetails:
-        """The row again. Raises ModelNotFound, BackendError."""
-        return ModelDetails(info=(await self._found(name)).info)
+        """The row again. Raises ModelNotFound."""
+        return ModelDetails(info=(await threads.call(lambda: self._folders.find(name), name="clip")).info)
 
     async def need(self, name: str, options: LoadOptions) -> Need:  # noqa: ARG002  nothing of a load can be chosen
         """What ``open`` would take. Where only torch knows whether there is a GPU, all counts as RAM. Raises as ``open``."""
-        size = (await self._found(name)).info.size
+        size = (await self._usable(name)).info.size
         if self._settings.device == "cuda":
             return Need(ram=BASE + WORK + size, vram=size + BASE)
         return Need(ram=BASE + WORK + int(size * 1.2))
@@ -78,11 +78,12 @@ class ClipBackend:
 
         Raises:
             ModelNotFound: there is no such folder.
+            Unsupported: it cannot be loaded as it lies there.
             NotImplementedHere: the extra is not installed.
             OutOfMemory, BackendError: it cannot be loaded.
         """
         must_have("vision", "torch", "transformers", "PIL")
-        offered = await self._found(name)
+        offered = await self._usable(name)
         # With all that watches over processes: most gateways never need it.
         from backends.seeing.process import Looker
         from backends.workers.deaths import Deaths
@@ -106,8 +107,8 @@ class ClipBackend:
     async def close(self) -> None:
         """Nothing stays open beside the models."""
 
-    async def _found(self, name: str) -> Offered:
-        return await threads.call(lambda: self._folders.find(name), name="clip")
+    async def _usable(self, name: str) -> Offered:
+        return await threads.call(lambda: self._folders.usable(name), name="clip")
 
     def _limit(self, offered: Offered) -> int:
         settings = self._settings

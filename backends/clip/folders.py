@@ -6,14 +6,14 @@ Pickled weights are refused unopened: reading them runs what is written in them.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 from msgspec import Struct
 
 from backends.clip.settings import ClipModelSettings, ClipSettings, check_template
-from canonical.errors import BackendError, ModelNotFound
+from canonical.errors import ModelNotFound, Unsupported
 from canonical.models import Capability, ModelInfo
 
 _CONFIG = 1024 * 1024
@@ -65,23 +65,23 @@ class Folders:
         self._configured[id] = settings
 
     def catalog(self) -> list[ModelInfo]:
-        """All that can be loaded; those that can't are not in it."""
+        """All of them, also those that cannot be loaded as they lie there."""
         return [offered.info for offered in self._all()]
 
     def find(self, name: str) -> Offered:
-        """One of them.
-
-        Raises:
-            ModelNotFound: there is no such folder, or it holds no CLIP model.
-            BackendError: it is there and cannot be used; the words say why.
-        """
+        """One of them. Raises ModelNotFound: there is no such folder, or it holds no CLIP model."""
         settings = self._configured.get(name, ClipModelSettings())
         path = self._root / (settings.folder or name)
-        if path.parent != self._root or not (path / "config.json").is_file():
-            raise ModelNotFound(f"model {name!r} not found", param="model")
-        offered = self._offered(name, path, settings)
+        offered = self._offered(name, path, settings) if path.parent == self._root else None
         if offered is None:
-            raise BackendError(self._fault(name, path))
+            raise ModelNotFound(f"model {name!r} not found", param="model")
+        return offered
+
+    def usable(self, name: str) -> Offered:
+        """One that can be loaded. Raises ModelNotFound; Unsupported: it cannot, and why."""
+        offered = self.find(name)
+        if offered.info.trouble:
+            raise Unsupported(f"{name!r} cannot be loaded: {offered.info.trouble}", param="model")
         return offered
 
     def _all(self) -> Iterator[Offered]:
@@ -102,22 +102,21 @@ class Folders:
                 yield offered
 
     def _offered(self, id: str, path: Path, settings: ClipModelSettings) -> Offered | None:
-        """None: it is no CLIP model with weights that can be read."""
+        """None: it is no CLIP model."""
         try:
             config = _read_config(path)
             files = sorted(path.glob("model*.safetensors"))
-            weights = [file.stat() for file in files]
-            there = any((path / name).is_file() for name in _WEIGHTS) and all(map(_has_head, files))
-        except (OSError, msgspec.MsgspecError):
+            marks = [(status.st_size, status.st_mtime_ns) for status in (file.stat() for file in files)]
+            trouble = _trouble(path, files)
+        except (OSError, ValueError, RecursionError):  # it goes meanwhile, is no JSON, or has a name that no file has
             return None
-        if config.model_type != "clip" or not there or not weights:
+        if config.model_type != "clip":
             return None
-        marks = [(status.st_size, status.st_mtime_ns) for status in weights]
         info = ModelInfo(
             id=id,
             backend=self._backend,
             capabilities=frozenset({Capability.MATCH}),
-            modified=max(mark[1] for mark in marks),
+            modified=max((mark[1] for mark in marks), default=0),
             size=sum(mark[0] for mark in marks),
             # Weights of gigabytes are not read for it; a file that is replaced has another time or size.
             digest=hashlib.sha256(repr((id, marks)).encode()).hexdigest(),
@@ -125,24 +124,19 @@ class Folders:
             family="clip",
             context_length=config.text_config.max_position_embeddings,
             embedding_length=config.projection_dim,
+            trouble=trouble,
         )
         template = self._settings.template if settings.template is None else settings.template
         return Offered(info=info, path=path, template=template)
 
-    def _fault(self, name: str, path: Path) -> str:
-        """Why a folder that is there cannot be used."""
-        try:
-            config = _read_config(path)
-        except (OSError, msgspec.MsgspecError):
-            return f"the model {name!r} has a config.json that cannot be read"
-        if config.model_type != "clip":
-            return f"the model {name!r} is of the type {config.model_type[:40]!r}, and only clip can be used here"
-        if any((path / file).exists() for file in _PICKLES):
-            return (
-                f"the model {name!r} has pickled weights, which may run anything when they are read, and are refused: "
-                "it is needed as safetensors (save_pretrained writes them)"
-            )
-        return f"the model {name!r} has no weights (model.safetensors) that can be read"
+
+def _trouble(path: Path, files: Sequence[Path]) -> str:
+    """Why the weights of a folder cannot be used; empty: they can."""
+    if files and any((path / name).is_file() for name in _WEIGHTS) and all(map(_has_head, files)):
+        return ""
+    if not files and any((path / name).exists() for name in _PICKLES):
+        return "its weights are pickled, and reading those runs whatever is in them: it is needed as safetensors"
+    return "it has no weights (model.safetensors) that can be read"
 
 
 def _has_head(file: Path) -> bool:

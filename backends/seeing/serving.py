@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from backends.seeing.asking import Answered, Asked, Refused, encode, read_asked
+from backends.seeing.broom import Broom
 from backends.seeing.decoding import BadPicture
-from backends.seeing.machine import Broom
 from backends.workers.desk import Emit, Serve
 
 _NO_MEMORY = "the picture takes more memory than there is for it"
