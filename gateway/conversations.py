@@ -17,7 +17,7 @@ from typing import TypeVar
 from adapters.conversation.serve import Question
 from canonical.errors import Busy, Conflict, GatewayError, InvalidRequest, NotFound, StorageFailed
 from canonical.events import Completion
-from canonical.limits import BODY, MESSAGES
+from canonical.limits import MESSAGES
 from canonical.messages import Message, Text
 from canonical.requests import Generate
 from gateway.store import Conversations, Turn
@@ -26,6 +26,8 @@ T = TypeVar("T")
 Ask = Callable[[Generate], Awaitable[Completion]]
 """Puts a request to a model."""
 
+ROOM = 8 * 1024 * 1024
+"""Characters of a conversation: more than any model's context holds."""
 WAITING = 512
 """Messages that may wait in one conversation."""
 SOON, LATE = 0.02, 0.25
@@ -59,17 +61,20 @@ class Conversing:
         line = self._lines.setdefault((owner, id), _Line(self._store, id, owner))
         line.users += 1
         try:
-            before = await self.turns(id, owner=owner)
+            # Those who come while others are here read nothing yet: to wait with a long conversation in hand takes memory.
+            before = [] if line.users > 1 else await self.turns(id, owner=owner)
             _check_room(before, question.prompt)
             if len(line.waiting) >= WAITING:
                 raise Busy("too many messages wait in this conversation", retry_after=5)
             turn = await line.add(question.prompt, model)
             try:
                 if turn.state == "waiting":
+                    before = []
                     await line.comes(turn.number)
                 line.answering = turn.number
                 if not _reaches(before, turn):
                     before = [one for one in await self.turns(id, owner=owner) if one.number < turn.number]
+                    _check_room(before, question.prompt)
                 completion, since = await _ask(question, turn, before, ask)
                 settled = await line.settle(turn, completion, since)
             except BaseException as error:
@@ -190,8 +195,8 @@ def _reaches(before: Sequence[Turn], turn: Turn) -> bool:
 def _check_room(turns: Sequence[Turn], prompt: str) -> None:
     """Raises Conflict where a conversation holds as much as it may: whoever reads one gets all of it at once."""
     size = sum(len(turn.prompt) + len(turn.answer) for turn in turns) + len(prompt)
-    if 2 * len(turns) >= MESSAGES or size > BODY:
-        raise Conflict("This conversation is full; start another one")
+    if 2 * len(turns) >= MESSAGES or size > ROOM:
+        raise Conflict(f"a conversation has room for {MESSAGES} messages and {ROOM} characters: start another one")
 
 
 def _known(found: T | None) -> T:

@@ -360,7 +360,7 @@ def test_a_queue_is_bounded(file: Place, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_full_conversation_takes_no_more(file: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conversations, "MESSAGES", 4)
-    monkeypatch.setattr(conversations, "BODY", 1000)
+    monkeypatch.setattr(conversations, "ROOM", 1000)
 
     async def story(house: House) -> None:
         await start(house)
@@ -368,7 +368,8 @@ def test_a_full_conversation_takes_no_more(file: Place, monkeypatch: pytest.Monk
         await say(house, "one")
         await say(house, "two")
         full = await say(house, "three")
-        assert (full.status, full.json()) == (400, {"detail": "This conversation is full; start another one"})
+        assert full.status == 400
+        assert "room for 4 messages" in full.json()["detail"]
         assert len(await told(house)) == 4
 
     lived(file, Parrot(), story)
