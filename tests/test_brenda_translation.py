@@ -138,8 +138,8 @@ def test_b18_clients_at_once_get_each_their_own(house):
     wanted = {"hello": "bonjour", "thank you": "merci", "the cat is red": "le chat est rouge", "yes": "oui"}
     with ThreadPoolExecutor(12) as crowd:
         texts = list(wanted) * 12
-        answers = list(crowd.map(lambda text: translate(house, text)[1]["translated_text"], texts))
-    assert answers == [wanted[text] for text in texts]
+        answers = list(crowd.map(lambda text: translate(house, text)[1], texts))
+    assert [answer.get("translated_text", answer) for answer in answers] == [wanted[text] for text in texts]
 
 
 def test_models_of_translation_are_no_chat_models(house):

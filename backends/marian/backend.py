@@ -32,6 +32,8 @@ DETECTOR = 128 * 1024 * 1024
 """Bytes of the worker that tells languages."""
 THREADS = 4
 """Beyond that, more threads gain nothing for batches of sentences."""
+MAKING = 2.5
+"""Memory of a conversion by the size of what is converted, pages of the mapped file included."""
 _BYTES = {"int8": 1, "int16": 2, "float16": 2}
 
 
@@ -173,8 +175,8 @@ class MarianBackend:
         work = WORKING * self._settings.beam * folder.config.d_model // 512
         converted = cache.place(self._cache, folder.name, kind, folder.key).is_dir()
         # While it is converted its largest matrix is there three times, in 32 bits; the file itself is only mapped.
-        making = 0 if converted else folder.size
-        return Need(ram=PROCESS + max(weights + work, making))
+        making, mapped = (0, 0) if converted else (int(MAKING * folder.size), folder.size)
+        return Need(ram=PROCESS + max(weights + work, making), mapped=mapped)
 
     def _detector(self) -> ModelInfo:
         return ModelInfo(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from backends.marian.asking import Said, Work
 from backends.marian.folders import Folder
@@ -16,8 +19,13 @@ if TYPE_CHECKING:
 EOS = "</s>"
 LONGEST = 300
 """Pieces of words in what is translated at once; beyond that Marian's models, trained on sentences, leave things out."""
+AT_ONCE = 32
+"""Ways of saying something that are computed at once: sixteen sentences and two ways of each. More gain little."""
 BATCH = 16
-"""Sentences that are computed at once; more gain little, and a client that leaves has them computed to the end."""
+HANGS = 600.0
+"""Seconds that a batch may take, and those before it."""
+GLANCE = 0.05
+"""Seconds between two looks whether somebody still waits for one."""
 TOKENS = 1024
 """Pieces of words that are computed at once, the gaps behind shorter sentences included."""
 
@@ -40,6 +48,8 @@ class Translator:
         self._beam = beam
         self._longest = min(LONGEST, folder.config.max_position_embeddings - 3)
         self._limit = folder.config.max_position_embeddings - 1
+        self._turns = ThreadPoolExecutor(1)
+        """Where batches are computed, in the order of their coming, whoever's they are."""
         self._source = sentencepiece.SentencePieceProcessor(model_file=str(folder.path / "source.spm"))
         self._target = sentencepiece.SentencePieceProcessor(model_file=str(folder.path / "target.spm"))
         self._model: ctranslate2.Translator = ctranslate2.Translator(
@@ -47,7 +57,7 @@ class Translator:
         )
 
     def translate(self, work: Work, stop: Stop) -> Said:
-        """See ``Work``. ``stop`` is asked between batches. Raises Stopped."""
+        """See ``Work``. ``stop`` is asked all the time. Raises Stopped."""
         parts = [self._parts(text, work.source, stop) for text in work.texts]
         wanted = dict.fromkeys(piece for text in parts for piece, said in text if said)  # what repeats is said once
         found = self._said(list(wanted), work, stop)
@@ -84,29 +94,48 @@ class Translator:
         pieces = [[*head, *found, EOS] for found in self._source.encode(list(sentences), out_type=str)]
         ways = work.others + 1
         found: dict[str, list[str]] = {}
-        for batch in _batches([len(one) for one in pieces]):
-            results: Sequence[Any] = self._model.translate_batch(
-                [pieces[index] for index in batch],
-                beam_size=max(self._beam, ways),
-                num_hypotheses=ways,
-                max_input_length=0,
-                max_decoding_length=min(self._limit, 3 * max(len(pieces[index]) for index in batch) + 32),
-                disable_unk=True,
-            )
+        for batch in _batches([len(one) for one in pieces], min(BATCH, AT_ONCE // max(self._beam, ways))):
+            if stop():
+                raise Stopped
+            results = self._computed([pieces[index] for index in batch], ways, stop)
             for index, result in zip(batch, results, strict=True):
                 said = [self._target.decode(way).replace("\u2581", " ").strip() for way in result.hypotheses]
                 found[sentences[index]] = list(dict.fromkeys(said))
-            if stop():
-                raise Stopped
         return found
 
+    def _computed(self, batch: Sequence[Sequence[str]], ways: int, stop: Stop) -> Sequence[Any]:
+        """One batch, in its turn. Who leaves does not wait for it: what has begun is computed to its end, and nobody looks.
 
-def _batches(lengths: Sequence[int]) -> list[list[int]]:
+        Raises:
+            Stopped: nobody wants it any more.
+        """
+        running = self._turns.submit(
+            self._model.translate_batch,
+            batch,
+            beam_size=max(self._beam, ways),
+            num_hypotheses=ways,
+            max_input_length=0,
+            max_decoding_length=min(self._limit, 3 * max(map(len, batch)) + 32),
+            disable_unk=True,
+        )
+        deadline = time.monotonic() + HANGS
+        while True:
+            try:
+                return cast("Sequence[Any]", running.result(GLANCE))
+            except TimeoutError:
+                if stop():
+                    running.cancel()
+                    raise Stopped from None
+                if time.monotonic() > deadline:
+                    os._exit(os.EX_SOFTWARE)  # the gateway starts another process
+
+
+def _batches(lengths: Sequence[int], limit: int) -> list[list[int]]:
     """Indexes of those that are computed together: such as are of one length, the longest first."""
     batches: list[list[int]] = []
     for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
         last = batches[-1] if batches else []
-        if last and len(last) < BATCH and lengths[last[0]] * (len(last) + 1) <= TOKENS:
+        if last and len(last) < limit and lengths[last[0]] * (len(last) + 1) <= TOKENS:
             last.append(index)
         else:
             batches.append([index])
