@@ -240,6 +240,8 @@ def test_b13_folders_with_weights_that_can_be_read_are_models(tmp_path: Path) ->
     folder(tmp_path, "odd", config=[1])
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / "config.json").write_text('{"x":' * 5000 + "1" + "}" * 5000)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "config.json").write_bytes(b"\xff{")
     folder(tmp_path, ".hidden")
     (tmp_path / "file").write_text("x")
     backend = clip(tmp_path)

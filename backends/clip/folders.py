@@ -108,7 +108,12 @@ class Folders:
             files = sorted(path.glob("model*.safetensors"))
             marks = [(status.st_size, status.st_mtime_ns) for status in (file.stat() for file in files)]
             trouble = _trouble(path, files)
-        except (OSError, ValueError, RecursionError):  # it goes meanwhile, is no JSON, or has a name that no file has
+        except (
+            OSError,
+            ValueError,
+            msgspec.MsgspecError,
+            RecursionError,
+        ):  # it goes meanwhile, is no JSON, or has a name that no file has
             return None
         if config.model_type != "clip":
             return None
