@@ -536,7 +536,7 @@ def test_a_server_that_is_down_is_told_of_and_comes_back(
             found = await two.responses.get("a", owner=ANN)
             assert found is not None
             assert found.status == "queued"
-            if served.ask("SELECT 1 FROM pg_locks WHERE locktype = 'advisory'"):
+            if served.ask(f"SELECT 1 FROM pg_locks WHERE classid::bigint = {int(one.database.alive.token[:8], 16)}"):
                 break
             await asyncio.sleep(0.05)
         await two.close()
