@@ -1,69 +1,39 @@
-"""Brenda's sessions in memory: whose they are, what they keep, and what a stop ends."""
+"""Brenda's sessions in memory: whose they are, and what they keep."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from canonical.errors import BackendError, StorageFailed
-from canonical.events import Event, Finished, Started, TextDelta
-from canonical.requests import Generate
+from canonical.events import Started, TextDelta
 from gateway.sessions import SessionId, Sessions
-from gateway.settings import Config, Key, Listener, Mounted
+from gateway.settings import Config, Listener, Mounted
 from gateway.settings import Sessions as Section
 from gateway.store import Session
-from tests.asgi import Call, Headers, House
-from tests.calling import until
+from tests.asgi import House
 from tests.eventsource import Heard, answer, heard
 from tests.houses import HELLO, Home, Talks, tells
-from tests.responding import ANN, BEN, lived
-from tests.shelf import Shelf, house
+from tests.in_sessions import (
+    ALONE,
+    ASK,
+    CHAT,
+    KEYS,
+    MINE,
+    NAMELESS,
+    SHARED,
+    YOURS,
+    Unkept,
+    event_of,
+    id_of,
+    live,
+    state,
+)
+from tests.responding import ANN, BEN
 from tests.virtual_time import run
-
-ALONE = Listener(port=1234, dialects=("brenda",))
-SHARED = Listener(port=1234, dialects=("openai", "brenda", "anthropic"))
-CHAT = "/v1/chat/completions"
-ASK = {"model": "a", "messages": [{"role": "user", "content": "Bonjour"}]}
-NAMELESS = {"messages": ASK["messages"]}
-KEYS = Config(keys=(Key(key="key-of-ann"), Key(key="key-of-ben", manage=False)))
-MINE: Headers = [(b"x-session-id", b"mine")]
-YOURS: Headers = [(b"x-session-id", b"yours")]
-
-Story = Callable[[House], Awaitable[None]]
-
-
-def live(data: Path, story: Story, home: Home | None = None, listener: Listener = ALONE, **more: Any) -> None:
-    lived(data, story, home, listener=listener, **more)
-
-
-def id_of(call: Call) -> bytes:
-    (id,) = [value for name, value in call.sent[0]["headers"] if name == b"x-session-id"]
-    return id
-
-
-async def state(a: House, headers: Headers = MINE) -> Any:
-    call = await a.ask("GET", "/v1/session", headers=headers)
-    assert call.status == 200
-    return call.json()
-
-
-class Unkept:
-    """What would be kept, in memory."""
-
-    def __init__(self) -> None:
-        self.models: dict[str, Session] = {}
-
-    async def get(self, id: str, *, owner: str) -> Session | None:
-        return self.models.get(id)
-
-    async def put(self, session: Session) -> None:
-        self.models[session.id] = session
-
 
 # The header
 
@@ -298,320 +268,3 @@ def test_b7_what_fails_behind_the_first_word_says_so_in_the_stream(tmp_path: Pat
         assert (await a.ask("POST", CHAT, ASK, MINE)).status == 502
 
     live(tmp_path, story, home)
-
-
-# Stops
-
-
-class Talking(Home):
-    """Says one word to each, and then nothing for ever; but to who says ``end`` it answers. To be stopped takes as long as ``held``."""
-
-    def __init__(self, slots: int = 1) -> None:
-        super().__init__(self._tell, slots=slots)
-        self.told = 0
-        """To how many the word has been said and taken."""
-        self.held = asyncio.Event()
-        self.held.set()
-
-    async def _tell(self, request: Generate) -> AsyncGenerator[Sequence[Event], None]:
-        if "end" in str(request.messages[-1].parts):
-            yield HELLO
-            return
-        yield [Started("m"), TextDelta("word")]
-        self.told += 1
-        try:
-            await asyncio.get_running_loop().create_future()
-        finally:
-            await self.held.wait()
-
-
-async def stopped(a: House, headers: Headers = MINE) -> None:
-    call = await a.ask("POST", "/v1/stop", b"", headers)
-    assert (call.status, call.json()) == (200, {"status": "stopped"})
-
-
-def test_b10_a_stop_ends_all_of_its_session_and_nothing_else(tmp_path: Path) -> None:
-    home = Talking(4)
-
-    async def story(a: House) -> None:
-        streams = [a.call("POST", CHAT, {**ASK, "stream": True}, MINE) for _ in range(2)]
-        whole = a.call("POST", CHAT, ASK, MINE)
-        other = a.call("POST", CHAT, {**ASK, "stream": True}, YOURS)
-        for stream in (*streams, other):
-            await stream.until(2)
-        await until(lambda: home.told == 4)
-        await stopped(a)
-        assert a.running() == 1
-        for stream in streams:
-            assert answer((await stream.end()).body) == "word"
-        reply = (await whole.end()).json()["choices"][0]
-        assert (reply["message"]["content"], reply["finish_reason"]) == ("word", "stop")
-        assert not other.complete
-        await stopped(a)  # nothing runs, and its model is known
-        assert not other.complete
-        again = await a.ask("POST", CHAT, {"messages": [{"role": "user", "content": "end"}]}, MINE)
-        assert again.json()["choices"][0]["message"]["content"] == "Hello"
-        await stopped(a, YOURS)
-        assert answer((await other.end()).body) == "word"
-
-    live(tmp_path, story, home)
-
-
-def test_b10_who_waits_for_a_slot_is_stopped_and_nothing_is_generated_for_it(tmp_path: Path) -> None:
-    home = Talking()
-
-    async def story(a: House) -> None:
-        first = a.call("POST", CHAT, {**ASK, "stream": True}, YOURS)
-        await first.until(2)
-        waiting = a.call("POST", CHAT, {**ASK, "stream": True}, MINE)
-        whole = a.call("POST", CHAT, {**ASK, "n": 3}, MINE)
-        (resident,) = a.engine._pool.residents()
-        await until(lambda: len(list(resident.turns())) == 2)
-        await stopped(a)
-        assert answer((await waiting.end()).body) == ""
-        contents = [one["message"]["content"] for one in (await whole.end()).json()["choices"]]
-        assert contents == ["", "", ""]
-        assert (await state(a))["current_model"] is None  # nobody has answered
-        assert isinstance(home.model, Talks)
-        assert len(home.model.requests) == 1
-        await stopped(a, YOURS)
-
-    live(tmp_path, story, home)
-
-
-def test_b10_who_waits_for_a_load_is_stopped(tmp_path: Path) -> None:
-    go = asyncio.Event()
-
-    async def story(a: House) -> None:
-        waiting = a.call("POST", CHAT, ASK, MINE)
-        await until(lambda: a.engine._pool.residents() != [])
-        await stopped(a)
-        assert (await waiting.end()).status == 200
-        go.set()
-
-    live(tmp_path, story, Home(tells(HELLO), on_open=lambda: _wait(go)))
-
-
-async def _wait(event: asyncio.Event) -> None:
-    await event.wait()
-
-
-def test_b10_under_another_key_there_is_nothing_to_stop(tmp_path: Path) -> None:
-    async def story(a: House) -> None:
-        stream = a.call("POST", CHAT, {**ASK, "stream": True}, [*ANN, *MINE])
-        await stream.until(2)
-        assert (await a.ask("POST", "/v1/stop", b"", [*BEN, *MINE])).status == 400
-        assert a.running() == 1
-        await stopped(a, [*ANN, *MINE])
-        await stream.end()
-
-    live(tmp_path, story, Talking(), config=KEYS)
-
-
-def test_b10_a_stop_is_answered_when_nothing_runs_any_more(tmp_path: Path) -> None:
-    home = Talking()
-
-    async def story(a: House) -> None:
-        stream = a.call("POST", CHAT, {**ASK, "stream": True}, MINE)
-        await stream.until(2)
-        home.held.clear()
-        stop = a.call("POST", "/v1/stop", b"", MINE)
-        session = await state(a)  # whatever is answered meanwhile
-        assert session["current_model"] == "a"
-        assert (stop.sent, stream.complete, a.running()) == ([], False, 1)
-        home.held.set()
-        assert (await stop.end()).json() == {"status": "stopped"}
-        assert a.running() == 0
-        assert answer((await stream.end()).body) == "word"
-
-    live(tmp_path, story, home)
-
-
-def test_b10_what_does_not_stop_is_said_to() -> None:
-    async def story() -> None:
-        home = Talking()
-        a = House(listener=ALONE, a=home)
-        a.gateway.sessions = Sessions(Unkept())  # type: ignore[arg-type]
-        stream = a.call("POST", CHAT, {**ASK, "stream": True}, MINE)
-        await stream.until(2)
-        home.held.clear()
-        stop = await a.ask("POST", "/v1/stop", b"", MINE)
-        assert (stop.status, set(stop.json())) == (500, {"error"})
-        home.held.set()
-        await stream.end()
-        await a.close()
-
-    run(story())
-
-
-def test_b10_who_reads_slowly_is_stopped_behind_its_back(tmp_path: Path) -> None:
-    said = 0
-
-    async def chatter(_: Generate) -> AsyncGenerator[Sequence[Event], None]:
-        nonlocal said
-        yield [Started("m")]
-        while True:
-            said += 1
-            yield [TextDelta("x")]
-
-    async def story(a: House) -> None:
-        slow = a.call("POST", CHAT, {**ASK, "stream": True}, MINE)
-        slow.reading.clear()
-        await until(lambda: said > 1)
-        await stopped(a)
-        assert (a.running(), said) == (0, 2)  # a batch ahead, and no further
-        slow.reading.set()
-        assert set(answer((await slow.end()).body)) == {"x"}
-
-    live(tmp_path, story, Home(chatter))
-
-
-@pytest.mark.parametrize("stream", [True, False])
-def test_a_client_that_leaves_ends_its_own_generation(tmp_path: Path, stream: bool) -> None:
-    async def story(a: House) -> None:
-        leaving, staying = (a.call("POST", CHAT, {**ASK, "stream": stream}, MINE) for _ in range(2))
-        await until(lambda: a.running() == 2)
-        leaving.leave()
-        await leaving.end()
-        assert a.running() == 1
-        await stopped(a)
-        assert (await staying.end()).status == 200
-        sessions = a.gateway.sessions
-        assert sessions is not None
-        assert not sessions._running
-
-    live(tmp_path, story, Talking(2))
-
-
-def test_b10_a_stop_needs_a_session_with_a_model(tmp_path: Path) -> None:
-    async def story(a: House) -> None:
-        for headers in ((), MINE):
-            call = await a.ask("POST", "/v1/stop", b"", headers)
-            assert (call.status, set(call.json())) == (400, {"error"})
-
-    live(tmp_path, story)
-
-
-# Loads
-
-
-def test_b3_a_model_of_config_yaml_that_is_not_there_yet_is_fetched(tmp_path: Path) -> None:
-    async def story() -> None:
-        shelf = Shelf()
-        a = house(shelf, data=tmp_path, listener=ALONE, config=KEYS)
-        refused = await a.ask("POST", "/v1/models/later/load", b"", [*BEN, *MINE])
-        assert (refused.status, [set(event_of(one)) for one in heard(refused.body)]) == (403, [{"error"}])
-        assert shelf.pulls == 0
-        load = await a.ask("POST", "/v1/models/later/load", b"", [*ANN, *MINE])
-        told = list(map(event_of, heard(load.body)))
-        assert told[-2:] == [{"status": "completed"}, {"status": "loaded"}]
-        shares = [one["progress"] for one in told[:-2]]
-        assert (shares, shares[-1]) == (sorted(shares), 1)
-        assert (await state(a, [*ANN, *MINE]))["current_model"] == "later"
-        again = await a.ask("POST", "/v1/models/later/load", b"", [*BEN, *MINE])
-        assert list(map(event_of, heard(again.body))) == [{"status": "exists"}, {"status": "loaded"}]
-        await a.close()
-
-    asyncio.run(story())
-
-
-def event_of(one: Heard) -> Any:
-    assert one.event == "message"
-    return json.loads(one.data)
-
-
-@pytest.mark.parametrize(
-    "path", ["/v1/models/registry.ollama.ai/library/far/load", "/v1/models/registry.ollama.ai/library/far:latest/load"]
-)
-def test_b3_a_name_with_its_host_is_fetched_from_there(tmp_path: Path, path: str) -> None:
-    async def story() -> None:
-        a = house(Shelf(), data=tmp_path, listener=ALONE)
-        load = await a.ask("POST", path, b"", MINE)
-        assert event_of(heard(load.body)[-1]) == {"status": "loaded"}
-        assert (await a.ask("POST", CHAT, NAMELESS, MINE)).status == 200
-        missing = await a.ask("POST", path.replace("far", "none"), b"", YOURS)
-        assert (missing.status, event_of(heard(missing.body)[-1])) == (
-            404, {"error": "pull model manifest: file does not exist"},
-        )  # fmt: skip
-        assert (await state(a, YOURS))["current_model"] is None
-        await a.close()
-
-    asyncio.run(story())
-
-
-def test_b3_a_slip_of_the_pen_is_looked_up_nowhere(tmp_path: Path) -> None:
-    async def story() -> None:
-        shelf = Shelf()
-        a = house(shelf, data=tmp_path, listener=ALONE)
-        for name in ("far", "library/far", "fare"):
-            load = await a.ask("POST", f"/v1/models/{name}/load", b"", MINE)
-            assert (load.status, list(map(event_of, heard(load.body)))) == (
-                404, [{"error": f"model '{name}' not found"}],
-            )  # fmt: skip
-        for name in ("/etc/passwd", "~/x", "./x", "x" * 3000):
-            assert (await a.ask("POST", f"/v1/models/{name}/load", b"", MINE)).status in {400, 404}
-        assert shelf.pulls == 0
-        await a.close()
-
-    asyncio.run(story())
-
-
-def test_b3_who_leaves_a_download_that_nobody_else_watches_stops_it(tmp_path: Path) -> None:
-    async def story() -> None:
-        shelf = Shelf()
-        shelf.gate.clear()
-        a = house(shelf, data=tmp_path, listener=ALONE)
-        one = a.call("POST", "/v1/models/later/load", b"", MINE)
-        other = a.call("POST", "/v1/models/later/load", b"", YOURS)
-        await until(lambda: shelf.pulls == 1)
-        one.leave()
-        await one.end()
-        assert shelf.stopped == 0
-        other.leave()
-        await other.end()
-        assert shelf.stopped == 1
-        await a.close()
-
-    asyncio.run(story())
-
-
-def test_b3_a_load_that_says_nothing_shows_that_it_lives() -> None:
-    async def story() -> None:
-        async def slow() -> None:
-            await asyncio.sleep(40)
-
-        a = House(listener=ALONE, a=Home(tells(HELLO), on_open=slow))
-        a.gateway.sessions = Sessions(Unkept())  # type: ignore[arg-type]
-        load = await a.ask("POST", "/v1/models/a/load", b"", MINE)
-        assert load.body == b'data: {"status":"exists"}\n\n: \n\n: \n\ndata: {"status":"loaded"}\n\n'
-        await a.close()
-
-    run(story())
-
-
-def test_a_generation_ends_as_its_grammar_has_it_wherever_it_is_stopped() -> None:
-    """Stopped before its first word, between any two, or behind its last: what is read is a whole answer."""
-
-    async def story() -> None:
-        for place in range(5):
-            sessions = Sessions(Unkept())  # type: ignore[arg-type]
-            read: list[Event] = []
-            with sessions.generating(SessionId("", "x")) as generation:
-                if place == 0:
-                    generation.stop()
-                async for batch in generation.read(told()):
-                    read.extend(batch)
-                    if len(read) == place:
-                        generation.stop()
-            assert isinstance(read[0], Started)
-            assert [type(event) for event in read].count(Finished) == 1
-            assert isinstance(read[-1], Finished)
-            assert generation.ended.is_set()
-            assert not await sessions.stop(SessionId("", "x"))
-
-    async def told() -> AsyncGenerator[Sequence[Event], None]:
-        for event in HELLO:
-            yield [event]
-            await asyncio.sleep(0)
-
-    run(story())
