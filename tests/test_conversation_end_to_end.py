@@ -32,13 +32,20 @@ FRANCE = "What is the capital of France?"
 PARIS = "The capital of France is Paris."
 
 
-def config(data: Path, port: int = 9) -> str:
-    return MODELS % (port, data)
+@pytest.fixture(scope="module")
+def silent() -> Iterator[socket.socket]:
+    """A server that takes what comes, and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server
+
+
+def config(data: Path, silent: socket.socket) -> str:
+    return MODELS % (silent.getsockname()[1], data)
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with serving(config(tmp_path_factory.mktemp("data"))) as served:
+def gateway(tmp_path_factory: pytest.TempPathFactory, silent: socket.socket) -> Iterator[Served]:
+    with serving(config(tmp_path_factory.mktemp("data"), silent)) as served:
         yield served
 
 
@@ -142,42 +149,55 @@ def test_c6_a_local_page_may_call(gateway: Served, http: httpx.Client) -> None:
     assert http.get("/api/models", headers={"origin": "http://elsewhere.example"}).status_code == 403
 
 
-def test_c4_what_a_killed_gateway_was_answering_is_marked_and_another_goes_on(tmp_path: Path) -> None:
+def test_c4_who_leaves_in_the_middle_leaves_the_message_marked(gateway: Served, http: httpx.Client) -> None:
+    start(http, "left")
+    host, port = gateway.url.removeprefix("http://").split(":")
+    body = b'{"prompt": "Hello?", "model": "silent"}'
+    with socket.create_connection((host, int(port))) as client:
+        head = f"POST /api/conversation/left/message HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(body)}\r\n\r\n"
+        client.sendall(head.encode() + body)
+        _until(lambda: [message["state"] for message in told(http, "left")] == ["answering"])
+    _until(lambda: told(http, "left")[0]["state"] == "failed")
+    assert "left" in told(http, "left")[0]["error"]
+    assert say(http, "left", FRANCE).json()["content"] == PARIS
+
+
+def test_c4_what_a_killed_gateway_was_answering_is_marked_and_another_goes_on(
+    tmp_path: Path, silent: socket.socket
+) -> None:
     """Two gateways on one store; the first dies by SIGKILL in the middle of an answer."""
-    silent = socket.create_server(("127.0.0.1", 0))  # takes what comes, and never answers
-    text = config(tmp_path, silent.getsockname()[1])
+    text = config(tmp_path, silent)
     with ExitStack() as stack:
         first, second = (stack.enter_context(serving(text)) for _ in range(2))
         one, two = (stack.enter_context(httpx.Client(base_url=at.url, timeout=60)) for at in (first, second))
-        with silent:
-            start(one, "c")
-            assert say(two, "c", FRANCE).json()["content"] == PARIS
-            hung = threading.Thread(target=lambda: _ignored(first.url, "c", "Hello?", model="silent"))
-            hung.start()
-            _until(lambda: told(two, "c")[-1]["state"] == "answering")
-            behind: list[dict[str, Any]] = []
-            waits = threading.Thread(target=lambda: behind.append(_said(second.url, "c", "What is 7 + 8?")))
-            waits.start()
-            _until(lambda: told(two, "c")[-1]["state"] == "waiting")
-            first.process.send_signal(signal.SIGKILL)
-            waits.join(20)
-            hung.join(20)
-            assert behind[0]["content"] == "7 + 8 = 15"
-            assert [(message["content"], message["state"]) for message in told(two, "c")] == [
-                (FRANCE, "answered"),
-                (PARIS, "complete"),
-                ("Hello?", "failed"),
-                ("What is 7 + 8?", "answered"),
-                ("7 + 8 = 15", "complete"),
-            ]
-            assert "gateway" in told(two, "c")[2]["error"]
+        start(one, "c")
+        assert say(two, "c", FRANCE).json()["content"] == PARIS
+        hung = threading.Thread(target=lambda: _ignored(first.url, "c", "Hello?", model="silent"))
+        hung.start()
+        _until(lambda: told(two, "c")[-1]["state"] == "answering")
+        behind: list[dict[str, Any]] = []
+        waits = threading.Thread(target=lambda: behind.append(_said(second.url, "c", "What is 7 + 8?")))
+        waits.start()
+        _until(lambda: told(two, "c")[-1]["state"] == "waiting")
+        first.process.send_signal(signal.SIGKILL)
+        waits.join(20)
+        hung.join(20)
+        assert behind[0]["content"] == "7 + 8 = 15"
+        assert [(message["content"], message["state"]) for message in told(two, "c")] == [
+            (FRANCE, "answered"),
+            (PARIS, "complete"),
+            ("Hello?", "failed"),
+            ("What is 7 + 8?", "answered"),
+            ("7 + 8 = 15", "complete"),
+        ]
+        assert "gateway" in told(two, "c")[2]["error"]
 
 
-def test_kill_9_loses_no_answer_that_was_told(tmp_path: Path) -> None:
+def test_kill_9_loses_no_answer_that_was_told(tmp_path: Path, silent: socket.socket) -> None:
     """Eight conversations talk at once when the gateway dies; the next one has all that anybody was told."""
     words = ["alpha", "beta", "gamma", "delta", "one", "two", "three", "four"]
     heard: dict[str, list[str]] = {word: [] for word in words}
-    with serving(config(tmp_path)) as first:
+    with serving(config(tmp_path, silent)) as first:
 
         def talk(word: str) -> None:
             with httpx.Client(base_url=first.url, timeout=60) as client:
@@ -195,7 +215,7 @@ def test_kill_9_loses_no_answer_that_was_told(tmp_path: Path) -> None:
         first.process.send_signal(signal.SIGKILL)
         for thread in threads:
             thread.join()
-    with serving(config(tmp_path)) as second, httpx.Client(base_url=second.url, timeout=60) as client:
+    with serving(config(tmp_path, silent)) as second, httpx.Client(base_url=second.url, timeout=60) as client:
         for word in words:
             if not heard[word]:
                 continue
