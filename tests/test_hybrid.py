@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters.dialect import Stamp
@@ -161,6 +161,7 @@ def test_h7_what_is_no_json_is_422(body: bytes) -> None:
         assert fault["loc"] == ["body"]
 
 
+@settings(max_examples=40)
 @given(st.dictionaries(st.text(), st.recursive(st.none() | st.floats() | st.text(), st.lists), max_size=4))
 def test_h7_no_body_whatever_is_more_than_refused(fields: dict[str, Any]) -> None:
     errors: list[InvalidRequest] = []

@@ -37,7 +37,7 @@ class Act(Struct, frozen=True):
     """Something that happens at a time: a request (with its length, and perhaps when its client leaves), or an order."""
 
     at: float
-    kind: Literal["ask", "unload", "retire", "close"]
+    kind: Literal["ask", "unload", "clear", "retire", "close"]
     model: int = 0
     hold: float = 0.0
     leave: float | None = None
@@ -128,7 +128,7 @@ def plan_of(seed: int) -> Plan:
             )
         )
         if draw() < 0.05:
-            acts.append(Act(at, choice(("unload", "retire")), int(draw() * count)))
+            acts.append(Act(at, choice(("unload", "clear", "retire")), int(draw() * count)))
     if draw() < 0.2:
         acts.append(Act(draw() * at, "close"))
     failing = choice((0.0, 0.0, 0.2))

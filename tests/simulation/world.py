@@ -82,6 +82,8 @@ class World:
         self.loads = [0] * len(plan.kinds)
         self.keeps: dict[Resident, float] = {}
         """What each ready model was last wished to stay."""
+        self.cleared: set[Resident] = set()
+        """Models that were told to be gone."""
         self.head: tuple[Resident | None, float] = (None, 0.0)
         self.turned: dict[Resident, tuple[float, str, set[Any]]] = {}
         self.sources = [
@@ -235,6 +237,8 @@ class World:
                     self.loop.call_later(act.leave, task.cancel)
             case "unload":
                 self.clients[number] = self.loop.create_task(self.unload(act.model))
+            case "clear":
+                self.clients[number] = self.loop.create_task(self.clear(act.model))
             case "retire":
                 self.tell(f"{name} is replaced")
                 self.generations[act.model] += 1
@@ -256,6 +260,14 @@ class World:
             self.keeps[resident] = 0.0
         await self.pool.unload(key)
 
+    async def clear(self, number: int) -> None:
+        key = self.sources[number].key
+        self.tell(f"{key[1]} is to be gone")
+        self.cleared.update(one for one in self.pool.residents() if one.key == key)
+        before = [copy for copy in self.memory if copy.kind.name == key[1]]
+        await self.pool.clear((key,))
+        self.check(not any(copy in self.memory for copy in before), f"{key[1]} is told to be gone, and is not")
+
     # Promises
 
     def seated(self, resident: Resident, turn: Lease) -> None:
@@ -271,7 +283,7 @@ class World:
         direct = turn.serial == 0
         self.check(not older and not (direct and resident.queue), f"somebody at {name} is overtaken")
         self.check(not resident.retired, f"{name} was replaced, and is given away")
-        self.check(not resident.draining, f"{name} is to go, and gets more requests")
+        self.check(not (resident.draining or resident.leaving), f"{name} is to go, and gets more requests")
         if turn.keep_alive is not None:
             self.keeps[resident] = turn.keep_alive
         since, tenant, passed = self.turned.get(resident, (0.0, "", set()))
@@ -287,6 +299,9 @@ class World:
         name = resident.key[1]
         self.check(not resident.running or self.ended, f"{name} is closed with {resident.running} running")
         if self.ended or resident.retired or resident.waiting or resident.phase is Phase.ABORTING:
+            return
+        if resident in self.cleared:
+            self.cleared.discard(resident)
             return
         keep = self.keeps.get(resident, resident.terms.keep_alive)
         dismissed = self.keeps.get(resident) == 0.0
@@ -339,7 +354,7 @@ class World:
 
     def check_ready(self, resident: Resident, now: float) -> None:
         name = resident.key[1]
-        open_to_all = not resident.draining and not resident.retired
+        open_to_all = not (resident.draining or resident.leaving or resident.retired)
         waited = (
             resident.others and now >= max(resident.others.oldest.came, resident.since) + self.plan.rules.switch_after
         )
@@ -352,6 +367,7 @@ class World:
         if resident.running:
             return
         self.check(not resident.retired, f"{name} was replaced, and stays")
+        self.check(not resident.leaving, f"{name} is to go, and stays")
         self.check(not resident.waiting, f"{name} is idle, and somebody waits")
         keep = self.keeps.get(resident, resident.terms.keep_alive)
         over = keep >= 0 and now > resident.used_at + keep + NEAR
