@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 import struct
 from collections.abc import Collection
 from urllib.parse import unquote
@@ -18,6 +19,8 @@ PIXELS = 50_000_000
 """Pixels of one image, by its header: a few hundred bytes can stand for gigabytes."""
 SCANS = 100
 """Passes over all pixels that a JPEG may ask of its decoder. Usual ones have 10; one of 1 MB could ask for 100,000."""
+PARTS = 20_000
+"""Chunks of a PNG, and segments of a JPEG before its pixels: decoders look at each, and of empty ones 10 MB hold a million."""
 TOO_LARGE = "media_too_large"
 """The code of an error about more bytes than are accepted: some dialects have a status for it."""
 AUDIO_LIMIT = 20 * 1024 * 1024
@@ -38,6 +41,10 @@ _MAGIC = (
 _OTHER_ALPHABET = str.maketrans("-_", "+/")
 _SCAN = b"\xff\xda"
 """Where a scan of a JPEG begins; among its pixels another byte stands after each 0xFF."""
+_MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd9]")
+"""Where a segment of a JPEG begins: not at fillings, nor at marks that stand alone."""
+_BETWEEN = 64 * 1024
+"""Bytes of fillings."""
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
@@ -89,6 +96,8 @@ def image_from_bytes(data: bytes, *, param: str, types: Collection[str] = IMAGE_
             f"{IMAGE_TYPES[media_type]} is not among the image formats here" if media_type else "unknown image format"
         )
         raise InvalidRequest(f"{what}: {', '.join(most)} and {last} are accepted", param=param)
+    if media_type == "image/png":
+        _check_chunks(data, param)
     width, height = image_size(data)
     if width * height > PIXELS:
         raise InvalidRequest(f"an image may have at most {PIXELS} pixels, not {width} x {height}", param=param)
@@ -98,7 +107,11 @@ def image_from_bytes(data: bytes, *, param: str, types: Collection[str] = IMAGE_
 
 
 def image_size(data: bytes) -> tuple[int, int]:
-    """Width and height that an image's header claims; 0 and 0 where there is no such header to read."""
+    """Width and height that an image's header claims; 0 and 0 where there is no such header to read.
+
+    Raises:
+        InvalidRequest: a JPEG in more pieces than any program makes.
+    """
     match image_type(data):
         case "image/png" if data[12:16] == b"IHDR" and len(data) >= 24:
             width, height = struct.unpack_from(">II", data, 16)
@@ -114,18 +127,34 @@ def image_size(data: bytes) -> tuple[int, int]:
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int]:
-    """From its first frame header, segment by segment, as decoders look for it."""
-    at = 2
-    while (at := data.find(b"\xff", at)) >= 0 and at + 9 <= len(data):
-        marker = data[at + 1]
-        if marker in _JPEG_FRAMES:
-            height, width = struct.unpack_from(">HH", data, at + 5)
-            return width, height
-        if marker in {0x00, 0xFF} or 0xD0 <= marker <= 0xD9 or marker == 0x01:
-            at += 1  # fillings, and marks that stand alone
-        else:
-            at += 2 + max(2, int.from_bytes(data[at + 2 : at + 4], "big"))
-    return 0, 0
+    """From its first frame header, segment by segment up to the pixels, as decoders look for it."""
+    size = (0, 0)
+    at, between = 2, 0
+    for _ in range(PARTS):
+        found = _MARKER.search(data, at)
+        between += (found.start() if found else len(data)) - at
+        if between > _BETWEEN:
+            break
+        if found is None or found.end() + 7 > len(data):
+            return size
+        marker, at = data[found.end() - 1], found.end()
+        if marker in _JPEG_FRAMES and size == (0, 0):
+            height, width = struct.unpack_from(">HH", data, at + 3)
+            size = (width, height)
+        if marker == _SCAN[1]:
+            return size
+        at += max(2, int.from_bytes(data[at : at + 2], "big"))
+    raise InvalidRequest(f"a JPEG may have at most {PARTS} segments, and nothing between them")
+
+
+def _check_chunks(data: bytes, param: str) -> None:
+    """Raises InvalidRequest for a PNG in more pieces than any program makes."""
+    at = 8
+    for _ in range(PARTS):
+        if at + 12 > len(data):
+            return
+        at += 12 + int.from_bytes(data[at : at + 4], "big")
+    raise InvalidRequest(f"a PNG may have at most {PARTS} chunks", param=param)
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:

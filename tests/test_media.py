@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import struct
+import time
 
 import pytest
 from hypothesis import given
@@ -163,6 +164,25 @@ def test_an_image_of_more_pixels_than_allowed_is_refused_by_its_header(data: byt
     assert image_size(data) == (9000, 7000)
     with pytest.raises(InvalidRequest, match="pixels"):
         image_from_base64(base64.b64encode(data).decode(), param="images")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\xff\xd8" + b"\xff" * 9_000_000,
+        b"\xff\xd8" + b"\xff\x00" * 4_500_000,
+        b"\xff\xd8" + b"\xff\xfe\x00\x02" * 2_000_000,
+        _jpeg(9, 7) + b"\x00" * 9 + b"\xff\xfe\x00\x02" * 2_000_000,
+        PNG + b"\0\0\0\0abCd\0\0\0\0" * 800_000,
+    ],
+    ids=["fillings", "marks", "comments", "comments behind its size", "chunks"],
+)
+def test_an_image_of_a_million_pieces_is_refused_before_anybody_looks_at_each(data: bytes) -> None:
+    text = base64.b64encode(data).decode()
+    began = time.process_time()
+    with pytest.raises(InvalidRequest, match=r"a (PNG|JPEG) may have at most 20000"):
+        image_from_base64(text, param="p")
+    assert time.process_time() - began < 1
 
 
 @given(st.binary(max_size=60), st.sampled_from([PNG, b"GIF89a", b"\xff\xd8\xff", b"RIFF\0\0\0\0WEBP"]))
