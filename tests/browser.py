@@ -74,8 +74,9 @@ class _Page(BaseHTTPRequestHandler):
 def browsing() -> Iterator[Browser]:
     """A running browser. Where there is none the test is skipped; CI must have one."""
     chromium, node = shutil.which("chromium"), shutil.which("node")
-    if chromium is None or node is None:
-        missing = "Debian's chromium" if chromium is None else "Node"
+    driver = ROOT / "tests/js/node_modules/playwright-core"
+    if chromium is None or node is None or not driver.is_dir():
+        missing = "Debian's chromium" if chromium is None else "Node" if node is None else "npm ci --prefix tests/js"
         if os.environ.get("EXAMPLES") == "ci":
             pytest.fail(f"the tests of real pages need {missing}, which CI must have")
         pytest.skip(f"the tests of real pages need {missing}")
