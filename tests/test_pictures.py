@@ -308,6 +308,8 @@ def _hostile() -> dict[str, tuple[bytes, str]]:
         "a wrong checksum": (good.replace(b"IDAT", b"IDAT\x01", 1), "the picture is"),
         "noise with a magic number": (b"\x89PNG\r\n\x1a\n" + random.Random(1).randbytes(5000), "picture"),
         "a jpeg of many passes": (jpeg[:-2] + jpeg[jpeg.rindex(b"\xff\xda") : -2] * 200 + b"\xff\xd9", "100 scans"),
+        "a jpeg of fillings": (b"\xff\xd8" + b"\xff" * 9_000_000, "segments"),
+        "a png of a million chunks": (png(8, 8, *[(b"abCd", b"")] * 400_000), "chunks"),
         "a webp of another size than it says": (
             b"RIFF"
             + struct.pack("<I", len(still) + 22)
@@ -369,6 +371,21 @@ def test_b16_what_is_no_base64_is_refused(served: Served, text: str) -> None:
 
 
 # Processes
+
+
+def test_b13_b14_many_at_once_get_each_their_own_answer(served: Served) -> None:
+    with ThreadPoolExecutor(16) as pool:
+        seen = {
+            (colour, number): pool.submit(analyze, served, shape(colour, "square"), *COLOURS)
+            for number in range(3)
+            for colour in COLOURS
+        }
+        told = {number: pool.submit(read, served, page([f"Numéro {number}"])) for number in range(12)}
+        for (colour, _), answer in seen.items():
+            scores = answer.result()
+            assert max(scores, key=lambda label: scores[label]) == colour
+        for number, line in told.items():
+            assert line.result() == f"Numéro {number}"
 
 
 def test_b14_a_worker_that_is_killed_fails_its_request_in_words_and_is_started_again(served: Served) -> None:

@@ -7,6 +7,7 @@ import json
 import random
 import re
 from collections.abc import Callable
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,8 @@ from backends.seeing.process import Looker, explain
 from backends.seeing.serving import Wrong, serving
 from backends.workers.worker import Failed
 from canonical.errors import BackendError, BackendTimeout, ModelNotFound, OutOfMemory, Unsupported
-from canonical.seeing import Line, Reading
+from canonical.media import Blob
+from canonical.seeing import Line, Read, Reading
 from tests.drawing import encoded, page
 from tests.serving import ROOT
 
@@ -339,6 +341,24 @@ def test_b14_files_of_other_scripts_are_inside_the_models_folder_and_there(tmp_p
     words = opened(backend, "arabic")
     assert "could not be loaded" in words
     assert str(tmp_path) not in words
+
+
+def test_b14_files_that_are_named_read_also_what_stands_on_its_head(tmp_path: Path) -> None:
+    bundled = Path(str(find_spec("rapidocr").origin)).parent / "models"  # type: ignore[union-attr]
+    for name, file in (("find.onnx", "PP-OCRv6_det_small.onnx"), ("read.onnx", "PP-OCRv6_rec_small.onnx")):
+        (tmp_path / name).symlink_to(bundled / file)
+    backend = OcrBackend("ocr", OcrSettings(models_dir=str(tmp_path), upside_down=True, threads=1))
+    backend.configure("mine", OcrModelSettings(find="find.onnx", read="read.onnx"))
+
+    async def work() -> str:
+        model = await backend.open("mine")
+        try:
+            image = encoded(page(["Écrit à l'envers"]).rotate(180))
+            return (await model.read(Read(image=Blob(image, "image/png")))).text
+        finally:
+            await model.close()
+
+    assert asyncio.run(work()) == "Écrit à l'envers"
 
 
 def test_b13_b14_why_a_load_failed_is_told_without_paths_and_memory_is_told_apart() -> None:
