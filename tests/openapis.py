@@ -37,6 +37,31 @@ def closed(whole: Document) -> Document:
     return whole
 
 
+_NUMBER = {"type": "string", "pattern": r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"}
+_EASED: dict[str, list[dict[str, Any]]] = {
+    "integer": [_NUMBER],
+    "number": [_NUMBER],
+    "boolean": [{"enum": [0, 1]}, {"type": "string", "pattern": "^(?i:true|false|0|1)$"}],
+    "null": [{"type": "string", "pattern": "^(?i:null)$"}],
+}
+"""What some dialects read as a value of a type, though no document asks for it."""
+
+
+def eased(whole: Any) -> Any:
+    """The document with what is accepted beyond it."""
+    if isinstance(whole, list):
+        return [eased(one) for one in whole]
+    if not isinstance(whole, dict):
+        return whole
+    kind = whole.get("type")
+    if isinstance(whole.get("enum"), list) and "" not in whole["enum"]:
+        return {**whole, "enum": [*whole["enum"], ""]}  # an empty text says nothing
+    if isinstance(kind, str) and kind in _EASED:
+        number = [{**whole, "type": "number"}] if kind == "integer" else []
+        return {"anyOf": [whole, *number, *_EASED[kind]]}
+    return {name: eased(one) for name, one in whole.items()}
+
+
 def found(whole: Document, one: dict[str, Any]) -> dict[str, Any]:
     """What a reference leads to."""
     if "$ref" not in one:
@@ -45,6 +70,51 @@ def found(whole: Document, one: dict[str, Any]) -> dict[str, Any]:
     for step in one["$ref"].removeprefix("#/").split("/"):
         place = place[step]
     return place
+
+
+def example(whole: Document, schema: dict[str, Any]) -> Any:
+    """The plainest value that a schema allows."""
+    schema = found(whole, schema)
+    if "enum" in schema or "const" in schema:
+        return schema.get("const", schema.get("enum", [None])[0])
+    if "anyOf" in schema:
+        return example(whole, schema["anyOf"][0])
+    match schema.get("type"):
+        case "object":
+            return {name: example(whole, schema["properties"][name]) for name in schema.get("required", ())}
+        case "array":
+            return [example(whole, schema["items"])] if schema.get("minItems", 1) else []
+        case "integer" | "number":
+            return max(schema.get("minimum", 1), 1)
+        case "boolean":
+            return False
+        case "null":
+            return None
+    return "hello"
+
+
+_WRONG: tuple[Any, ...] = ("x", "", -1, 99, 1.5, True, [], {}, [[1]], [{}], {"x": []}, None)
+
+
+def wrong(judge: Judge, schema: dict[str, Any], good: Any) -> Iterator[Any]:
+    """Values that are ``good`` but for one field, somewhere in them, which ``schema`` does not allow so."""
+    schema = found(judge.whole, schema)
+    for one in schema.get("anyOf", ()):
+        one = found(judge.whole, one)
+        if one.get("type") == {dict: "object", list: "array"}.get(type(good), ""):
+            schema = one
+    if isinstance(good, list) and good and "items" in schema:
+        yield from ([value, *good[1:]] for value in wrong(judge, schema["items"], good[0]))
+    if not isinstance(good, dict):
+        return
+    for name in schema.get("required", ()):
+        yield {field: value for field, value in good.items() if field != name}
+    for name, field in schema.get("properties", {}).items():
+        for value in _WRONG:
+            if judge.faults(field, value):
+                yield {**good, name: value}
+        if name in good:
+            yield from ({**good, name: value} for value in wrong(judge, field, good[name]))
 
 
 class Judge:

@@ -42,7 +42,7 @@ _FIELD = re.compile(r"\{(\w+)(?::\w+)?\}")
 _RETRY = {"Retry-After": {"description": "Seconds until it is worth another try.", "schema": {"type": "integer"}}}
 _WISHES = {
     "Strict": Parameter(
-        "Dragoman-Strict", "header", bool, "`true`: a field that would be dropped for this model is an error instead."
+        "Dragoman-Strict", "header", str, "`true`: a field that would be dropped for this model is an error instead."
     ),
     "Report": Parameter(
         "Dragoman-Report",

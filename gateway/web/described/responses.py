@@ -178,7 +178,7 @@ EVENTS: tuple[Any, ...] = (
 )
 
 _QUERY = (
-    Parameter("stream", "query", bool, "Tell it as a stream."),
+    Parameter("stream", "query", str, "`true`: tell it as a stream."),
     Parameter(
         "starting_after", "query", Annotated[int, Meta(ge=0, lt=10**9)], "The number of an event: go on after it."
     ),
