@@ -27,7 +27,13 @@ Think = Annotated[
     Any,
     Meta(
         description="Whether to think, or how long.",
-        extra_json_schema={"enum": [True, False, "low", "medium", "high", "max", None]},
+        extra_json_schema={
+            "anyOf": [
+                {"type": "boolean"},
+                {"type": "string", "enum": ["low", "medium", "high", "max"]},
+                {"type": "null"},
+            ]
+        },
     ),
 ]
 Format = Annotated[

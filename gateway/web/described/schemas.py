@@ -110,8 +110,9 @@ class Schemas:
             kinds = {type(value) for value in args}
             return {**(_PLAIN[kinds.pop()] if len(kinds) == 1 else {}), "enum": list(args)}
         if origin is tuple and args[-1:] != (...,):
-            items = {"prefixItems": [self._schema(arg) for arg in args], "items": False} if args else {}
-            return {"type": "array", "minItems": len(args), "maxItems": len(args), **items}
+            items = [self._schema(arg) for arg in args]
+            several = {"prefixItems": items} if any(item != items[0] for item in items) else {}
+            return {"type": "array", "items": any_of(items), "minItems": len(args), "maxItems": len(args), **several}
         if origin in _LISTS or origin is tuple:
             return {"type": "array", "items": self._schema(args[0])}
         if origin in _MAPS:
@@ -184,9 +185,9 @@ def any_of(schemas: Iterable[Schema]) -> Schema:
     for schema in schemas:
         inner = schema["anyOf"] if set(schema) == {"anyOf"} else [schema]
         members.extend(member for member in inner if member not in members)
-    if any(not member for member in members):
+    if not all(members):
         return {}
-    return dict(members[0]) if len(members) == 1 else {"anyOf": members}
+    return {"anyOf": members} if len(members) > 1 else dict(*members)
 
 
 def words_of(thing: Any) -> str:
