@@ -6,7 +6,8 @@ not be in memory at once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from msgspec import Struct, structs
@@ -43,48 +44,54 @@ class Hop(Struct, frozen=True):
     model: str
 
 
-class Ways(Struct, frozen=True):
+class Ways:
     """What can be translated into what."""
 
-    direct: dict[tuple[str, str], ModelInfo]
-    """The model for each pair: of several the one that has fewest pairs, and so knows these best."""
-    codes: tuple[str, ...]
-    """All languages, in the order of their codes."""
-
-    @property
-    def sources(self) -> tuple[str, ...]:
+    def __init__(self, direct: dict[tuple[str, str], ModelInfo]) -> None:
+        self.direct = direct
+        """The model for each pair: of several the one that has fewest pairs, and so knows these best."""
+        self.codes = tuple(sorted({code for pair in direct for code in pair}))
+        """All languages, in the order of their codes."""
+        self._into: dict[str, list[str]] = {}
+        for source, target in sorted(direct):
+            self._into.setdefault(source, []).append(target)
+        self.sources = tuple(self._into)
         """Those that are translated from."""
-        return tuple(sorted({source for source, _ in self.direct}))
 
     def ends(self, source: str) -> dict[str, str]:
         """What ``source`` is translated into, and by way of which language; empty: at once."""
-        found = {target: "" for start, target in self.direct if start == source}
-        for middle in sorted(found, key=lambda code: (code != FAVOURITE, code)):
-            for start, end in self.direct:
-                if start == middle and end != source:
+        near = self._into.get(source, [])
+        found = dict.fromkeys(near, "")
+        for middle in sorted(near, key=lambda code: (code != FAVOURITE, code)):
+            if len(found) == len(self.codes) - 1:
+                break
+            for end in self._into.get(middle, []):
+                if end != source:
                     found.setdefault(end, middle)
         return found
 
     def find(self, source: str, target: str) -> tuple[Hop, ...]:
         """The models, in their order; none where there is no way."""
-        pairs = [(source, target)]
-        if (source, target) not in self.direct:
-            between = [code for code in self.codes if (source, code) in self.direct and (code, target) in self.direct]
-            if not between:
-                return ()
-            middle = FAVOURITE if FAVOURITE in between else between[0]
-            pairs = [(source, middle), (middle, target)]
+        middle = self.ends(source).get(target)
+        if middle is None:
+            return ()
+        pairs = [(source, middle), (middle, target)] if middle else [(source, target)]
         return tuple(Hop(start, end, self.direct[start, end].id) for start, end in pairs)
 
 
-def ways(rows: Sequence[ModelInfo], *, broken: bool = False) -> Ways:
+def ways(rows: Iterable[ModelInfo], *, broken: bool = False) -> Ways:
     """Of all models of the catalog; those that cannot be loaded only where they are ``broken`` ones that are wanted."""
+    return _ways(tuple(row for row in rows if broken or not row.trouble))
+
+
+@lru_cache(8)
+def _ways(rows: tuple[ModelInfo, ...]) -> Ways:
+    """Made once for each state of the catalog: a model may have thousands of pairs."""
     direct: dict[tuple[str, str], ModelInfo] = {}
     for row in sorted(rows, key=lambda row: (bool(row.trouble), len(row.pairs))):
-        if broken or not row.trouble:
-            for pair in row.pairs:
-                direct.setdefault(pair, row)
-    return Ways(direct, tuple(sorted({code for pair in direct for code in pair})))
+        for pair in row.pairs:
+            direct.setdefault(pair, row)
+    return Ways(direct)
 
 
 async def ways_of(engine: Engine) -> Ways:
