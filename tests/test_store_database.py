@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -136,6 +137,24 @@ def test_all_that_was_asked_for_before_the_end_is_done(place: Place) -> None:
 
     asyncio.run(story())
     assert place.ask("SELECT count(*) FROM sessions") == [(200,)]
+
+
+def test_work_that_comes_while_it_ends_is_done_too(place: Place) -> None:
+    async def story() -> None:
+        store = place.store()
+        held = threading.Event()
+        work = [asyncio.ensure_future(store.database.write(lambda _: held.wait(10) and None))]
+        await asyncio.sleep(0)
+        end = asyncio.ensure_future(store.close())
+        await asyncio.sleep(0)
+        work += [asyncio.ensure_future(store.sessions.put(session(f"s{n}"))) for n in range(3)]
+        await asyncio.sleep(0)
+        held.set()
+        await asyncio.gather(end, *work)
+        assert await store.sessions.get("s2", owner=ANN)
+        await store.close()
+
+    asyncio.run(asyncio.wait_for(story(), 30))
 
 
 # Several at once.
@@ -616,6 +635,7 @@ def test_no_secret_is_told(served: Place, caplog: pytest.LogCaptureFixture, monk
         served.url.replace("/t", "/no-such-"),
         f"postgresql://dragoman:{PASSWORD}@127.0.0.1:1/x",
         f"postgresql://dragoman:{PASSWORD}@no-such-host.invalid/x",
+        f"postgresql://dragoman:{PASSWORD}%zz@127.0.0.1:1/x",  # of which the driver quotes a part
     ):
 
         async def story(store: Store) -> None:

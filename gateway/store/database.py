@@ -117,6 +117,9 @@ class _Job(Struct, frozen=True):
             self.future.set_result(result)
 
 
+_Jobs = queue.SimpleQueue[_Job | None]
+
+
 class Database:
     """All that is kept, behind two verbs."""
 
@@ -126,8 +129,8 @@ class Database:
         self.alive = source.alive
         self._source = source
         self._final: StorageFailed | None = None
-        self._writes: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._reads: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._writes: _Jobs = queue.SimpleQueue()
+        self._reads: _Jobs = queue.SimpleQueue()
         self._writer: threading.Thread | None = None
         self._readers: list[threading.Thread] = []
         self._starting = threading.Lock()
@@ -145,7 +148,8 @@ class Database:
         """
         if not self._readers:
             for number in range(self._source.readers):
-                thread = threading.Thread(target=self._read, name=f"store reader {number}", daemon=True)
+                name = f"store reader {number}"
+                thread = threading.Thread(target=self._read, args=(self._reads,), name=name, daemon=True)
                 self._readers.append(thread)
                 thread.start()
         return await _asked(self._reads, work)
@@ -156,33 +160,38 @@ class Database:
         Raises:
             StorageFailed: the database cannot be opened or written.
         """
-        self._begin()
-        return await _asked(self._writes, work)
+        return await _asked(self._begin(), work)
 
     def later(self, work: Work[object]) -> None:
         """Write something that nobody waits for, and that may fail."""
-        self._begin()
-        self._writes.put(_Job(work, None, None))
+        self._begin().put(_Job(work, None, None))
 
     async def close(self) -> None:
         """Finish what is asked, and let go of the database. More work would open it again."""
+        # Who comes from now on has threads and lines of his own: these end for sure.
         readers, self._readers = self._readers, []
+        reads, self._reads = self._reads, queue.SimpleQueue()
         for _ in readers:
-            self._reads.put(None)
+            reads.put(None)
         for thread in readers:
             await asyncio.to_thread(thread.join)
-        writer, self._writer = self._writer, None
+        with self._starting:
+            writer, self._writer = self._writer, None
+            writes, self._writes = self._writes, queue.SimpleQueue()
         if writer is not None:
-            self._writes.put(None)
+            writes.put(None)
             await asyncio.to_thread(writer.join)
         if writer is not None or readers:
             await asyncio.to_thread(self._let_go)
 
-    def _begin(self) -> None:
+    def _begin(self) -> _Jobs:
+        """Where to put work for the thread that writes."""
         with self._starting:
             if self._writer is None:
-                self._writer = threading.Thread(target=self._write, name="store writer", daemon=True)
+                jobs = self._writes
+                self._writer = threading.Thread(target=self._write, args=(jobs,), name="store writer", daemon=True)
                 self._writer.start()
+            return self._writes
 
     def _let_go(self) -> None:
         self._source.close()
@@ -190,9 +199,9 @@ class Database:
 
     # In the threads
 
-    def _read(self) -> None:
+    def _read(self, jobs: _Jobs) -> None:
         line = _Line(self, self._source, writes=False)
-        while (job := self._reads.get()) is not None:
+        while (job := jobs.get()) is not None:
             try:
                 result = line.run(job.work)
             except Exception as error:  # noqa: BLE001  whatever it is, it is the caller's, and the thread goes on
@@ -200,13 +209,13 @@ class Database:
             job.settle(result)
         line.close()
 
-    def _write(self) -> None:
+    def _write(self, jobs: _Jobs) -> None:
         line = _Line(self, self._source, writes=True)
         ended = False
         while not ended:
             batch: list[_Job] = []
-            while not ended and len(batch) < BATCH and not (batch and self._writes.empty()):
-                job = self._writes.get()
+            while not ended and len(batch) < BATCH and not (batch and jobs.empty()):
+                job = jobs.get()
                 if job is None:
                     ended = True
                 else:
@@ -317,7 +326,7 @@ class _Line:
             self._db = None
 
 
-async def _asked(jobs: queue.SimpleQueue[_Job | None], work: Work[T]) -> T:
+async def _asked(jobs: _Jobs, work: Work[T]) -> T:
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
     jobs.put(_Job(work, loop, future))

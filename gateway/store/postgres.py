@@ -127,21 +127,18 @@ class PostgresServer:
         """What the server or the way to it says."""
         if isinstance(error, StorageFailed):
             return Failure(error)
-        original = getattr(error, "orig", error)
         import psycopg
 
+        original = getattr(error, "orig", error)
         if not isinstance(original, psycopg.Error):
-            return (
-                Failure(StorageFailed(f"this cannot be stored: {_UNREACHABLE}"), original.strerror or "", lost=True)
-                if isinstance(original, OSError)
-                else None
-            )
+            return None
         state = original.sqlstate or ("08" if isinstance(original, psycopg.OperationalError) else "")
         words = next((_WORDS[state[:length]] for length in (5, 3, 2) if state[:length] in _WORDS), "the database fails")
         lost = state.startswith(_LOST) or bool(getattr(error, "connection_invalidated", False))
-        detail = f"{state}: {original.diag.message_primary or self._without_secrets(str(original))}"
+        # Without a state it is the driver that speaks, and may quote the URL: of a connection, but never what is wrong in it.
+        said = original.diag.message_primary or (" ".join(str(original).split()) if state else type(original).__name__)
         failed = StorageFailed(f"this cannot be stored: {words}")
-        return Failure(failed, detail, lost=lost, passing=lost or state in _AGAIN)
+        return Failure(failed, said, lost=lost, passing=lost or state in _AGAIN)
 
     def close(self) -> None:
         """Nothing is held."""
@@ -185,9 +182,3 @@ class PostgresServer:
             raise
         self._failed = None
         return db
-
-    def _without_secrets(self, text: str) -> str:
-        for secret in (self._url, self._parameters.get("password")):
-            if secret:
-                text = text.replace(str(secret), "***")
-        return " ".join(text.split())
