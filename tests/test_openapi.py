@@ -38,6 +38,8 @@ PATHS = {
     "lmstudio-v0": "/api/v0/chat/completions",
     "ollama": "/api/chat",
     "generate": "/api/generate",
+    "brenda": "/v1/chat/completions",
+    "conversation": "/generate",
 }
 """A story's or request's file, without its kind -> the path that answers or takes it."""
 DIALECT = {"completion": "openai", "responses": "openai", "lmstudio-v0": "lmstudio", "generate": "ollama"}
@@ -46,7 +48,7 @@ REQUESTS = Path(__file__).parent / "requests"
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("*/*") if path.stem in PATHS)
+    return sorted(path for path in folder.glob("*/*") if path.stem not in {"events", "canonical"})
 
 
 def _name(path: Path) -> str:

@@ -6,6 +6,7 @@ And whatever the document forbids, a field at a time, is refused.
 from __future__ import annotations
 
 import copy
+import hashlib
 import os
 import re
 from collections.abc import Iterator
@@ -247,6 +248,44 @@ def test_m6_what_the_document_forbids_is_refused(
             )
             tried += 1
     assert tried > 3
+
+
+def test_m6_what_one_request_makes_another_finds_as_the_document_says(
+    gateway: Served, session: requests.Session
+) -> None:
+    def ask(method: str, path: str, status: int, body: Any = None, query: str = "", **named: str) -> requests.Response:
+        at = gateway.url + path.format(**named) + query
+        sent = {"data": body} if isinstance(body, bytes) else {"json": body}
+        response = session.request(method, at, **sent)
+        assert response.status_code == status, response.text
+        media_type = response.headers["content-type"]
+        assert judge(0).response(path, method, status, media_type, response.content) == []
+        return response
+
+    kept = ask("POST", "/v1/responses", 200, {"model": "echo", "input": "hello", "store": True}).json()["id"]
+    ask("GET", "/v1/responses/{id}", 200, id=kept)
+    ask("GET", "/v1/responses/{id}", 200, query="?stream=true", id=kept)
+    ask("GET", "/v1/responses/{id}/input_items", 200, query="?limit=1&order=asc", id=kept)
+    ask("POST", "/v1/responses/{id}/cancel", 400, id=kept)
+    ask("DELETE", "/v1/responses/{id}", 200, id=kept)
+    later = {"model": "echo", "input": "hello", "background": True}
+    ask("POST", "/v1/responses/{id}/cancel", 200, id=ask("POST", "/v1/responses", 200, later).json()["id"])
+    ask("POST", "/v1/responses", 200, {**later, "stream": True})
+    blob = "sha256:" + hashlib.sha256(b"a file").hexdigest()
+    ask("POST", "/api/blobs/{digest}", 201, b"a file", digest=blob)
+    ask("POST", "/api/blobs/{digest}", 200, b"a file", digest=blob)
+    ask("HEAD", "/api/blobs/{digest}", 200, digest=blob)
+    ask("POST", "/api/create", 200, {"model": "little", "from": "pip", "system": "Be brief."})
+    ask("POST", "/api/show", 200, {"model": "little", "verbose": True})
+    chat = {"model": "little", "messages": [{"role": "user", "content": "What is the capital of France?"}]}
+    ask("POST", "/api/chat", 200, {**chat, "logprobs": True, "top_logprobs": 2})
+    ask("GET", "/api/ps", 200)
+    ask("GET", "/api/v1/models", 200)
+    ask("GET", "/api/v0/models/{model}", 200, model="little")
+    ask("DELETE", "/api/delete", 200, {"model": "little"})
+    ask("GET", "/v1/models/{model}", 200, model="pip")
+    job = ask("POST", "/api/v1/models/download", 400, {"model": "hf.co/nobody/nothing"})
+    assert "pull.hosts" in job.text
 
 
 @pytest.mark.parametrize("listener", range(len(LISTENERS)))
