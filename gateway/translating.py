@@ -111,6 +111,8 @@ async def translated(engine: Engine, request: Translate) -> Translation:
     only = (await engine.model(request.model)).id if request.model else ""
     rows = [row for row in await _rows(engine) if not only or row.id == only]
     every = ways(rows, broken=True)
+    if only and not rows:
+        raise Unsupported(f'"{request.model}" does not support translate', param="model")
     if not every.codes:
         raise NotImplementedHere(_NONE)
     target = _known(request.target, every.codes, param="target")

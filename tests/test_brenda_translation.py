@@ -130,8 +130,13 @@ def test_b18_what_cannot_be_is_400_and_says_why(house, body, words):
     assert words in told["error"]
 
 
-def test_b18_an_unknown_model_is_404(house):
+def test_b18_a_model_can_be_named(house):
+    assert translate(house, "hello", model="opus-mt-en-fr")[1]["translated_text"] == "bonjour"
+    assert translate(house, "hello", model="opus-mt-en-de")[0] == 400
     assert translate(house, "x", model="nobody")[0] == 404
+    status, told = translate(house, "x", model="py3langid")
+    assert status == 400
+    assert "does not support translate" in told["error"]
 
 
 def test_b18_clients_at_once_get_each_their_own(house):

@@ -26,7 +26,7 @@ from canonical.requests import AS_CONFIGURED, LoadOptions
 
 PROCESS = 64 * 1024 * 1024
 """Bytes of a worker without a model, with all that it imports."""
-WORKING = 24 * 1024 * 1024
+WORKING = 32 * 1024 * 1024
 """Bytes that computing one batch takes for each way that is followed, in a model of the usual width."""
 DETECTOR = 128 * 1024 * 1024
 """Bytes of the worker that tells languages."""
