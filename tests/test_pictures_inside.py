@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from backends.clip import ClipBackend
 from backends.clip.settings import ClipModelSettings, ClipSettings
 from backends.ocr import OcrBackend
-from backends.ocr.pieces import OVERLAP, SHORT, TALL, pieces
+from backends.ocr.pieces import OVERLAP, SHORT, TALL, add, middle, pieces
 from backends.ocr.rows import in_rows
 from backends.ocr.settings import OcrModelSettings, OcrSettings
 from backends.seeing import machine
@@ -195,13 +195,34 @@ def test_b14_a_high_picture_is_cut_so_that_each_line_counts_once_and_is_whole_th
     assert found[0].first == 0
     assert found[-1].last == height
     for one, other in pairwise(found):
-        assert one.last == other.first
-    room = max(int(TALL * width), SHORT) * OVERLAP / 2
+        assert one.last > other.first
+    room = max(int(TALL * width), SHORT) * OVERLAP / 4
     for one in found:
         assert 0 <= one.top < one.bottom <= height
         assert one.first <= one.last
         assert one.first == 0 or one.first - one.top >= room - 1
         assert one.last == height or one.bottom - one.last >= room - 1
+
+
+@settings(max_examples=30, phases=[Phase.generate])
+@given(
+    height=st.integers(2000, 8000),
+    size=st.integers(10, 60),
+    off=st.lists(st.floats(-0.2, 0.2), min_size=7, max_size=7),
+)
+def test_b14_a_line_that_two_pieces_show_counts_once_wherever_each_sees_it(
+    height: int, size: int, off: list[float]
+) -> None:
+    there = [line(str(top), 20, top, height=size) for top in range(10, height - size, int(size * 1.6))]
+    found: list[Line] = []
+    for number, piece in enumerate(pieces(600, height)):
+        seen = [
+            line(one.text, 20, one.box[0][1] + size * off[(number + place) % 7], height=size)
+            for place, one in enumerate(there)
+            if piece.top <= one.box[0][1] and one.box[3][1] <= piece.bottom
+        ]
+        add(found, [one for one in seen if piece.first <= middle(one) < piece.last])
+    assert [one.text for one in in_rows(found)] == [one.text for one in there]
 
 
 # Which models there are

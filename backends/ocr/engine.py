@@ -16,7 +16,7 @@ from PIL import Image
 from rapidocr import RapidOCR
 from rapidocr.utils.download_file import DownloadFile
 
-from backends.ocr.pieces import pieces
+from backends.ocr.pieces import add, middle, pieces
 from backends.ocr.rows import in_rows
 from backends.ocr.start import Start
 from backends.seeing.decoding import Picture, at_least, decoded
@@ -80,10 +80,9 @@ class Reader:
         for piece in pieces(image.width, image.height):
             step()
             part = at_least(image.crop((0, piece.top, image.width, piece.bottom)), LEAST)
-            for line in self._found(np.ascontiguousarray(np.asarray(part)[:, :, ::-1])):  # these models know BGR
-                middle = piece.top + sum(y for _, y in line.box) / len(line.box)
-                if piece.first <= middle < piece.last:
-                    found.append(_placed(line, piece.top, image, picture))
+            here = self._found(np.ascontiguousarray(np.asarray(part)[:, :, ::-1]))  # these models know BGR
+            whole = [line for line in here if piece.first <= piece.top + middle(line) < piece.last]
+            add(found, [_placed(line, piece.top, image, picture) for line in whole])
         return in_rows(found)
 
     def _found(self, pixels: Any) -> Iterator[Line]:
