@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import signal
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -166,16 +165,31 @@ def workers(served: Served) -> dict[str, int]:
     return found
 
 
+LONG = " ".join(f"The cat is red and {number} and the house is old." for number in range(9_000))
+"""It would take minutes: each of its sentences is another one."""
+
+
+def cpu(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def until_at_work(pid: int, before: float) -> None:
+    deadline = time.monotonic() + 30
+    while cpu(pid) < before + 0.3:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def test_a_killed_worker_fails_what_runs_and_is_started_again():
     with serving(CONFIG % ("", "")) as served:
         assert translate(served, "hello")[0] == 200
         pid = workers(served)["opus-mt-en-fr"]
-        os.kill(pid, signal.SIGSTOP)  # so that it certainly runs when the end comes
+        before = cpu(pid)
         with ThreadPoolExecutor(1) as other:
-            running = other.submit(translate, served, "The cat is red. " * 100)
-            while "running" not in running._state.lower():
-                time.sleep(0.001)
-            threading.Timer(0.3, os.kill, (pid, signal.SIGKILL)).start()
+            running = other.submit(translate, served, LONG)
+            until_at_work(pid, before)
+            os.kill(pid, signal.SIGKILL)
             status, told = running.result()
         assert status == 502
         assert "SIGKILL" in told["error"]
@@ -198,25 +212,17 @@ def test_a_model_that_does_not_fit_is_503():
         assert "memory" in told["error"]
 
 
-def cpu(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def test_a_client_that_leaves_stops_its_translation_within_a_batch():
-    """The text would take minutes: each of its sentences is another one."""
-    text = " ".join(f"The cat is red and {number} and the house is old." for number in range(9_000))
     with serving(CONFIG % (", slots: 1", "")) as served:
         assert translate(served, "hello")[0] == 200
         pid = workers(served)["opus-mt-en-fr"]
         address = urlsplit(served.url)
         leaver = http.client.HTTPConnection(address.hostname, address.port)
-        leaver.request(
-            "POST", "/v1/translation/translate", json.dumps({"text": text, "from_lang": "en", "to_lang": "fr"})
-        )
         before = cpu(pid)
-        while cpu(pid) < before + 0.3:  # it is at work
-            time.sleep(0.02)
+        leaver.request(
+            "POST", "/v1/translation/translate", json.dumps({"text": LONG, "from_lang": "en", "to_lang": "fr"})
+        )
+        until_at_work(pid, before)
         leaver.close()
         began = time.monotonic()
         assert translate(served, "hello")[1]["translated_text"] == "bonjour"  # there is one slot
