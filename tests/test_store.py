@@ -228,6 +228,7 @@ def test_an_answer_in_the_making_is_not_driven_out_and_ends_once(place: Place) -
         for id in "abcd":
             clock.now += 1000
             await kept.put(row(id))
+        clock.now += 1000
         assert await kept.settle("running", status="completed", object=b"done", log=b"frames")
         found = await kept.get("running", owner=ANN)
         assert found is not None

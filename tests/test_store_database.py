@@ -114,6 +114,23 @@ def until_gone(place: Place) -> None:
         time.sleep(0.01)
 
 
+def test_a_commit_waits_for_the_disk(place: Place) -> None:
+    """Which no kill of a process could show. A server's own laxity does not count."""
+    asked = "SHOW synchronous_commit" if place.url else "PRAGMA synchronous"
+    if place.server is not None:
+        place.server.ask("ALTER ROLE dragoman SET synchronous_commit = off")
+
+    async def story(store: Store) -> None:
+        found = await store.database.write(lambda db: db.exec_driver_sql(asked).scalar_one())
+        assert found == ("on" if place.url else 2)
+
+    try:
+        place.kept(story)
+    finally:
+        if place.server is not None:
+            place.server.ask("ALTER ROLE dragoman RESET synchronous_commit")
+
+
 def test_what_was_written_is_read_by_whoever_reads_next(place: Place) -> None:
     async def story(store: Store) -> None:
         other = place.store()
