@@ -170,6 +170,13 @@ def test_m6_the_document_says_which_operations_need_a_key() -> None:
     assert "security" not in ask("GET", "/openapi.json").json()
 
 
+@pytest.mark.parametrize("path", ["/docs", "/redoc"])
+def test_m6_who_looks_where_other_servers_have_the_page_is_sent_to_it(path: str) -> None:
+    call = ask("GET", path)
+    assert (call.status, call.headers[b"location"]) == (307, b"/schema")
+    assert ask("GET", path, keys=("a-secret-key-1",)).status == 401
+
+
 def test_m6_help_names_the_document_and_its_page() -> None:
     words = ask("GET", "/help").body.decode()
     assert "/openapi.json" in words

@@ -63,10 +63,15 @@ def routes(mounts: Sequence[Mounted], *, keys: bool) -> dict[str, dict[str, Hand
     async def words(exchange: Exchange) -> None:
         await exchange.reply(200, _TEXT, help_text.encode())
 
+    async def elsewhere(exchange: Exchange) -> None:
+        await exchange.reply(307, _TEXT, b"/schema\n", [(b"location", b"/schema")])
+
     return {
         path: {"GET": handler, "HEAD": handler}
         for path, handler in {
             "/openapi.json": document,
+            "/docs": elsewhere,  # where other servers have theirs
+            "/redoc": elsewhere,
             "/schema": page,
             "/schema/openapi.json": document,
             "/help": words,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
+from typing import Annotated
+
+from msgspec import Meta, Struct
 
 from adapters.conversation import wire
+from adapters.conversation.serve import ID_FORM, ID_LIMIT
 from gateway.web.described import ollama
 from gateway.web.described.operation import (
     ASKS,
@@ -32,8 +35,9 @@ class Failed(Struct):
 
 
 _INVALID = {422: Reply("A part of the request is missing, or is not what it should be.", (json(wire.Invalid),))}
-_ID = Parameter("conv_id", "query", str, "What the conversation is to be called.", required=True)
-_NAMED = Parameter("conv_id", "path", str, "What the conversation is called.")
+Name = Annotated[str, Meta(max_length=ID_LIMIT, pattern=f"^{ID_FORM}$")]
+_ID = Parameter("conv_id", "query", Name, "What the conversation is to be called.", required=True)
+_NAMED = Parameter("conv_id", "path", Name, "What the conversation is called.")
 _CONVERSATION = Operation(
     "All of a conversation",
     parameters=(_NAMED,),

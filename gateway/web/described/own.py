@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.web.described.operation import Form, Operation, Operations, json, ok, read, text
+from gateway.web.described.operation import Form, Operation, Operations, Reply, json, ok, read, text
 
 _DOCUMENT = Operation(
     "This document", "What this port serves, as OpenAPI 3.1.", replies=ok(json(dict[str, Any], words="OpenAPI 3.1."))
 )
 
+_ELSEWHERE = Operation(
+    "Where the page is", replies={307: Reply("At `/schema`.", (text("The path."),), headers=("Location",))}
+)
+
 DESCRIBED: Operations = {
+    "/docs": read(_ELSEWHERE),
+    "/redoc": read(_ELSEWHERE),
     "/openapi.json": read(_DOCUMENT),
     "/schema/openapi.json": read(_DOCUMENT),
     "/schema": read(
