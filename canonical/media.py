@@ -151,7 +151,7 @@ def _check_chunks(data: bytes, param: str) -> None:
     """Raises InvalidRequest for a PNG in more pieces than any program makes."""
     at = 8
     for _ in range(PARTS):
-        if at + 12 > len(data):
+        if at + 12 > len(data) or data[at + 4 : at + 8] == b"IEND":
             return
         at += 12 + int.from_bytes(data[at : at + 4], "big")
     raise InvalidRequest(f"a PNG may have at most {PARTS} chunks", param=param)
