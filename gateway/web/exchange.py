@@ -36,6 +36,7 @@ from gateway.engine import Engine
 from gateway.sessions import Sessions
 from gateway.store import Store
 from gateway.web.caller import HEADER, caller_of, header_value, in_body
+from gateway.web.charset import in_utf8
 from gateway.web.cycle import DEPARTURE, Departure
 
 if TYPE_CHECKING:
@@ -196,13 +197,13 @@ class Exchange:
             self.gateway.access_log.line(f"{what} {status} {self.tokens} tokens {time.monotonic() - began:.3f} s{lost}")
 
     async def body(self) -> bytes:
-        """The whole request body.
+        """The whole request body, in UTF-8 where the request tells what else it is in.
 
         Raises:
             TooLarge: before reading what its length announces, or as soon as more than the limit has come.
         """
         if self._body is None:
-            self._body = await self._read_body()
+            self._body = in_utf8(await self._read_body(), self.scope["headers"])
         return self._body
 
     async def _read_body(self) -> bytes:
