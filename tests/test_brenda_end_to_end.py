@@ -74,10 +74,15 @@ def load(client: httpx.Client, name: str) -> list[Any]:
     return [json.loads(one.data) for one in heard(response.content)]
 
 
-def test_b2_the_models_are_names(brenda: httpx.Client) -> None:
+def test_b2_the_models_are_names(both: Served, brenda: httpx.Client) -> None:
     told = brenda.get("/v1/models").json()
     assert set(told) == {"models"}
     assert set(NAMES) <= set(told["models"])
+    assert not {"embed", "rerank"} & set(told["models"]), "what cannot chat is not offered"
+    shared = httpx.get(f"{both.urls[1]}/v1/models")
+    assert set(shared.json()["models"]) == set(told["models"])
+    assert "embed" in {row["id"] for row in shared.json()["data"]}
+    assert shared.headers["X-Session-ID"]
 
 
 @pytest.mark.parametrize("name", [MODEL, "acme/pip", "acme%2Fpip"])

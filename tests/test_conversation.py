@@ -148,7 +148,7 @@ def test_c1_events_hold_ollamas_lines_one_each(pieces: list[str]) -> None:
     assert isinstance(lines, GenerateStream)
     bare = b"".join(lines.feed(event) for event in events) + lines.finish()
     told = b"".join(framed.feed(event) for event in events) + framed.finish()
-    assert (lines.media_type, framed.media_type) == ("application/x-ndjson", "text/event-stream")
+    assert (lines.media_type, framed.media_type) == ("application/x-ndjson", "text/event-stream; charset=utf-8")
     # A reader of events, and one of lines, find the same.
     assert [data + b"\n" for _, data in SseReader().feed(told)] == bare.splitlines(keepends=True)
     found = [line.removeprefix("data: ") for line in told.decode().splitlines() if line]

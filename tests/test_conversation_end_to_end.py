@@ -70,7 +70,7 @@ def told(http: httpx.Client, id: str) -> list[dict[str, Any]]:
 
 def test_c1_generate_streams_ollamas_lines_one_by_one(http: httpx.Client) -> None:
     with http.stream("POST", "/generate", json={"prompt": FRANCE}) as answer:
-        assert answer.headers["content-type"] == "text/event-stream"
+        assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
         pieces = list(answer.iter_raw())
     events = [json.loads(data) for _, data in SseReader().feed(b"".join(pieces))]
     assert "".join(event["response"] for event in events) == PARIS

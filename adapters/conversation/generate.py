@@ -19,7 +19,8 @@ from canonical.errors import GatewayError
 from canonical.events import Event
 from canonical.requests import Generate
 
-MEDIA_TYPE = "text/event-stream"
+MEDIA_TYPE = "text/event-stream; charset=utf-8"
+"""Python's ``requests`` reads a text as Latin-1 where nothing is said of its encoding."""
 
 
 class GenerateEvents(GenerateStream):

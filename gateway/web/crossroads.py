@@ -11,6 +11,7 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from adapters.openai import serve
+from gateway.web.brenda import CHATS
 from gateway.web.exchange import Exchange, Handler
 from gateway.web.hybrid import loaded
 from gateway.web.in_session import HEADER as SESSION
@@ -91,13 +92,12 @@ CROSSROADS: dict[str, Choose] = {
 
 
 async def _models(exchange: Exchange) -> None:
-    """OpenAI's list, and Brenda's names beside it; who comes in a session hears of it."""
-    rows = list(await exchange.engine.models())
-    names = msgspec.json.encode([row.id for row in rows])
+    """OpenAI's list, and Brenda's names beside it; in a session, for nothing tells who has none yet from who wants none."""
     headers = exchange.scope["headers"]
-    await exchange.json(
-        serve.models_reply(rows)[:-1] + b',"models":' + names + b"}", headers=told(headers) if sent(headers) else ()
-    )
+    sent(headers)  # or it is refused
+    rows = list(await exchange.engine.models())
+    names = msgspec.json.encode([row.id for row in await exchange.engine.models(CHATS)])
+    await exchange.json(serve.models_reply(rows)[:-1] + b',"models":' + names + b"}", headers=told(headers))
 
 
 async def _bare_models(exchange: Exchange) -> None:
