@@ -7,6 +7,7 @@ import binascii
 import re
 import struct
 from collections.abc import Collection
+from itertools import islice
 from urllib.parse import unquote
 
 from msgspec import Struct
@@ -17,8 +18,12 @@ IMAGE_LIMIT = 20 * 1024 * 1024
 """Bytes of one encoded image."""
 PIXELS = 50_000_000
 """Pixels of one image, by its header: a few hundred bytes can stand for gigabytes."""
+SIDE = 65_535
+"""Pixels of a side, as a JPEG can have: a picture of one pixel's width and all its pixels one below the other takes seconds."""
 SCANS = 100
 """Passes over all pixels that a JPEG may ask of its decoder. Usual ones have 10; one of 1 MB could ask for 100,000."""
+PASSED = 20 * PIXELS
+"""Pixels that all its passes may go over: a kilobyte can stand for 100 passes over the largest picture, which take 5 s."""
 PARTS = 20_000
 """Chunks of a PNG, and segments of a JPEG before its pixels: decoders look at each, and of empty ones 10 MB hold a million."""
 TOO_LARGE = "media_too_large"
@@ -39,8 +44,9 @@ _MAGIC = (
 
 
 _OTHER_ALPHABET = str.maketrans("-_", "+/")
-_SCAN = b"\xff\xda"
-"""Where a scan of a JPEG begins; among its pixels another byte stands after each 0xFF."""
+_SCAN = re.compile(rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
+"""Where a scan of a JPEG begins, and of how many colours it is: phones put films behind their pictures, with 0xFFDA in them."""
+_START_OF_SCAN = 0xDA
 _MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd9]")
 """Where a segment of a JPEG begins: not at fillings, nor at marks that stand alone."""
 _BETWEEN = 64 * 1024
@@ -101,8 +107,12 @@ def image_from_bytes(data: bytes, *, param: str, types: Collection[str] = IMAGE_
     width, height = image_size(data)
     if width * height > PIXELS:
         raise InvalidRequest(f"an image may have at most {PIXELS} pixels, not {width} x {height}", param=param)
-    if media_type == "image/jpeg" and data.count(_SCAN) > SCANS:
-        raise InvalidRequest(f"a JPEG may have at most {SCANS} scans", param=param)
+    if max(width, height) > SIDE:
+        raise InvalidRequest(f"a side of an image may have at most {SIDE} pixels", param=param)
+    if media_type == "image/jpeg":
+        scans = min(SCANS, PASSED // max(1, width * height))
+        if sum(1 for _ in islice(_SCAN.finditer(data), scans + 1)) > scans:
+            raise InvalidRequest(f"a JPEG of {width} x {height} pixels may have at most {scans} scans", param=param)
     return Blob(data, media_type)
 
 
@@ -141,7 +151,7 @@ def _jpeg_size(data: bytes) -> tuple[int, int]:
         if marker in _JPEG_FRAMES and size == (0, 0):
             height, width = struct.unpack_from(">HH", data, at + 3)
             size = (width, height)
-        if marker == _SCAN[1]:
+        if marker == _START_OF_SCAN:
             return size
         at += max(2, int.from_bytes(data[at : at + 2], "big"))
     raise InvalidRequest(f"a JPEG may have at most {PARTS} segments, and nothing between them")

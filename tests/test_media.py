@@ -128,9 +128,22 @@ def test_only_the_types_that_are_wanted_are_taken() -> None:
 
 def test_a_jpeg_of_many_passes_is_refused_before_anybody_decodes_it() -> None:
     scan = b"\xff\xda\x00\x08\x01\x01\x00\x01\x3f\x10\x7f"
-    assert image_from_base64(base64.b64encode(_jpeg(9, 7) + scan * 100).decode(), param="p")
-    with pytest.raises(InvalidRequest, match="at most 100 scans"):
-        image_from_base64(base64.b64encode(_jpeg(9, 7) + scan * 101).decode(), param="p")
+    for width, height, most in ((9, 7, 100), (7000, 7000, 20)):
+        assert image_from_base64(base64.b64encode(_jpeg(width, height) + scan * most).decode(), param="p")
+        with pytest.raises(InvalidRequest, match=f"at most {most} scans"):
+            image_from_base64(base64.b64encode(_jpeg(width, height) + scan * (most + 1)).decode(), param="p")
+
+
+def test_a_film_behind_a_photo_is_no_passes() -> None:
+    film = b"\xff\xda\x91\x3c" * 500
+    assert image_from_base64(base64.b64encode(_jpeg(4000, 3000) + film).decode(), param="p")
+
+
+def test_an_image_that_is_all_length_is_refused() -> None:
+    for width, height in ((65_536, 1), (1, 50_000_000)):
+        data = PNG + b"\0\0\0\rIHDR" + struct.pack(">II", width, height)
+        with pytest.raises(InvalidRequest, match="a side of an image may have at most 65535 pixels"):
+            image_from_base64(base64.b64encode(data).decode(), param="p")
 
 
 def test_sounds() -> None:

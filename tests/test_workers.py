@@ -143,6 +143,22 @@ def test_it_gets_no_secret_of_the_environment(monkeypatch: pytest.MonkeyPatch) -
     told(story)
 
 
+def test_work_that_cannot_be_stopped_is_ended_with_its_process_and_makes_nobody_else_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else a client that leaves three times in the middle of a large picture has it refused to everybody."""
+    monkeypatch.setattr("backends.workers.worker.STUCK", 0.02)
+
+    async def story(worker: Worker) -> None:
+        for _ in range(4):
+            stream = worker.stream("hang", b"")
+            assert await anext(stream) == [b"begun"]
+            await stream.aclose()
+        assert await text(worker, "count", b"1") == b"0 "
+
+    told(story)
+
+
 def test_a_load_that_fails_says_why_and_what_it_printed_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     async def story(worker: Worker) -> None:
         with pytest.raises(BackendError, match="'odd' could not be loaded: ValueError: this is no model"):

@@ -160,6 +160,7 @@ class Worker:
                 async with asyncio.timeout_at(deadline):
                     await answer.over.wait()
             except TimeoutError:
+                life.wanted = False  # it did not die of itself: whoever leaves must not make it look as if
                 life.kill()
                 deadline += STUCK
             except asyncio.CancelledError as error:
