@@ -14,6 +14,8 @@ SIZE_LIMIT = 256 * 1024
 """Bytes of a document."""
 VALUE_LIMIT = 20_000
 """Values of a document, with each alias counted as all that it stands for."""
+DEPTH_LIMIT = 64
+"""Lists and mappings within each other."""
 
 
 class YamlError(Exception):
@@ -60,13 +62,18 @@ class _Loader(yaml.SafeLoader):
         super().__init__(stream)
         self._limit = limit
         self._values = 0
+        self._depth = 0
         self._weight: dict[int, int] = {}
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         before = self._values
         alias: bool = self.check_event(yaml.AliasEvent)  # type: ignore[no-untyped-call]  # untyped in its stubs
         line = self.peek_event().start_mark.line + 1  # type: ignore[no-untyped-call]  # the same
+        self._depth += 1
+        if self._depth > DEPTH_LIMIT:  # long before Python's own limit: its scanner takes the square of the depth
+            raise YamlError("nested too deeply")
         node = super().compose_node(parent, index)
+        self._depth -= 1
         if alias:
             weight = self._weight.get(id(node))
             if weight is None:
