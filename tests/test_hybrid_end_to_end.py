@@ -178,6 +178,17 @@ TABLE = """
 """
 
 
+@pytest.mark.parametrize("path", ["/chat/regular", "/chat/regular/stream"])
+def test_h3_h4_windows_powershell_keeps_its_accents(client: httpx.Client, path: str) -> None:
+    """It writes and reads Latin-1 unless it is told what else."""
+    said = json.dumps({**FRANCE, "messages": [{"role": "user", "content": "Repeat: garçon été"}]}, ensure_ascii=False)
+    agent = "Mozilla/5.0 (Windows NT; Windows NT 10.0; fr-FR) WindowsPowerShell/5.1.26100.1591"
+    asked = {"content-type": "application/json", "user-agent": agent}
+    answer = client.post(path, content=said.encode("latin-1"), headers=asked)
+    text = answer.content.decode(answer.charset_encoding or "latin-1")
+    assert "".join(json.loads(line).get("content", "") for line in text.splitlines()) == "garçon été"
+
+
 def test_h3_an_answer_is_right_and_counted(client: httpx.Client) -> None:
     whole = client.post("/chat", json=FRANCE).json()
     assert (whole["model"], whole["content"], whole["stop_reason"]) == (REGULAR, PARIS, "stop")
@@ -185,7 +196,7 @@ def test_h3_an_answer_is_right_and_counted(client: httpx.Client) -> None:
     assert (short["stop_reason"], short["predicted_tokens"]) == ("length", 3)
     assert PARIS.startswith(short["content"])
     streamed = client.post("/chat/stream", json=FRANCE)
-    assert streamed.headers["content-type"] == "application/x-ndjson"
+    assert streamed.headers["content-type"] == "application/x-ndjson; charset=utf-8"
     assert is_stream(streamed.text, REGULAR) == PARIS
     assert json.loads(streamed.text.splitlines()[-1])["predicted_tokens"] == whole["predicted_tokens"]
 

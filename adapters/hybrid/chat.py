@@ -62,7 +62,7 @@ class Chat(Struct, frozen=True):
 class ChatStream:
     """Canonical events -> lines."""
 
-    media_type: ClassVar[str] = "application/x-ndjson"
+    media_type: ClassVar[str] = "application/x-ndjson; charset=utf-8"
     __slots__ = ("_model",)
 
     def __init__(self, stamp: Stamp, *, model: str) -> None:  # noqa: ARG002  nothing in an answer needs it

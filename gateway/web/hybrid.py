@@ -14,7 +14,8 @@ from gateway.router import lacks
 from gateway.web.answering import answer
 from gateway.web.exchange import Exchange, Handler, Voice
 
-VOICE = Voice("hybrid", b"application/json", serve.error_status, serve.error_body)
+VOICE = Voice("hybrid", b"application/json; charset=utf-8", serve.error_status, serve.error_body)
+"""Windows PowerShell, in which this API's examples are written, reads JSON as Latin-1 where nothing else is said."""
 PREFIXES = ("/chat", "/chat/regular", "/chat/vision", "/chat/stream", "/models/load", "/models/unload", "/help")
 
 Which = Literal["any", "regular", "vision"]
