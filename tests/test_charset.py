@@ -33,6 +33,7 @@ SENT = [
     ("latin-1", "application/json", SEVEN),
     ("utf-8", "application/json", WINDOWS),
     ("utf-8", "application/json; charset=utf-8", WINDOWS),
+    ("utf-8", "application/json; charset=ISO-8859-1", ""),  # libraries that say so whatever they send
     ("utf-8", "", ""),
 ]
 

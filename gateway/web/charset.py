@@ -38,9 +38,11 @@ def in_utf8(body: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
             encoding = found[1].decode()
         elif name == b"user-agent":
             powershell = b"PowerShell/" in value
+    if b"\0" not in body[:4] and _recoded(body, "utf-8"):  # some say Latin-1 by habit, and send what JSON is in
+        return body
     if encoding:
         return _recoded(body, encoding) or body
-    return _recoded(body, "iso8859-1") if powershell and not _recoded(body, "utf-8") else body
+    return _recoded(body, "iso8859-1") if powershell else body
 
 
 def _recoded(body: bytes, encoding: str) -> bytes:
