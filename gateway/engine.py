@@ -2,61 +2,50 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
-from typing import TypeGuard, TypeVar
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+from functools import partial
+from typing import TypeGuard
 
 from msgspec import structs
 
-from backends.base import Counts, Embeds, Generates, Matches, Model, Reads, Reranks, TellsAll, Warms, tell_nobody
+from backends.base import Counts, Embeds, Generates, Matches, Model, Reads, Reranks, TellsAll, tell_nobody
 from backends.remote import RemoteBackend
-from canonical.durations import seconds
-from canonical.errors import BackendError, BackendUnavailable, GatewayError, NotImplementedHere, Unsupported
+from canonical.errors import BackendUnavailable, GatewayError, NotImplementedHere, Unsupported
 from canonical.events import Check, Event, Finished, Timings
 from canonical.limits import check_generate
 from canonical.media import Blob
-from canonical.models import OF_TEXT, Capability, LoadedModel, ModelDetails, ModelInfo, spelling
-from canonical.own import over
+from canonical.models import OF_TEXT, Capability, LoadedModel, ModelDetails, ModelInfo
 from canonical.progress import Progress
 from canonical.report import Report
 from canonical.requests import (
-    AS_CONFIGURED,
     Embed,
     Embeddings,
     Generate,
-    LoadOptions,
     Ranking,
     Rerank,
     needs,
 )
 from canonical.seeing import Match, Read, Reading
-from canonical.translation import Translate, Translation
 from gateway.brought import shown, with_own
 from gateway.catalog import Catalog
-from gateway.clearing import Clearing
 from gateway.fetch import Fetcher
 from gateway.in_memory import InMemory
 from gateway.judge import judge
-from gateway.keeping import rules_of, source_of
+from gateway.keeping import rules_of
+from gateway.leases import Leases
 from gateway.library import Library
+from gateway.loads import Loads, retire_older
 from gateway.memory import Machine
-from gateway.pool import Lease, Pool, Source
+from gateway.pool import Lease, Pool
 from gateway.relay import passed_on, relayer
-from gateway.router import Directory, Route, candidates, check_needs, default, resolve
+from gateway.router import Route, check_needs
 from gateway.settings import Settled
 from gateway.shims import Shimmed, gains, said_by, shimmed, with_shims
-from gateway.translating import translated
-from gateway.watched import Watched
-
-logger = logging.getLogger("dragoman.engine")
 
 _EMBED = frozenset({Capability.EMBED})
 _RERANK = frozenset({Capability.RERANK})
 _REASONING = frozenset({Capability.REASONING})
-T = TypeVar("T")
 
 Tell = Callable[[Report], None]
 """Takes what becomes of a request's fields."""
@@ -74,18 +63,17 @@ class Engine:
         """``fetcher`` follows links to images; without one, as the configuration says."""
         config = settled.config
         self._clock = clock
-        self._defaults = config.defaults
-        self._keep_alive = seconds(config.keep_alive)
         self._backends = settled.backends
-        self._catalog = Catalog(settled.backends, settled.models, clock=time.monotonic, changed=self._changed)
-        self.library = Library(settled, self._catalog)
         machine = Machine()
-        self._pool = Pool(rules_of(config, machine), measure=machine.free)
-        self._in_memory = InMemory(self._pool, self._catalog, self._backends)
-        self._clearing = Clearing(self._pool, self._backends, patience=config.limits.waiting_time)
-        self._sources: dict[str, Source] = {}
+        pool = self._pool = Pool(rules_of(config, machine), measure=machine.free)
+        catalog = self._catalog = Catalog(
+            settled.backends, settled.models, clock=time.monotonic, changed=partial(retire_older, pool)
+        )
+        self.library = Library(settled, catalog)
+        self.leases = Leases(pool, catalog, settled.backends, config)
+        self._in_memory = InMemory(pool, catalog, settled.backends)
+        self.loads = Loads(self.leases, pool, settled.backends, self._in_memory, patience=config.limits.waiting_time)
         self._pinned = [entry.id for entry in settled.models if entry.pinned]
-        self._beginning: set[asyncio.Task[None]] = set()
         self.relays = any(entry.relay for entry in settled.models)
         """Whether the answers of some model may be relayed."""
         self._fetcher = fetcher or Fetcher(config.images)
@@ -118,7 +106,7 @@ class Engine:
         if request.origin.dialect == "ollama" and request.think not in {None, "off"}:
             # Its clients expect a refusal and try again without; OpenAI's expect the wish to be ignored.
             required |= _REASONING
-        routes = await self._candidates(request.model, required)
+        routes = await self.leases.candidates(request.model, required)
         unable: Unsupported | None = None
         for candidate in routes:
             lease: Lease | None = None
@@ -126,7 +114,9 @@ class Engine:
             try:
                 if Capability.VISION in required:
                     request = await self._fetched(request, candidate, images)
-                lease = await self._lease(candidate, request.keep_alive, request.load, request.tenant, far)
+                lease = await self.leases.lease(
+                    candidate, request.keep_alive, request.load, tenant=request.tenant, tell=far
+                )
                 leased = first = self._clock()
                 try:
                     asked = with_own(request, candidate.entry, lease.model)
@@ -176,9 +166,9 @@ class Engine:
         """
         if isinstance(request, Generate):
             check_generate(request)
-            routes = await self._candidates(request.model, needs(request))
+            routes = await self.leases.candidates(request.model, needs(request))
         else:
-            routes = [await self._route(request.model, _EMBED)]
+            routes = [await self.leases.route(request.model, _EMBED)]
         for route in routes:
             backend = relayer(route, self._backends[route.backend], request, path)
             if backend is None or (isinstance(request, Generate) and self._must_fetch(request, route)):
@@ -202,8 +192,8 @@ class Engine:
     async def embed(self, request: Embed, *, strict: bool = False, tell: Tell = _nobody) -> Embeddings:
         """Vectors for the inputs. Without inputs the model is only loaded. ``strict`` and ``tell`` as in ``generate``."""
         arrived = self._clock()
-        route = await self._route(request.model, _EMBED)
-        lease = await self._lease(route, request.keep_alive, request.load)
+        route = await self.leases.route(request.model, _EMBED)
+        lease = await self.leases.lease(route, request.keep_alive, request.load)
         try:
             leased = self._clock()
             name = request.model or route.id
@@ -221,8 +211,8 @@ class Engine:
 
     async def rerank(self, request: Rerank, *, strict: bool = False, tell: Tell = _nobody) -> Ranking:
         """The documents by their scores, the best first. ``strict`` and ``tell`` as in ``generate``."""
-        route = await self._route(request.model, _RERANK)
-        lease = await self._lease(route, None)
+        route = await self.leases.route(request.model, _RERANK)
+        lease = await self.leases.lease(route)
         try:
             name = request.model or route.id
             check_needs(name, _RERANK, lease.model.info)
@@ -243,10 +233,10 @@ class Engine:
         """
         check_generate(request)
         required = needs(request)
-        route = (await self._candidates(request.model, required))[0]
+        route = (await self.leases.candidates(request.model, required))[0]
         if Capability.VISION in required:
             request = await self._fetched(request, route)
-        lease = await self._lease(route, request.keep_alive, request.load, request.tenant)
+        lease = await self.leases.lease(route, request.keep_alive, request.load, tenant=request.tenant)
         try:
             name = request.model or route.id
             check_needs(name, required - gains(route.entry), lease.model.info)
@@ -260,118 +250,17 @@ class Engine:
 
     async def match(self, request: Match) -> Sequence[float]:
         """How well each label fits the picture: shares that are 1 together."""
-        async with self.leased(request.model, Capability.MATCH) as model:
+        async with self.leases.held(request.model, Capability.MATCH) as model:
             if not isinstance(model, Matches):
                 raise Unsupported(f'"{request.model}" does not support match', param="model")
             return await model.match(request)
 
     async def read(self, request: Read) -> Reading:
         """The text in the picture."""
-        async with self.leased(request.model, Capability.READ) as model:
+        async with self.leases.held(request.model, Capability.READ) as model:
             if not isinstance(model, Reads):
                 raise Unsupported(f'"{request.model}" does not support read', param="model")
             return await model.read(request)
-
-    async def translate(self, request: Translate) -> Translation:
-        """Each text in another language, by one model or two. Raises as ``translating``."""
-        return await translated(self, request)
-
-    @contextlib.asynccontextmanager
-    async def leased(
-        self, name: str, ability: Capability, tell: Callable[[Progress], None] = tell_nobody
-    ) -> AsyncIterator[Model]:
-        """A loaded model that has the ability, for as long as the context lasts; empty: its default."""
-        required = frozenset({ability})
-        route = await self._route(name, required)
-        lease = await self._lease(route, None, tell=tell)
-        try:
-            check_needs(name or route.id, required, lease.model.info)
-            yield lease.model
-        finally:
-            lease.release()
-
-    async def load(self, name: str, keep_alive: float | None = None, options: LoadOptions = AS_CONFIGURED) -> None:
-        """Load the model and start its idle clock; one that is loaded and does for ``options`` stays as it is."""
-        await self._load(await self._route(name, frozenset()), keep_alive, options)
-
-    async def loading(
-        self, name: str, keep_alive: float | None = None, options: LoadOptions = AS_CONFIGURED
-    ) -> AsyncGenerator[Progress, None]:
-        """``load``, watched: how far it is, until it has ended. Closing the generator leaves the load to the others."""
-        route = await self._route(name, frozenset())
-
-        async def work(tell: Callable[[Progress], None]) -> None:
-            await self._load(route, keep_alive, options, tell)
-
-        progress = Watched(work).watch()
-        try:
-            async for step in progress:
-                yield step
-        finally:
-            await progress.aclose()
-
-    async def unload(self, name: str) -> None:
-        """Free the model's memory once its running requests end; back when it is free, or at once while some run."""
-        route = await self._route(name, frozenset())
-        await self._pool.unload((route.backend, route.name))
-        await self._warm(route, 0, AS_CONFIGURED)
-
-    async def load_alone(self, name: str, keep_alive: float | None = None) -> None:
-        """``load``, once whatever else is in memory has gone, here and at servers behind. Two such loads take turns.
-
-        Raises:
-            Busy: others are in use, and do not end.
-            GatewayError: as ``load``; a model that there is not costs no other its place.
-        """
-        route = await self._route(name, frozenset())
-        await self._backends[route.backend].details(route.name)
-        async with self._clearing.alone:
-            try:
-                await self._clearing.all_but((route.backend, route.name))
-            except BackendError as error:  # of a server that may well be another one
-                logger.warning("models cannot be unloaded: %s", error.message)
-            await self._load(route, keep_alive, AS_CONFIGURED)
-
-    async def free(self, name: str = "") -> list[str]:
-        """Free the memory of one model, or of all, here and at servers behind, whoever loaded them; those that went.
-
-        Raises as ``Clearing``, ModelNotFound.
-        """
-        if name:
-            route = await self._route(name, frozenset())
-            gone = await self._clearing.one((route.backend, route.name))
-        else:
-            gone = await self._clearing.all_but()
-        return [self._in_memory.name(key) for key in gone]
-
-    async def _load(
-        self,
-        route: Route,
-        keep_alive: float | None,
-        options: LoadOptions,
-        tell: Callable[[Progress], None] = tell_nobody,
-    ) -> None:
-        (await self._lease(route, keep_alive, options, tell=tell)).release()
-        await self._warm(route, keep_alive, options)
-
-    async def _warm(self, route: Route, keep_alive: float | None, options: LoadOptions) -> None:
-        """What is opened here for a server that loads models by itself is a handle alone."""
-        backend = self._backends[route.backend]
-        if isinstance(backend, Warms):
-            await backend.warm(route.name, keep_alive, options)
-
-    def retire(self, backend: str, name: str) -> None:
-        """A backend's model was removed or replaced: what runs ends with the old one, who comes now gets the new one."""
-        self._pool.retire((backend, name))
-
-    def _changed(self, backend: str, name: str, info: ModelInfo | None) -> None:
-        """A backend lists a model otherwise than before, or no longer."""
-        for resident in self._pool.residents():
-            model = resident.model
-            home, called = resident.key  # config.yaml may call it otherwise than its backend does
-            same = home == backend and spelling(called) == spelling(name)
-            if same and (info is None or model is None or model.info.digest != info.digest):
-                self.retire(home, called)
 
     async def models(self, able: Collection[Capability] = OF_TEXT) -> tuple[ModelInfo, ...]:
         """The catalog: one row an id, of those that do something of ``able`` or may do anything."""
@@ -381,12 +270,12 @@ class Engine:
     async def model(self, name: str) -> ModelInfo:
         """One row of the catalog, by any of its names. Raises ModelNotFound."""
         await self._catalog.refresh()
-        route = await self._route(name, frozenset())
+        route = await self.leases.route(name)
         return structs.replace(route.info or ModelInfo(id=route.id), id=route.id, backend=route.backend)
 
     async def details(self, name: str, *, verbose: bool = False) -> ModelDetails:
         """More on one model; ``verbose``: with the long lists, where the backend has them. Raises ModelNotFound."""
-        route = await self._route(name, frozenset())
+        route = await self.leases.route(name)
         backend = self._backends[route.backend]
         tell = backend.all_details if verbose and isinstance(backend, TellsAll) else backend.details
         details = await tell(route.name)
@@ -412,10 +301,6 @@ class Engine:
         """
         return await self._in_memory.ready()
 
-    def usual(self, required: frozenset[Capability]) -> str:
-        """The configured model for a request that names none and needs this; empty: there is none."""
-        return default(required, self._catalog.names, self._defaults)
-
     async def unreached(self) -> dict[str, GatewayError | None]:
         """Each backend, and why it could not tell its models when it was last asked; None: it did."""
         await self._catalog.refresh()
@@ -426,55 +311,17 @@ class Engine:
         return self._catalog.stranger
 
     def begin(self) -> None:
-        """Start to load what is pinned; what cannot be loaded is in the log."""
-
-        async def load(name: str) -> None:
-            with contextlib.suppress(GatewayError):  # the pool has told
-                await self.load(name)
-
-        self._beginning = {asyncio.create_task(load(name)) for name in self._pinned}
+        """Start to load what is pinned."""
+        self.loads.begin(self._pinned)
 
     async def close(self) -> None:
         """Unload everything and let go of the backends."""
-        for task in self._beginning:
-            task.cancel()
+        self.loads.close()
         await self.library.close()
         await self._catalog.close()
         await self._pool.close()
         for backend in self._backends.values():
             await backend.close()
-
-    async def _route(self, name: str, required: frozenset[Capability]) -> Route:
-        return await self._found(lambda names: resolve(name, required, names, self._defaults))
-
-    async def _candidates(self, name: str, required: frozenset[Capability]) -> list[Route]:
-        return await self._found(lambda names: candidates(name, required, names, self._defaults))
-
-    async def _found(self, find: Callable[[Directory], T]) -> T:
-        """What ``find`` finds among the names; what fails is looked for once more when the catalog is fresh."""
-        names = self._catalog.names
-        try:
-            return find(names)
-        except GatewayError:
-            fresh = await self._catalog.refresh()
-            if fresh is names:
-                raise
-            return find(fresh)
-
-    async def _lease(
-        self,
-        route: Route,
-        keep_alive: float | None,
-        options: LoadOptions = AS_CONFIGURED,
-        tenant: str = "",
-        tell: Callable[[Progress], None] = tell_nobody,
-    ) -> Lease:
-        if route.entry is not None:
-            options = over(options, route.entry.own.load)
-        source = self._sources.get(route.id)
-        if source is None or source.key != (route.backend, route.name):
-            source = self._sources[route.id] = source_of(route, self._backends[route.backend], self._keep_alive)
-        return await self._pool.lease(source, options=options, keep_alive=keep_alive, tenant=tenant, tell=tell)
 
     async def _fetched(self, request: Generate, route: Route, images: dict[str, Blob] | None = None) -> Generate:
         """``request`` with the images instead of the links to them, where following these is up to us."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 from msgspec import Struct, structs
 
@@ -17,9 +16,7 @@ from canonical.errors import InvalidRequest, NoModelLoaded, NotImplementedHere, 
 from canonical.languages import code_of, meant, name_of
 from canonical.models import Capability, ModelInfo
 from canonical.translation import Guess, Translate, Translation
-
-if TYPE_CHECKING:
-    from gateway.engine import Engine
+from gateway.engine import Engine
 
 AUTO = "auto"
 """The source of texts whose language is to be found out."""
@@ -153,7 +150,7 @@ def has_letters(text: str) -> bool:
 
 
 async def _asked(engine: Engine, hop: Hop, texts: tuple[str, ...], alternatives: int) -> Sequence[Sequence[str]]:
-    async with engine.leased(hop.model, Capability.TRANSLATE) as model:
+    async with engine.leases.held(hop.model, Capability.TRANSLATE) as model:
         if not isinstance(model, Translates):
             raise Unsupported(f'"{hop.model}" does not support translate', param="model")
         return await model.translate(
@@ -170,7 +167,7 @@ async def _guesses(engine: Engine, texts: Sequence[str], known: Sequence[str]) -
     if not sample:
         return []
     try:
-        async with engine.leased("", Capability.DETECT) as model:
+        async with engine.leases.held("", Capability.DETECT) as model:
             if not isinstance(model, Detects):
                 raise Unsupported(f'"{model.info.id}" does not support detect', param="model")
             guesses = await model.detect("\n".join(sample))

@@ -388,16 +388,16 @@ def test_load_unload_and_the_list_of_loaded_models():
     async def whole() -> None:
         house = engine(Config(keep_alive="5m"), a=Home(tells(HELLO)), remote=Home(tells(HELLO), slots=0))
         assert house.loaded() == []
-        await house.load("a", None)
-        await house.load("remote", None)
+        await house.loads.load("a", None)
+        await house.loads.load("remote", None)
         (row,) = house.loaded()  # a remote model holds none of our memory
         assert row.info.id == "a"
         assert row.expires is not None
-        await house.load("a", -1)
+        await house.loads.load("a", -1)
         assert house.loaded()[0].expires is None
-        await house.unload("A")
+        await house.loads.unload("A")
         assert house.loaded() == []
-        await house.load("a", 10)
+        await house.loads.load("a", 10)
         await asyncio.sleep(9)
         assert house.loaded()
         await asyncio.sleep(2)
@@ -413,16 +413,16 @@ def test_a_load_can_be_watched_and_seen_and_a_watcher_who_leaves_leaves_it_to_ot
         home.info = structs.replace(home.info, context_length=4096)
         house = engine(a=home)
         await house.models()
-        steps = house.loading("a")
+        steps = house.loads.loading("a")
         watching = asyncio.ensure_future(collect_steps(steps))
-        other = asyncio.ensure_future(house.load("a"))
+        other = asyncio.ensure_future(house.loads.load("a"))
         await asyncio.sleep(5)
         (row,) = house.loaded()
         assert (row.info.id, row.size, row.size_vram, row.context_length) == ("a", 30, 20, 4096)
         watching.cancel()
         await other
         assert home.opened == 1
-        assert await collect_steps(house.loading("a")) == []
+        assert await collect_steps(house.loads.loading("a")) == []
         await house.close()
 
     run(whole())

@@ -154,7 +154,7 @@ def test_reasoning_off_is_no_wish_that_a_model_could_lack() -> None:
 
 def test_a_stream_that_breaks_ends_with_the_error_and_what_there_is(tmp_path: Path) -> None:
     async def story(house: House) -> None:
-        await house.engine.load("a")
+        await house.engine.loads.load("a")
         call = await house.ask("POST", CHAT, {**ASK, "stream": True})
         found, result = told(call.body, broken=True)
         assert found[-2]["error"]["message"] == "it broke"

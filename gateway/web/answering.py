@@ -80,12 +80,12 @@ async def load(exchange: Exchange, ask: LoadAsk) -> None:
 
     async def work() -> None:
         if wish.keep_alive == 0:
-            await exchange.engine.unload(wish.model)
+            await exchange.engine.loads.unload(wish.model)
         else:
             if wish.think not in {None, "off"}:
                 # Command lines load with what they are going to ask, and tell of a refusal before they show a prompt.
                 check_needs(wish.model, _REASONING, await exchange.engine.model(wish.model))
-            await exchange.engine.load(wish.model, wish.keep_alive, wish.load)
+            await exchange.engine.loads.load(wish.model, wish.keep_alive, wish.load)
         await exchange.json(ask.whole(Stamp(exchange.id, time.time_ns)))
 
     await exchange.while_connected(work())

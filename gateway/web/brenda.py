@@ -138,7 +138,7 @@ async def _loaded(exchange: Exchange, name: str) -> AsyncGenerator[bytes, None]:
         yield events.end("completed")
     else:
         yield events.end("exists")
-    async with aclosing(engine.loading(name)) as steps:
+    async with aclosing(engine.loads.loading(name)) as steps:
         async for step in steps:
             yield events.feed(step)
     await sessions_of(exchange).choose(mine, name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from adapters.brenda import translation
-from gateway.translating import ways_of
+from gateway.translating import translated, ways_of
 from gateway.web.exchange import Exchange, Handler
 
 
@@ -16,7 +16,7 @@ async def _translate(exchange: Exchange) -> None:
     question = translation.read_translate(await exchange.body())
 
     async def work() -> None:
-        answer = await exchange.engine.translate(question.request)
+        answer = await translated(exchange.engine, question.request)
         exchange.model = "+".join(answer.models)
         await exchange.json(translation.translated_reply(question, answer))
 

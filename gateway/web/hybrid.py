@@ -49,7 +49,7 @@ async def _meant(engine: Engine, chat: serve.Chat, which: Which) -> str:
         BackendError: there may be one, at a server that does not answer.
     """
     needs = _SEES if which == "vision" or (which == "any" and chat.shows) else _CHATS
-    usual = engine.usual(needs)
+    usual = engine.leases.usual(needs)
     if usual:
         return usual
     for row in await engine.ready():
@@ -88,9 +88,9 @@ async def _load(exchange: Exchange) -> None:
         try:
             try:
                 if asked.exclusive:
-                    await engine.load_alone(key, STAYS)
+                    await engine.loads.load_alone(key, STAYS)
                 else:
-                    await engine.load(key, STAYS)
+                    await engine.loads.load(key, STAYS)
             except ModelNotFound as error:
                 raise await _why(engine, key, error) from None
             info = await engine.model(key)
@@ -112,7 +112,7 @@ async def _unload(exchange: Exchange) -> None:
             await exchange.json(serve.not_unloaded_reply(None))
             return
         try:
-            gone = await exchange.engine.free("" if asked.unload_all else exchange.model)
+            gone = await exchange.engine.loads.free("" if asked.unload_all else exchange.model)
         except GatewayError as error:
             await exchange.json(serve.not_unloaded_reply(error))
         else:

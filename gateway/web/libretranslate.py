@@ -9,7 +9,7 @@ from adapters.libretranslate.bodies import read_fields
 from adapters.libretranslate.errors import error_body, error_status
 from backends import threads
 from canonical.errors import Forbidden
-from gateway.translating import detected, ways_of
+from gateway.translating import detected, translated, ways_of
 from gateway.web.exchange import Exchange, Handler, Voice
 
 VOICE = Voice("libretranslate", b"application/json", error_status, error_body)
@@ -29,7 +29,7 @@ async def _translate(exchange: Exchange) -> None:
 
         # HTML is taken apart, and millions of characters of it take their time.
         question = await threads.call(read, name="html") if len(body) > LONG else read()
-        answer = await exchange.engine.translate(question.request)
+        answer = await translated(exchange.engine, question.request)
         exchange.model = "+".join(answer.models)
         write = partial(serve.translated_reply, question, answer)
         await exchange.json(await threads.call(write, name="html") if len(body) > LONG else write())

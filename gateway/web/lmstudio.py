@@ -108,7 +108,7 @@ async def _load(exchange: Exchange) -> None:
     async def work() -> None:
         info = await exchange.engine.model(question.model)
         began = time.monotonic()
-        await exchange.engine.load(question.model, question.keep_alive, question.options)
+        await exchange.engine.loads.load(question.model, question.keep_alive, question.options)
         took = time.monotonic() - began
         resident = _resident(exchange).get(info.id)
         exchange.learn(_load_report(question, resident))
@@ -133,7 +133,7 @@ async def _unload(exchange: Exchange) -> None:
     exchange.model = instance
 
     async def work() -> None:
-        await exchange.engine.unload(instance)
+        await exchange.engine.loads.unload(instance)
         await exchange.json(serve.unloaded_reply(instance))
 
     await exchange.while_connected(work())
