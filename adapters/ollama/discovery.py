@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 import msgspec
-from msgspec import UNSET, Raw, Struct
+from msgspec import UNSET, Raw, Struct, structs
 
 from adapters.ollama import names, seen, wire
 from adapters.ollama.fields import read_fields, read_reply
@@ -149,16 +149,10 @@ def read_tags(body: bytes) -> list[ModelInfo]:
         told = row.details or wire.Details()
         words = None if row.capabilities is UNSET else row.capabilities
         found.append(
-            ModelInfo(
-                id=row.model or row.name or "",
+            structs.replace(
+                _info(row, told),
                 capabilities=_read_capabilities(words, told.family),
                 modified=nanoseconds_from_rfc3339(row.modified_at),
-                size=row.size or 0,
-                digest=row.digest or "",
-                format=told.format or "",
-                family=told.family or "",
-                parameter_size=told.parameter_size or "",
-                quantization=told.quantization_level or "",
                 context_length=told.context_length or 0,
                 embedding_length=told.embedding_length or 0,
             )
@@ -172,15 +166,7 @@ def read_running(body: bytes) -> list[LoadedModel]:
     found = []
     for row in rows:
         told = row.details or wire.Details()
-        info = ModelInfo(
-            id=row.model or row.name or "",
-            size=row.size or 0,
-            digest=row.digest or "",
-            format=told.format or "",
-            family=told.family or "",
-            parameter_size=told.parameter_size or "",
-            quantization=told.quantization_level or "",
-        )
+        info = _info(row, told)
         expires = nanoseconds_from_rfc3339(row.expires_at) or None
         if info.id:
             found.append(
@@ -193,6 +179,19 @@ def read_running(body: bytes) -> list[LoadedModel]:
                 )
             )
     return found
+
+
+def _info(row: wire.ListedModel | seen.Running, told: wire.Details) -> ModelInfo:
+    """What both lists tell of a model."""
+    return ModelInfo(
+        id=row.model or row.name or "",
+        size=row.size or 0,
+        digest=row.digest or "",
+        format=told.format or "",
+        family=told.family or "",
+        parameter_size=told.parameter_size or "",
+        quantization=told.quantization_level or "",
+    )
 
 
 def read_shown(body: bytes, name: str) -> ModelDetails:
