@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from msgspec import structs
@@ -116,6 +116,26 @@ async def in_state(house: House, prompt: str, state: str) -> None:
     """Poll until a message is in a state."""
     while (prompt, state) not in shape(await told(house)):  # noqa: ASYNC110  no event tells of it
         await asyncio.sleep(0)
+
+
+async def leave_while(house: House, verb: Literal["ask", "settle"]) -> None:
+    """Say something, and leave while the store does what ``verb`` says."""
+    store = house.store.conversations  # type: ignore[union-attr]
+    does, asked, go = getattr(store, verb), asyncio.Event(), asyncio.Event()
+
+    async def slow(*arguments: Any, **more: Any) -> Any:
+        asked.set()
+        await go.wait()
+        return await does(*arguments, **more)
+
+    setattr(store, verb, slow)
+    call = saying(house, "one")
+    await asked.wait()
+    call.leave()
+    await asyncio.sleep(0)
+    go.set()
+    await call.end()
+    setattr(store, verb, does)
 
 
 # Start, say, read
@@ -442,22 +462,7 @@ def test_who_leaves_while_the_answer_is_stored_finds_it_there(file: Place) -> No
 
     async def story(house: House) -> None:
         await start(house)
-        store = house.store.conversations  # type: ignore[union-attr]
-        settle, asked, go = store.settle, asyncio.Event(), asyncio.Event()
-
-        async def slow(*arguments: Any, **more: Any) -> Any:
-            asked.set()
-            await go.wait()
-            return await settle(*arguments, **more)
-
-        store.settle = slow  # type: ignore[method-assign]
-        call = saying(house, "one")
-        await asked.wait()
-        call.leave()
-        await asyncio.sleep(0)
-        go.set()
-        await call.end()
-        store.settle = settle  # type: ignore[method-assign]
+        await leave_while(house, "settle")
         assert shape(await told(house)) == [("one", "answered"), ("one!", "complete")]
         assert (await say(house, "two")).status == 200
 
@@ -469,22 +474,7 @@ def test_who_leaves_while_the_message_is_stored_blocks_nobody(file: Place) -> No
 
     async def story(house: House) -> None:
         await start(house)
-        store = house.store.conversations  # type: ignore[union-attr]
-        ask, asked, go = store.ask, asyncio.Event(), asyncio.Event()
-
-        async def slow(*arguments: Any, **more: Any) -> Any:
-            asked.set()
-            await go.wait()
-            return await ask(*arguments, **more)
-
-        store.ask = slow  # type: ignore[method-assign]
-        call = saying(house, "one")
-        await asked.wait()
-        call.leave()
-        await asyncio.sleep(0)
-        go.set()
-        await call.end()
-        store.ask = ask  # type: ignore[method-assign]
+        await leave_while(house, "ask")
         assert shape(await told(house)) == [("one", "failed")]
         assert parrot.heard == []
         assert (await say(house, "two")).status == 200
