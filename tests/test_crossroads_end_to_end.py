@@ -77,7 +77,7 @@ def openai_error(answer: httpx.Response) -> bool:
 
 
 def anthropic_error(answer: httpx.Response) -> bool:
-    return answer.json()["type"] == "error"
+    return bool(answer.json()["type"] == "error")
 
 
 def in_session(also: Is) -> Is:
@@ -90,7 +90,7 @@ def without_session(also: Is) -> Is:
 
 
 def names(answer: httpx.Response) -> bool:
-    return answer.json() == {"models": ["pip"]}
+    return bool(answer.json() == {"models": ["pip"]})
 
 
 def loaded(rows: Any) -> bool:
