@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import resource
 import signal
 import sqlite3
 import subprocess
@@ -454,6 +455,27 @@ def test_a_full_disk_is_said_and_passes(file: Place, caplog: pytest.LogCaptureFi
     file.kept(story)
     assert "full" in caplog.text
     assert caplog.text.count("can be written again") == 2
+
+
+def test_a_disk_that_fails_in_the_middle_of_a_commit_is_said_and_passes(file: Place) -> None:
+    """Small writes find out that there is no room only when they are committed."""
+
+    async def story(store: Store) -> None:
+        await store.responses.put(row("a"))
+        journal = next(file.folder.glob("*.db-wal"))
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (journal.stat().st_size, hard))
+        try:
+            for _ in range(2):
+                with pytest.raises(StorageFailed, match="the disk"):
+                    await store.responses.put(row("b"))
+            assert await store.responses.get("a", owner=ANN) is not None
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        await store.responses.put(row("b"))
+        assert await store.responses.get("b", owner=ANN) is not None
+
+    file.kept(story)
 
 
 def test_a_folder_that_cannot_be(tmp_path: Path) -> None:

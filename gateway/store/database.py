@@ -307,9 +307,9 @@ class _Line:
                 try:
                     transaction.commit()
                 except Exception:
+                    self.close()  # whatever its commit came to, this connection would begin no other
                     if not self._source.committed(name):
                         raise
-                    self.close()
             return results
 
         results = self.run(together)
