@@ -1,4 +1,21 @@
-"""What outlives the process, in one database: responses, sessions, conversations. Each belongs to the key it came with."""
+"""What outlives the process, in one database: responses, sessions, conversations. Each belongs to the key it came with.
+
+Whoever asks calls a method of ``Responses``, ``Sessions`` or ``Conversations``, each in a file of its name. It hands a function
+to ``Database``, which calls it with a connection in a thread of the store; the statements that it uses stand in ``sql/``.
+``sqlite`` and ``postgres`` are the two kinds of database, ``alive`` tells which gateways on one database still run, ``evicting``
+what has to go, and ``earlier`` takes over what versions before the first schema kept.
+
+A new table, say of jobs, is
+
+* a ``Table`` in ``sql/tables.py``, with its ``owner`` and what is needed to evict it; texts from outside are ``Words``;
+* a step ``migrations/versions/v2.py`` (``revision = "2"``, ``down_revision = "1"``) which makes it, spelled out and without
+  ``tables``, as a step must do the same for ever; no step is changed once it was released. ``schema.HEAD`` becomes "2";
+* ``sql/jobs.py`` with the statements, and ``jobs.py`` with the methods: all SQLAlchemy is imported inside the functions that
+  run in the store's threads, since it takes half a second that no start should wait for;
+* its bounds as a section of ``gateway.settings`` and ``config.yaml``, and a line in ``Store`` below.
+
+``tests/test_store_database.py`` compares tables and migrations, on both databases.
+"""
 
 from __future__ import annotations
 

@@ -11,7 +11,10 @@ from typing import TypeVar
 T = TypeVar("T")
 Oldest = Callable[[str], Iterator[tuple[T, int]]]
 
+FRESH = 60.0
+"""Seconds in which a second use is not noted."""
 PAGE = 50
+"""Rows that are read at once."""
 MARGIN = 7
 """Where something has to go, the 128th part of all goes with it: the next one to come need not look again."""
 SHARE = 4

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from canonical.errors import StorageFailed
 from gateway.store.alive import Locks
-from gateway.store.database import Failure
+from gateway.store.source import Failure
 
 if TYPE_CHECKING:
     import psycopg

@@ -15,13 +15,11 @@ from msgspec import Struct
 
 from canonical.errors import InvalidRequest, NotFound, StorageFailed
 from gateway.store.database import Database
-from gateway.store.evicting import PAGE, Bounds, pages
+from gateway.store.evicting import FRESH, PAGE, Bounds, pages
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-FRESH = 60.0
-"""Seconds in which a second use is not noted."""
 PROBE = 64 * 1024
 """Bytes that must find room before a store in trouble is trusted again."""
 

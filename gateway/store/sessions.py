@@ -9,15 +9,13 @@ from msgspec import Struct
 
 from canonical.errors import InvalidRequest, StorageFailed
 from gateway.store.database import Database
-from gateway.store.evicting import PAGE, Bounds, pages
+from gateway.store.evicting import FRESH, PAGE, Bounds, pages
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sqlalchemy import Connection
 
-FRESH = 60.0
-"""Seconds in which a second use is not noted."""
 ID = 256
 """Characters of an id."""
 

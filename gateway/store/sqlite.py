@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from canonical.errors import StorageFailed
 from gateway.store.alive import Files
-from gateway.store.database import Failure
+from gateway.store.source import Failure
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
