@@ -19,7 +19,9 @@ from canonical.events import Event, Finished, Started
 from gateway.store.sessions import Session
 from gateway.store.sessions import Sessions as Kept
 
-_ID = re.compile(r"[A-Za-z0-9._~-]{1,128}")
+ID_FORM = r"[A-Za-z0-9._~:@+={}-]{1,128}"
+"""Also what clients make themselves: GUIDs in braces, addresses, base64url."""
+_ID = re.compile(ID_FORM)
 PATIENCE = 10.0
 """Seconds that a generation may take to end once it is stopped; engines look for it at each token."""
 

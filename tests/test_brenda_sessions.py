@@ -104,6 +104,18 @@ def test_b8_a_page_that_has_no_id_yet_gets_one_of_its_own(tmp_path: Path, id: by
     live(tmp_path, story)
 
 
+@pytest.mark.parametrize(
+    "id", [b"{3F2504E0-4F89-11D3-9A0C-0305E82C3301}", b"zoe@example.org:2", b"aGVsbG8_-w==", b"x" * 128]
+)
+def test_b8_a_client_may_choose_its_id(tmp_path: Path, id: bytes) -> None:
+    async def story(a: House) -> None:
+        assert id_of(await a.ask("POST", "/v1/models/a/load", b"", [(b"x-session-id", id)])) == id
+        told = (await a.ask("GET", "/v1/session", headers=[(b"x-session-id", id)])).json()
+        assert told == {"session_id": id.decode(), "current_model": "a", "has_model_loaded": True}
+
+    live(tmp_path, story)
+
+
 def test_b8_two_ids_are_none(tmp_path: Path) -> None:
     async def story(a: House) -> None:
         assert (await a.ask("GET", "/v1/session", headers=[*MINE, *YOURS])).status == 400

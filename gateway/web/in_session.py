@@ -38,7 +38,7 @@ def sent(headers: Iterable[tuple[bytes, bytes]]) -> str:
     id = found.pop().decode("latin-1")
     if found or not is_id(id):
         raise InvalidRequest(
-            "X-Session-ID must be one id: 1 to 128 letters, digits, '.', '_', '~' and '-'", param="X-Session-ID"
+            "X-Session-ID must be one id: 1 to 128 letters, digits and . _ ~ : @ + = { } -", param="X-Session-ID"
         )
     return id
 

@@ -8,6 +8,7 @@ from msgspec import Meta, structs
 
 from adapters.brenda import wire
 from adapters.openai import wire as openai_wire
+from gateway.sessions import ID_FORM
 from gateway.web.described import brenda_pictures, brenda_translation
 from gateway.web.described.openai import Chat
 from gateway.web.described.operation import (
@@ -49,7 +50,7 @@ _ID = "X-Session-ID"
 _SESSION = Parameter(
     _ID,
     "header",
-    Annotated[str, Meta(pattern="^[A-Za-z0-9._~-]{1,128}$")],
+    Annotated[str, Meta(pattern=f"^{ID_FORM}$")],
     "The session, as an earlier answer told it; without one a new session begins.",
 )
 
