@@ -10,7 +10,7 @@ import sys
 
 from hypothesis import settings
 
-from tests.stored import fresh, place, postgres  # noqa: F401  fixtures
+from tests.stored import file, fresh, place, postgres  # noqa: F401  fixtures
 from tests.undisturbed import keep_undisturbed
 
 keep_undisturbed()

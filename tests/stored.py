@@ -14,11 +14,21 @@ from typing import Any
 import pytest
 
 from gateway.settings import Config, Conversations, Responses, Sessions
-from gateway.store import FILE, Store
+from gateway.store import FILE, Row, Session, Store
 from tests.postgres import Server, server
 
 ANN, BEN = "ann", "ben"
 BIG = 10**9
+
+
+def row(id: str, size: int = 9, **more: Any) -> Row:
+    """A response of Ann's."""
+    return Row(id=id, owner=ANN, input=b"[]", object=b"x" * size, **{"status": "completed", **more})
+
+
+def session(id: str, model: str = "m") -> Session:
+    """One of Ann's."""
+    return Session(id=id, owner=ANN, model=model)
 
 
 class Clock:
@@ -105,3 +115,9 @@ def fresh(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
         return Place(tmp_path / "data")
     made: Server = request.getfixturevalue("postgres")
     return Place(tmp_path / "data", made.database(), made)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Place:
+    """Where it is SQLite's file alone that matters, or makes no difference which database it is."""
+    return Place(tmp_path / "data")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -24,12 +23,6 @@ from tests.stored import Place
 ANN: Headers = [(b"authorization", b"Bearer key-of-ann")]
 BEN: Headers = [(b"authorization", b"Bearer key-of-ben")]
 LISTENER = Listener(port=11434, dialects=("conversation",))
-
-
-@pytest.fixture
-def file(tmp_path: Path) -> Place:
-    """Where it makes no difference which database it is."""
-    return Place(tmp_path)
 
 
 class Parrot:
