@@ -14,7 +14,7 @@ A new table, say of jobs, is
   run in the store's threads, since it takes half a second that no start should wait for;
 * its bounds as a section of ``gateway.settings`` and ``config.yaml``, and a line in ``Store`` below.
 
-``tests/test_store_database.py`` compares tables and migrations, on both databases.
+``tests/test_store_schema.py`` compares tables and migrations, on both databases.
 """
 
 from __future__ import annotations
