@@ -295,7 +295,7 @@ def test_c6_a_local_front_end_talks_in_a_conversation(town: Town) -> None:
 def test_c1_c6_a_local_front_end_reads_ollamas_lines_as_events(town: Town) -> None:
     script = "return events(given.url, post({prompt: given.prompt}))"
     told = town.browser.run(LOCAL, script, url=f"{town.plain}/generate", prompt=FRANCE)
-    assert told["headers"]["content-type"] == "text/event-stream"
+    assert told["headers"]["content-type"] == "text/event-stream; charset=utf-8"
     records = [json.loads(event) for event in told["events"]]
     assert "".join(record["response"] for record in records) == PARIS
     assert [record["done"] for record in records] == [False] * (len(records) - 1) + [True]
