@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import BaseModel
 
 from adapters.framing import SseReader
 from tests.serving import Served, serving
@@ -82,6 +83,34 @@ def test_c1_generate_streams_ollamas_lines_one_by_one(http: httpx.Client) -> Non
     assert "".join(json.loads(line)["response"] for line in bare.text.splitlines()) == PARIS
     refused = http.post("/generate", json={"prompt": FRANCE, "model": "none"})
     assert (refused.status_code, refused.json()) == (404, {"detail": "model 'none' not found"})
+
+
+class ModelDto(BaseModel):
+    """As the document prints it."""
+
+    model: str
+    version: str
+
+
+class Query(BaseModel):
+    """Likewise."""
+
+    prompt: str
+    model: str = "mistral"
+
+
+def test_c1_c2_c4_the_documents_own_classes_are_what_is_sent_and_read(http: httpx.Client) -> None:
+    start(http, "classes")
+    listed = [ModelDto.model_validate(row, strict=True) for row in http.get("/api/models").json()]
+    for query in (
+        Query(prompt=FRANCE),
+        *(Query(prompt=FRANCE, model=row.model) for row in listed if row.model == "pip"),
+    ):
+        told = http.post("/api/conversation/classes/message", content=query.model_dump_json()).json()
+        assert (told["role"], told["content"], told["model"]) == ("assistant", PARIS, query.model)
+        stream = http.post("/generate", content=query.model_dump_json())
+        records = [json.loads(data) for _, data in SseReader().feed(stream.content)]
+        assert "".join(record["response"] for record in records) == PARIS
 
 
 def test_c2_models_are_listed_by_name_and_version(http: httpx.Client) -> None:

@@ -90,6 +90,19 @@ def test_b13_a_red_square_is_called_red(served: Served) -> None:
     assert told["results"][0] == {"label": "red", "score": told["scores"]["red"]}
 
 
+def test_b13_the_documents_example(served: Served) -> None:
+    """Its picture is cut short where it is printed; a whole one in its place is matched."""
+    printed: dict[str, Any] = {
+        "image": "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAA...",
+        "labels": ["chat", "chien", "oiseau"],
+    }
+    status, told = ask(served, "analyze", **printed)
+    assert (status, set(told)) == (400, {"error"})
+    status, told = ask(served, "analyze", **{**printed, "image": uri(encoded(shape("red", "square")))})
+    assert (status, list(told["scores"])) == (200, printed["labels"])
+    assert abs(sum(told["scores"].values()) - 1) < 1e-9
+
+
 @pytest.mark.parametrize("form", ["{} {}", "a {} {}", "a photo of a {} {}", "A {} {}", " {} {}\n"], ids=repr)
 def test_b13_shapes_are_known_by_their_names_however_people_put_them(served: Served, form: str) -> None:
     """The demo model is right about 92 of 96 pictures that it has never seen; a share of 0.85 leaves room."""
