@@ -30,6 +30,8 @@ SURE = 0.6
 """From which share on a language is believed that no model here knows."""
 SAMPLE = 5_000
 """Characters of all texts together by which their language is told."""
+LOOKED = 100_000
+"""Characters among which they are looked for: tens of millions may come, and none of them be a letter."""
 _NONE = "no model here translates: a backend of type marian does, with `pip install 'dragoman[translation]'` (README: Translation)"
 
 
@@ -149,6 +151,20 @@ def has_letters(text: str) -> bool:
     return any(map(str.isalpha, text))
 
 
+def sample(texts: Iterable[str]) -> list[str]:
+    """The first letters of them, with all that stands among these; none where there are none near the beginning."""
+    found, left, looked = [], SAMPLE, 0
+    for text in texts:
+        if left <= 0 or looked >= LOOKED:
+            break
+        near = text[: LOOKED - looked]
+        looked += len(near) + 1
+        if has_letters(near):
+            found.append(near[:left])
+            left -= len(near)
+    return found
+
+
 async def _asked(engine: Engine, hop: Hop, texts: tuple[str, ...], alternatives: int) -> Sequence[Sequence[str]]:
     async with engine.leases.held(hop.model, Capability.TRANSLATE) as model:
         if not isinstance(model, Translates):
@@ -159,18 +175,14 @@ async def _asked(engine: Engine, hop: Hop, texts: tuple[str, ...], alternatives:
 
 
 async def _guesses(engine: Engine, texts: Sequence[str], known: Sequence[str]) -> list[Guess]:
-    sample, left = [], SAMPLE
-    for text in texts:
-        if left > 0 and has_letters(text):
-            sample.append(text[:left])
-            left -= len(text)
-    if not sample:
+    told = sample(texts)
+    if not told:
         return []
     try:
         async with engine.leases.held("", Capability.DETECT) as model:
             if not isinstance(model, Detects):
                 raise Unsupported(f'"{model.info.id}" does not support detect', param="model")
-            guesses = await model.detect("\n".join(sample))
+            guesses = await model.detect("\n".join(told))
     except NoModelLoaded as error:
         raise NotImplementedHere(_NONE) from error
     if guesses[0].share >= SURE:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from canonical.models import Capability, ModelInfo
-from gateway.translating import Hop, ways
+from gateway.translating import LOOKED, SAMPLE, Hop, sample, ways
 
 
 def model(id: str, *pairs: str, trouble: str = "") -> ModelInfo:
@@ -52,3 +52,10 @@ def test_a_model_that_cannot_be_loaded_is_no_way_unless_one_looks_for_the_reason
     assert ways(rows, broken=True).direct["en", "fr"].trouble == "it is a pickle"
     whole = model("whole", "en>fr", "en>de")
     assert ways([*rows, whole], broken=True).find("en", "fr") == (Hop("en", "fr", "whole"),)
+
+
+def test_a_language_is_told_by_the_first_letters_and_nobody_looks_through_millions_of_digits_for_them():
+    assert sample(["1", "a" * SAMPLE, "b"]) == ["a" * SAMPLE]
+    assert sample(["1", "aa", "-", "bb" * SAMPLE]) == ["aa", "b" * (SAMPLE - 2)]
+    assert sample(["1" * LOOKED, "a"]) == []
+    assert sample(["1"] * LOOKED + ["a"]) == []

@@ -39,9 +39,13 @@ async def _translate(exchange: Exchange) -> None:
 
 async def _detect(exchange: Exchange) -> None:
     body = await exchange.body()
-    texts = serve.read_detect(read_fields(_content_type(exchange), body, exchange.scope["query_string"]))
+    kind, query = _content_type(exchange), exchange.scope["query_string"]
 
     async def work() -> None:
+        def read() -> tuple[str, ...]:
+            return serve.read_detect(read_fields(kind, body, query))
+
+        texts = await threads.call(read, name="form") if len(body) > LONG else read()
         await exchange.json(serve.detected_reply(await detected(exchange.engine, texts)))
 
     await exchange.while_connected(work())
