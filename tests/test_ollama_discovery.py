@@ -366,6 +366,18 @@ def test_m5_dates_are_read(text: str | None, nanoseconds: int) -> None:
     assert nanoseconds_from_rfc3339(text) == nanoseconds
 
 
+@pytest.mark.parametrize(
+    ("nanoseconds", "text"),
+    [
+        (MOMENT + 456_789, "2026-08-21T09:00:00.523456Z"),
+        (0, "1970-01-01T00:00:00.000000Z"),
+        (-62_135_596_800 * 10**9, "0001-01-01T00:00:00.000000Z"),
+    ],
+)
+def test_m2_a_date_has_four_digits_of_its_year_and_six_of_its_second(nanoseconds: int, text: str) -> None:
+    assert rfc3339(nanoseconds) == text
+
+
 @pytest.mark.parametrize("nanoseconds", [None, 2**63 - 1, 10**30])
 def test_m2_never_is_centuries_ahead(nanoseconds: int | None) -> None:
     assert rfc3339(nanoseconds).startswith(("2318-", "2262-"))

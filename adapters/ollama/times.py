@@ -17,6 +17,7 @@ FOREVER = -1.0
 """Seconds of a model that stays loaded until somebody unloads it."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_UTC_EPOCH = _EPOCH.replace(tzinfo=None)
 _CENTURIES_AHEAD = "2318-01-01T00:00:00.000000Z"
 _LONGEST = 2**63 / 1e9
 
@@ -45,10 +46,10 @@ def rfc3339(nanoseconds: int | None) -> str:
     if nanoseconds is None:
         return _CENTURIES_AHEAD
     try:
-        moment = _EPOCH + timedelta(microseconds=nanoseconds // 1000)
+        moment = _UTC_EPOCH + timedelta(microseconds=nanoseconds // 1000)
     except OverflowError:
         return _CENTURIES_AHEAD
-    return min(moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ"), _CENTURIES_AHEAD)
+    return min(moment.isoformat(timespec="microseconds") + "Z", _CENTURIES_AHEAD)  # strftime takes twice as long
 
 
 def nanoseconds_from_rfc3339(text: str | None) -> int:

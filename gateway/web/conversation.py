@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from bisect import bisect_left
 from collections.abc import Sequence
 from functools import partial
@@ -12,11 +13,14 @@ from canonical.models import Capability
 from gateway.conversations import Conversing
 from gateway.store import Turn
 from gateway.web.answering import answer, completed
-from gateway.web.exchange import Exchange, Handler, Voice
+from gateway.web.exchange import Exchange, Handler
+from gateway.web.voice import Voice
 
 VOICE = Voice("conversation", b"application/json", serve.error_status, serve.error_body)
 PREFIXES = ("/api/models", "/api/conversation/", "/generate")
 _CHATS = frozenset({Capability.CHAT})
+LONG = 200
+"""Turns of a conversation that is told by a thread of its own."""
 
 
 async def _generate(exchange: Exchange) -> None:
@@ -46,9 +50,9 @@ async def _say(exchange: Exchange, id: str, question: serve.Question) -> None:
     model = await _model(exchange, question)
     await exchange.engine.model(model)  # a model that there is not leaves no mark in the conversation
     turns = await conversations.say(id, question, model, owner=exchange.caller.owner, ask=partial(completed, exchange))
-    answer = _messages(turns)[-1]
-    assert isinstance(answer, serve.AssistantMessage)
-    await exchange.json(serve.answered_reply(answer))
+    since = turns[-1].since
+    left_out = sum(turn.state == "answered" and turn.number < since for turn in turns)
+    await exchange.json(serve.answered_reply(_answer(turns[-1], 2 * left_out)))
 
 
 async def _conversation(exchange: Exchange) -> None:
@@ -62,7 +66,13 @@ async def _called_start(exchange: Exchange) -> None:
 
 async def _tell(exchange: Exchange, id: str) -> None:
     turns = await _kept(exchange).turns(id, owner=exchange.caller.owner)
-    await exchange.json(serve.conversation_reply(id, _messages(turns)))
+    # What is long takes as long as a hundred requests: nobody else must wait for it.
+    body = await asyncio.to_thread(_told, id, turns) if len(turns) > LONG else _told(id, turns)
+    await exchange.json(body)
+
+
+def _told(id: str, turns: Sequence[Turn]) -> bytes:
+    return serve.conversation_reply(id, _messages(turns))
 
 
 def _messages(turns: Sequence[Turn]) -> list[serve.UserMessage | serve.AssistantMessage]:
@@ -76,17 +86,19 @@ def _messages(turns: Sequence[Turn]) -> list[serve.UserMessage | serve.Assistant
             )
         )
         if turn.state == "answered":
-            messages.append(
-                serve.AssistantMessage(
-                    content=turn.answer,
-                    timestamp=serve.rfc3339(turn.answered),
-                    state="cut" if turn.cut else "complete",
-                    model=turn.model,
-                    left_out=2 * bisect_left(answered, turn.since),
-                )
-            )
+            messages.append(_answer(turn, 2 * bisect_left(answered, turn.since)))
             answered.append(turn.number)
     return messages
+
+
+def _answer(turn: Turn, left_out: int) -> serve.AssistantMessage:
+    return serve.AssistantMessage(
+        content=turn.answer,
+        timestamp=serve.rfc3339(turn.answered),
+        state="cut" if turn.cut else "complete",
+        model=turn.model,
+        left_out=left_out,
+    )
 
 
 async def _model(exchange: Exchange, question: serve.Question) -> str:
