@@ -9,7 +9,8 @@ from msgspec import structs
 from adapters.anthropic import serve
 from canonical.requests import Generate
 from gateway.web.answering import answer, count
-from gateway.web.exchange import Exchange, Handler, Voice
+from gateway.web.exchange import Exchange, Handler
+from gateway.web.voice import Voice
 
 VOICE = Voice("anthropic", b"application/json", serve.error_status, serve.error_body, b"request-id", b"req_")
 PREFIXES = ("/v1/messages", "/v1/v1/", "/v1/complete")

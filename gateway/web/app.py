@@ -27,9 +27,10 @@ from gateway.web import (
     schema,
 )
 from gateway.web.crossroads import CROSSROADS, MERGED, Choose, Headers, by_version
-from gateway.web.exchange import Exchange, Gateway, Handler, Voice, new_id
+from gateway.web.exchange import Exchange, Gateway, Handler
 from gateway.web.guard import VoiceOf, guarded
 from gateway.web.key_in_body import with_header
+from gateway.web.voice import Voice, new_id
 
 if TYPE_CHECKING:
     from litestar.types import ControllerRouterHandler, HTTPScope, Receive, Scope, Send

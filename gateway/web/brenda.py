@@ -25,8 +25,9 @@ from canonical.requests import Generate
 from gateway.sessions import SessionId
 from gateway.web import brenda_pictures, brenda_translation
 from gateway.web.answering import answer
-from gateway.web.exchange import Exchange, Handler, Voice
+from gateway.web.exchange import Exchange, Handler
 from gateway.web.in_session import in_session, sent, session, sessions_of, told
+from gateway.web.voice import Voice
 
 VOICE = Voice("brenda", b"application/json", serve.error_status, serve.error_body, also=told)
 _LOAD_VOICE = structs.replace(VOICE, json_type=serve.LoadStream.media_type.encode(), error_body=serve.LoadStream.fail)

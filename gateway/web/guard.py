@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from canonical.errors import Forbidden, GatewayError, Unauthorized, shutting_down
 from gateway.settings import Key, Listener
 from gateway.web.caller import ANYBODY, CALLER, Caller, with_wish
-from gateway.web.exchange import Gateway, Voice, new_id
+from gateway.web.exchange import Gateway
+from gateway.web.voice import Voice, new_id
 
 if TYPE_CHECKING:
     from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send

@@ -12,7 +12,8 @@ from canonical.models import Capability
 from gateway.engine import Engine
 from gateway.router import lacks
 from gateway.web.answering import answer
-from gateway.web.exchange import Exchange, Handler, Voice
+from gateway.web.exchange import Exchange, Handler
+from gateway.web.voice import Voice
 
 VOICE = Voice("hybrid", b"application/json; charset=utf-8", serve.error_status, serve.error_body)
 """Windows PowerShell, in which this API's examples are written, reads JSON as Latin-1 where nothing else is said."""

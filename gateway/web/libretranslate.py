@@ -10,7 +10,8 @@ from adapters.libretranslate.errors import error_body, error_status
 from backends import threads
 from canonical.errors import Forbidden
 from gateway.translating import detected, translated, ways_of
-from gateway.web.exchange import Exchange, Handler, Voice
+from gateway.web.exchange import Exchange, Handler
+from gateway.web.voice import Voice
 
 VOICE = Voice("libretranslate", b"application/json", error_status, error_body)
 PREFIXES = ("/translate", "/languages", "/detect", "/frontend/settings", "/suggest")

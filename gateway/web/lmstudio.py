@@ -23,9 +23,10 @@ from gateway.downloads import Download
 from gateway.router import check_needs
 from gateway.store import Row
 from gateway.web.answering import answer, embed, stream
-from gateway.web.exchange import Exchange, Handler, Voice
+from gateway.web.exchange import Exchange, Handler
 from gateway.web.keeping import can_keep, keep, said_before
 from gateway.web.loading import held, watched
+from gateway.web.voice import Voice
 
 VOICE = Voice("lmstudio", b"application/json", serve.error_status, serve.error_body, stray=serve.stray)
 _OLD_VOICE = structs.replace(VOICE, error_status=openai.error_status, error_body=openai.error_body)

@@ -11,7 +11,8 @@ from canonical.errors import BackendTimeout, BackendUnavailable, Forbidden, Mode
 from canonical.models import ModelDetails
 from gateway.web import ollama_models
 from gateway.web.answering import answer, embed, load
-from gateway.web.exchange import Exchange, Handler, Voice
+from gateway.web.exchange import Exchange, Handler
+from gateway.web.voice import Voice
 
 VERSION = "0.33.0"
 """The Ollama release whose API this is: clients parse it as dotted integers and demand recent ones."""

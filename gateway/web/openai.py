@@ -6,7 +6,8 @@ from adapters.openai import serve
 from canonical.errors import NotImplementedHere
 from gateway.web import responses
 from gateway.web.answering import answer, embed, rerank
-from gateway.web.exchange import Exchange, Handler, Voice
+from gateway.web.exchange import Exchange, Handler
+from gateway.web.voice import Voice
 
 VOICE = Voice("openai", b"application/json", serve.error_status, serve.error_body)
 PREFIXES = ("/v1/", "/v2/", "/chat/", "/completions", "/embeddings", "/models", "/rerank", "/responses")
