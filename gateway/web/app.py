@@ -187,6 +187,7 @@ def _error(exception: Exception, path: str) -> GatewayError:
         return MethodNotAllowed(f"this method is not allowed on {path}")
     if exception.status_code == 404:
         return NoRoute(
-            f"no route {path}: the base URL of OpenAI clients ends in /v1, those of Ollama's and Anthropic's clients have no path"
+            f"no route {path[:100]}: the base URL of OpenAI clients ends in /v1, those of Ollama's and Anthropic's clients "
+            "have no path; /openapi.json tells what there is"
         )
     return InvalidRequest(str(exception.detail), status=exception.status_code)
