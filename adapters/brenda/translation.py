@@ -11,37 +11,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType, field
+from msgspec import UNSET, Struct
 
+from adapters.brenda import translation_wire as wire
 from adapters.reading import fault_of, read_body
 from canonical.errors import InvalidRequest
 from canonical.translation import Translate, Translation
-
-
-class TranslateRequest(Struct):
-    """The body of ``translate``."""
-
-    text: str | list[str]
-    from_lang: str
-    to_lang: str
-    model: str = ""
-
-
-class Translated(Struct, omit_defaults=True):
-    """Its answer."""
-
-    translated_text: str | list[str]
-    from_: str = field(name="from")
-    to: str
-    via: str | UnsetType = UNSET
-
-
-class Languages(Struct):
-    """The answer of ``languages``: what each is translated into."""
-
-    languages: dict[str, list[str]]
-    via: dict[str, dict[str, str]]
-    """Which of these go by way of a third language, and of which: ``{"fr": {"de": "en"}}``."""
 
 
 class Question(Struct, frozen=True):
@@ -51,7 +26,7 @@ class Question(Struct, frozen=True):
     many: bool
 
 
-_decoder = msgspec.json.Decoder(TranslateRequest)
+_decoder = msgspec.json.Decoder(wire.TranslateRequest)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -72,7 +47,7 @@ def translated_reply(question: Question, answer: Translation) -> bytes:
     request = question.request
     found = request.source.strip().lower() == "auto"
     return _encode(
-        Translated(
+        wire.Translated(
             translated_text=list(answer.texts) if question.many else answer.texts[0],
             from_=answer.source if found else request.source,
             to=request.target,
@@ -85,7 +60,7 @@ def languages_reply(languages: Mapping[str, Mapping[str, str]]) -> bytes:
     """``languages``: what each is translated into, and by way of which; empty: at once."""
     between = {source: {end: via for end, via in ends.items() if via} for source, ends in languages.items()}
     return _encode(
-        Languages(
+        wire.Languages(
             languages={source: sorted(ends) for source, ends in languages.items()},
             via={source: ends for source, ends in between.items() if ends},
         )
