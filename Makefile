@@ -1,4 +1,5 @@
-# make serve: the gateway on config.yaml; EXTRAS=translation,vision installs these too.   make test: every check.   make bench: the benchmark kit, side by side.
+# make serve: the gateway on config.yaml; EXTRAS=translation,vision installs these too.
+# make test: every check.   make bench: the benchmark kit, side by side.
 # make simulate: the model pool in 20,000 lives on a clock that jumps (SEEDS=n for another number).
 # make matrix: what each client's abilities become behind each backend.
 PYTHON ?= python3
