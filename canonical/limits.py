@@ -51,10 +51,7 @@ def check_json(body: bytes) -> None:
     """
     if not body or body.isspace():
         raise InvalidRequest("missing request body")
-    if body.count(b"{") + body.count(b"[") > DEPTH:
-        _check_depth(body)
-    if body.count(b",") >= VALUES and _STRING.sub(b"", body).count(b",") >= VALUES:
-        raise InvalidRequest(f"the body has more than {VALUES} values")
+    check_extent(body)
     try:
         text = body.decode()
     except UnicodeDecodeError as error:
@@ -63,6 +60,14 @@ def check_json(body: bytes) -> None:
         _strict.decode(text)
     except ValueError as error:
         raise InvalidRequest(f"the body is not valid JSON: {error}") from error
+
+
+def check_extent(body: bytes) -> None:
+    """Refuse what takes long to read, whether it is JSON or not. Raises InvalidRequest: too deep, or too many values."""
+    if body.count(b"{") + body.count(b"[") > DEPTH:
+        _check_depth(body)
+    if body.count(b",") >= VALUES and _STRING.sub(b"", body).count(b",") >= VALUES:
+        raise InvalidRequest(f"the body has more than {VALUES} values")
 
 
 def check_generate(request: Generate) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import re
 import struct
 import time
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -108,6 +110,19 @@ def test_base64_is_read_however_it_was_written(data: bytes, width: int) -> None:
         f"data:image/png;charset=utf-8;base64,\n{lines}",
     ):
         assert image_from_base64(text, param="p").data == data
+
+
+def test_base64_in_a_million_lines_takes_no_more_memory_than_in_one() -> None:
+    data = PNG + bytes([255]) * 600_000
+    lines = "\n".join(re.findall("....?", base64.b64encode(data).decode()))
+    tracemalloc.start()
+    try:
+        assert image_from_base64(lines, param="p").data == data
+        assert tracemalloc.get_traced_memory()[1] < 6 * len(lines)
+    finally:
+        tracemalloc.stop()
+    with pytest.raises(InvalidRequest, match="blanks within a line"):
+        image_from_base64(lines.replace("\n", " \n", 5).replace("\n", " ", 1), param="p")
 
 
 def test_a_limit_holds_for_the_bytes_and_not_for_how_they_are_written() -> None:

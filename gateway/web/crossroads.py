@@ -11,6 +11,8 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from adapters.openai import serve
+from canonical.errors import InvalidRequest
+from canonical.limits import check_extent
 from gateway.web.brenda import CHATS
 from gateway.web.exchange import Exchange, Handler
 from gateway.web.hybrid import loaded
@@ -38,10 +40,11 @@ class _Message(Struct):
 
 class _Marked(Struct):
     system: Raw | UnsetType = UNSET
-    messages: Sequence[_Message] | UnsetType = UNSET
+    messages: Raw | UnsetType = UNSET
 
 
 _marked = msgspec.json.Decoder(_Marked)
+_messages = msgspec.json.Decoder(list[_Message])
 
 
 def has_marks(headers: Headers, body: bytes) -> bool:
@@ -51,14 +54,15 @@ def has_marks(headers: Headers, body: bytes) -> bool:
     if b'"system"' not in body and b'"ai"' not in body:  # nearly always decided here, or by one quick look
         return False
     try:
+        check_extent(body)  # whoever gets it refuses it for the same reason
         found = _marked.decode(body)
-    except (msgspec.MsgspecError, RecursionError):
+        said = bytes(found.messages) if found.messages is not UNSET else b"[]"
+        if found.system is not UNSET or b'"ai"' not in said:
+            return found.system is not UNSET and said[:1] == b"["
+        messages = _messages.decode(said)
+    except (msgspec.MsgspecError, RecursionError, InvalidRequest):
         return False
-    if found.system is not UNSET:
-        return True
-    return found.messages is not UNSET and any(
-        message.role is not UNSET and bytes(message.role) == b'"ai"' for message in found.messages
-    )
+    return any(message.role is not UNSET and bytes(message.role) == b'"ai"' for message in messages)
 
 
 async def _by_version(exchange: Exchange, owners: Sequence[str], claimants: Sequence[str]) -> str:
