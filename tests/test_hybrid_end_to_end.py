@@ -7,8 +7,10 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -332,6 +334,22 @@ def test_h6_every_page_may_call_without_credentials(by_env: httpx.Client) -> Non
     assert "access-control-allow-credentials" not in {*preflight.headers, *reply.headers}
 
 
+def test_h7_lm_studio_has_never_run() -> None:
+    """So nobody knows which models there are: that it is not there is all that can be said."""
+    words = "Could not connect to LM Studio: Connection refused"
+    with closing(socket.create_server(("127.0.0.1", 0))) as nobody:
+        port = nobody.getsockname()[1]
+    with (
+        serving(f"PORT=0\nOPENAI_BASE_URL=http://127.0.0.1:{port}/v1\n", env_file=True) as gateway,
+        httpx.Client(base_url=gateway.url, timeout=30, trust_env=False) as client,
+    ):
+        chat = client.post("/chat", json={**FRANCE, "model_key": "my-custom-model"})
+        assert (chat.status_code, chat.json()) == (503, {"detail": words})
+        key = {"model_key": "my-custom-model"}
+        assert client.post("/models/load", json=key).json()["error"] == f"Failed to load model: {words}"
+        assert client.post("/models/unload", json=key).json()["error"] == f"Failed to unload model: {words}"
+
+
 def test_h7_lm_studio_is_not_running(studio: Running, by_env: httpx.Client) -> None:
     words = "Could not connect to LM Studio: Connection refused"
     studio.stop()
@@ -343,6 +361,8 @@ def test_h7_lm_studio_is_not_running(studio: Running, by_env: httpx.Client) -> N
         assert (reply.status_code, reply.json()) == (503, {"detail": words})
         reply = by_env.post("/models/load", json={"model_key": REGULAR})
         assert reply.json() == {"loaded": False, "error": f"Failed to load model: {words}"}
+        reply = by_env.post("/models/unload", json={"unload_all": True})
+        assert (reply.json()["success"], reply.json()["error"]) == (False, f"Failed to unload model: {words}")
     finally:
         studio.start()
     is_answer(by_env.post("/chat/regular", json=FRANCE).json(), REGULAR)

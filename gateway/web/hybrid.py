@@ -112,8 +112,12 @@ async def _unload(exchange: Exchange) -> None:
         if not asked.unload_all and not asked.model_key:
             await exchange.json(serve.not_unloaded_reply(None))
             return
+        engine, name = exchange.engine, exchange.model
         try:
-            gone = await exchange.engine.loads.free("" if asked.unload_all else exchange.model)
+            try:
+                gone = await engine.loads.free("" if asked.unload_all else name)
+            except ModelNotFound as error:
+                raise await _why(engine, name, error) from None
         except GatewayError as error:
             await exchange.json(serve.not_unloaded_reply(error))
         else:
