@@ -1,4 +1,4 @@
-"""Bodies as scripts of Windows send them: with a byte order mark, in UTF-16, in Latin-1 where somebody says so."""
+"""Bodies as scripts of Windows send them: with a byte order mark, in UTF-16, in Latin-1 where somebody says so; and answers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from canonical.events import Event, Finished, Started, TextDelta, Usage
 from canonical.messages import Text
 from gateway.settings import Listener
 from gateway.web.charset import in_utf8
@@ -83,3 +84,20 @@ def test_what_is_in_no_known_encoding_stays_as_it_is(body: bytes, kind: str, age
 def test_utf_8_is_never_touched(text: str, agent: str) -> None:
     body = text.encode()
     assert in_utf8(body, headers("application/json", agent)) == body
+
+
+ACCENTED: list[Event] = [Started("a"), TextDelta(SAID), Finished("stop", Usage(1, 1))]
+
+
+@pytest.mark.parametrize(("dialect", "path", "asked"), SPOKEN, ids=[row[0] for row in SPOKEN])
+@pytest.mark.parametrize("agent", [WINDOWS, SEVEN, ""])
+def test_accents_reach_windows_powershell(dialect: str, path: str, asked: object, agent: str) -> None:
+    async def whole() -> None:
+        house = House(a=Home(tells(ACCENTED)), listener=Listener(port=1, dialects=(dialect,)))
+        call = await house.ask("POST", path, asked, headers("application/json", agent))
+        said, _, charset = call.headers[b"content-type"].decode().partition("; charset=")
+        assert SAID.split()[-2] in call.body.decode(charset or ("latin-1" if agent == WINDOWS else "utf-8"))
+        assert charset == "utf-8" or (said == "application/json" and agent != WINDOWS)
+        await house.close()
+
+    run(whole())

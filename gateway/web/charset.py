@@ -1,7 +1,8 @@
-"""Bodies in another encoding than UTF-8, which is JSON's: brought into it where the request tells which it is.
+"""UTF-8, which is JSON's encoding: bodies are brought into it where the request tells what they are in, and answers say it.
 
 PowerShell writes files with a byte order mark, some of them in UTF-16, and until 7.4 sends a text without a ``charset`` in
 Latin-1. Services in Python take the files; nobody takes the Latin-1, and people who write French meet it on their first day.
+The one of Windows also reads as Latin-1 what does not say that it is JSON in UTF-8.
 """
 
 from __future__ import annotations
@@ -38,11 +39,20 @@ def in_utf8(body: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
             encoding = found[1].decode()
         elif name == b"user-agent":
             powershell = b"PowerShell/" in value
-    if b"\0" not in body[:4] and _recoded(body, "utf-8"):  # some say Latin-1 by habit, and send what JSON is in
+    wide = encoding and b"\0" in body[:4]
+    if not wide and _recoded(body, "utf-8"):  # some say Latin-1 by habit, and send what JSON is in
         return body
     if encoding:
         return _recoded(body, encoding) or body
     return _recoded(body, "iso8859-1") if powershell else body
+
+
+def as_read(media_type: bytes, body: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The media type of an answer, with its ``charset`` for who asked by ``headers`` and would read another one."""
+    if media_type != b"application/json" or body.isascii():
+        return media_type
+    windows = any(name == b"user-agent" and b"WindowsPowerShell/" in value for name, value in headers)
+    return b"application/json; charset=utf-8" if windows else media_type
 
 
 def _recoded(body: bytes, encoding: str) -> bytes:

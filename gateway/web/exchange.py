@@ -35,7 +35,7 @@ from gateway.engine import Engine
 from gateway.sessions import Sessions
 from gateway.store import Store
 from gateway.web.caller import HEADER, caller_of, header_value, in_body
-from gateway.web.charset import in_utf8
+from gateway.web.charset import as_read, in_utf8
 from gateway.web.cycle import DEPARTURE, Departure
 from gateway.web.voice import Voice, new_id
 
@@ -273,7 +273,7 @@ class Exchange:
         """Send a whole answer of any type."""
         self.status = status
         head = [
-            (b"content-type", media_type),
+            (b"content-type", as_read(media_type, body, self.scope["headers"])),
             (b"content-length", b"%d" % len(body)),
             self.voice.named(self.id),
             *self.voice.besides(self.scope["headers"]),
