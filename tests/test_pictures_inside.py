@@ -26,9 +26,9 @@ from backends.ocr.settings import OcrModelSettings, OcrSettings
 from backends.seeing import machine
 from backends.seeing.asking import Answered, Asked, Refused, Text, encode, read_answered
 from backends.seeing.decoding import BadPicture, at_least, decoded
-from backends.seeing.process import Looker, explain
+from backends.seeing.process import Looker
 from backends.seeing.serving import Wrong, serving
-from backends.workers.worker import Failed
+from backends.workers.failing import Failed, could_not
 from canonical.errors import BackendError, BackendTimeout, ModelNotFound, OutOfMemory, Unsupported
 from canonical.media import Blob
 from canonical.seeing import Line, Read, Reading
@@ -383,7 +383,7 @@ def test_b14_files_that_are_named_read_also_what_stands_on_its_head(tmp_path: Pa
 
 
 def test_b13_b14_why_a_load_failed_is_told_without_paths_and_memory_is_told_apart() -> None:
-    told = explain("m", Failed("OSError: no /secret/place/model.safetensors", "", starved=False))
+    told = could_not("m", Failed("OSError: no /secret/place/model.safetensors", "", starved=False))
     assert type(told) is BackendError
     assert "secret" not in told.message
     for failed in (
@@ -392,7 +392,7 @@ def test_b13_b14_why_a_load_failed_is_told_without_paths_and_memory_is_told_apar
         Failed("RuntimeError: DefaultCPUAllocator: can't allocate memory", "", starved=False),
         Failed("its process ended with status 1", "x\nImportError: failed to map segment", starved=False),
     ):
-        assert isinstance(explain("m", failed), OutOfMemory)
+        assert isinstance(could_not("m", failed), OutOfMemory)
 
 
 def test_b13_threads_are_half_of_the_processors_unless_they_are_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,11 +23,12 @@ from backends.llama_cpp.isolated import explain
 from backends.llama_cpp.loading import Gauge, mapped
 from backends.llama_cpp.settings import LlamaCppSettings
 from backends.workers.deaths import LONGEST_PAUSE, PAUSE, WITHIN, Deaths
+from backends.workers.failing import Failed
 from backends.workers.frames import Pulse
 from backends.workers.life import Life
 from backends.workers.memory import oom_kills
 from backends.workers.pulse import SPIN, Watch
-from backends.workers.worker import Failed, Job, Worker
+from backends.workers.worker import Job, Worker
 from canonical.errors import BackendError, BackendTimeout, BackendUnavailable, OutOfMemory
 from canonical.progress import Progress
 

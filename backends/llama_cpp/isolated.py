@@ -14,15 +14,12 @@ from backends.llama_cpp.engine import EngineName, Kind, Start
 from backends.llama_cpp.loading import Gauge
 from backends.llama_cpp.worker import Orders
 from backends.workers.deaths import Deaths
-from backends.workers.worker import Failed, Job, Worker
-from canonical.errors import BackendError, GatewayError, OutOfMemory
+from backends.workers.failing import Failed, could_not
+from backends.workers.worker import Job, Worker
+from canonical.errors import GatewayError
 
 _ERROR = re.compile(r"^[\d.]* ?E +(?:(?:cmn|srv|llama|ggml) +)?(.+)$", re.MULTILINE)
 """A line of llama.cpp's log that tells of an error; the first one tells why, the others what followed from it."""
-_PATH = re.compile(r"(?:/[^\s/'\":,]+)+/(?=[^\s/'\":,]+)")
-_MEMORY = re.compile(
-    r"alloc|out of memory|MemoryError|can't start new thread|Resource temporarily unavailable", re.IGNORECASE
-)
 
 
 class Isolated:
@@ -93,10 +90,4 @@ class Isolated:
 def explain(name: str, failed: Failed) -> GatewayError:
     """Why a model could not be loaded, as far as llama.cpp tells; no reply tells where files are."""
     told = _ERROR.search(failed.said)
-    words = told[1] if told and not failed.starved else failed.words
-    words = _PATH.sub("", words)[:300]
-    message = f"the model {name!r} could not be loaded: {words}"
-    last = failed.said.rstrip().rpartition("\n")[2]  # a process that ends itself says there why
-    if failed.starved or _MEMORY.search(f"{words} {failed.words} {last}"):
-        return OutOfMemory(message)
-    return BackendError(message)
+    return could_not(name, failed, told[1] if told and not failed.starved else "")

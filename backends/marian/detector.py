@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import msgspec
 
-from backends.honours import TABLE
 from backends.workers import desk
 from backends.workers.desk import Emit, Far, Serve
 from backends.workers.worker import Worker
@@ -22,7 +21,7 @@ NO_LANGUAGE = "zxx"
 class Detector:
     """A loaded one, seen from the gateway; see ``Detects``."""
 
-    honours = Honours(TABLE["echo"])
+    honours = Honours()
     slots = 4
 
     def __init__(self, info: ModelInfo, worker: Worker, *, memory: int) -> None:

@@ -52,7 +52,6 @@ class Config(Struct, frozen=True):
     decoder_attention_heads: int = 8
     activation_function: str = "swish"
     scale_embedding: bool = True
-    normalize_before: bool = False
     max_position_embeddings: int = 512
     share_encoder_decoder_embeddings: bool = True
 

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import re
-
-from backends.honours import TABLE
 from backends.marian import asking
-from backends.workers.worker import Failed, Worker
-from canonical.errors import BackendError, GatewayError, InvalidRequest, ModelNotFound, OutOfMemory, StorageFailed
+from backends.workers.failing import Failed, could_not, without_paths
+from backends.workers.worker import Worker
+from canonical.errors import GatewayError, InvalidRequest, ModelNotFound, StorageFailed
 from canonical.models import LoadedModel, ModelInfo
 from canonical.report import Honours
 from canonical.translation import Translate
-
-_PATH = re.compile(r"(?:/[^\s/'\":,]+)+/(?=[^\s/'\":,]+)")
-_MEMORY = re.compile(r"bad_alloc|MemoryError|out of memory|can't start new thread|alloc", re.IGNORECASE)
 
 
 class MarianModel:
     """Translates; see ``Translates``."""
 
-    honours = Honours(TABLE["echo"])
+    honours = Honours()
 
     def __init__(self, info: ModelInfo, worker: Worker, *, slots: int, memory: int) -> None:
         self.info = info
@@ -57,13 +52,9 @@ class MarianModel:
 
 def explain(name: str, failed: Failed) -> GatewayError:
     """Why a model could not be loaded; no reply tells where files are."""
-    kind, _, words = _PATH.sub("", failed.words).partition(": ")
-    words = words[:400]
-    if kind == "NotKept":
-        return StorageFailed(f"the model {name!r} cannot be converted: {words}")
+    kind, _, words = failed.words.partition(": ")
     if kind == "Missing":
         return ModelNotFound(f"model '{name}' not found", param="model")
-    message = f"the model {name!r} could not be loaded: {words or kind}"
-    if failed.starved or _MEMORY.search(f"{failed.words} {failed.said[-400:]}"):
-        return OutOfMemory(message)
-    return BackendError(message)
+    if kind == "NotKept":
+        return StorageFailed(f"the model {name!r} cannot be converted: {without_paths(words)}")
+    return could_not(name, failed, words)

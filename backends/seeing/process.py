@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import re
 
 from backends import threads
 from backends.seeing.asking import Answered, Asked, Refused, encode, read_answered
 from backends.workers.deaths import Deaths
-from backends.workers.worker import Failed, Job, Worker
-from canonical.errors import BackendError, BackendTimeout, GatewayError, InvalidRequest, OutOfMemory
+from backends.workers.worker import Job, Worker
+from canonical.errors import BackendTimeout, InvalidRequest
 
-_PATH = re.compile(r"(?:/[^\s/'\":,]+)+/(?=[^\s/'\":,]*)")
-_MEMORY = re.compile(
-    r"alloc|out of memory|MemoryError|can't start new thread|failed to map|\[Errno 12\]", re.IGNORECASE
-)
 _KIND = "look"
 
 
@@ -32,7 +27,7 @@ class Looker:
         Raises:
             OutOfMemory, BackendError: it cannot be loaded.
         """
-        looker = cls(Worker(job, deaths, explain), time)
+        looker = cls(Worker(job, deaths), time)
         try:
             await looker.worker.start()
         except BaseException:
@@ -60,12 +55,3 @@ class Looker:
     async def close(self) -> None:
         """End the process; done when its memory is free."""
         await self.worker.close()
-
-
-def explain(name: str, failed: Failed) -> GatewayError:
-    """Why a model could not be loaded; no reply tells where files are."""
-    message = f"the model {name!r} could not be loaded: {_PATH.sub('', failed.words)[:300]}"
-    last = failed.said.rstrip().rpartition("\n")[2]
-    if failed.starved or _MEMORY.search(f"{failed.words} {last}"):
-        return OutOfMemory(message)
-    return BackendError(message)

@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from backends.threads import settled
 from backends.workers.deaths import Deaths
+from backends.workers.failing import Failed, could_not
 from backends.workers.frames import Ask, Open, Ping, Stop, Taken
 from backends.workers.life import Answer, Life
 from backends.workers.pulse import Watch
@@ -53,22 +54,6 @@ class Job(Struct, frozen=True, kw_only=True):
     """Bytes that it may have; 0: no limit."""
     hang: float = 60.0
     """Seconds without a sign of life after which it is ended; 0: never."""
-
-
-class Failed(Struct, frozen=True):
-    """A load that failed."""
-
-    words: str
-    """The reason that the engine gave, or how the process ended."""
-    said: str
-    """What the process printed."""
-    starved: bool
-    """Memory seems to be the reason."""
-
-
-def could_not(name: str, failed: Failed) -> GatewayError:
-    """The error of a load that failed."""
-    return BackendError(f"the model {name!r} could not be loaded: {failed.words}")
 
 
 class Worker:
