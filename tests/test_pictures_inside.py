@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import re
 from collections.abc import Callable
@@ -265,6 +266,9 @@ def test_b13_folders_with_weights_that_can_be_read_are_models(tmp_path: Path) ->
     (tmp_path / "deep" / "config.json").write_text('{"x":' * 5000 + "1" + "}" * 5000)
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "config.json").write_bytes(b"\xff{")
+    for name, file in (("waits", "config.json"), ("waits too", "model.safetensors")):
+        (folder(tmp_path, name) / file).unlink()
+        os.mkfifo(tmp_path / name / file)  # whoever opens it waits for somebody who writes
     folder(tmp_path, ".hidden")
     (tmp_path / "file").write_text("x")
     backend = clip(tmp_path)
@@ -274,7 +278,7 @@ def test_b13_folders_with_weights_that_can_be_read_are_models(tmp_path: Path) ->
         "good": "",
         "split": "",
         "pickled": "its weights are pickled, and reading those runs whatever is in them: it is needed as safetensors",
-        **dict.fromkeys(["cut", "disguised", "empty", "long"], no_weights),
+        **dict.fromkeys(["cut", "disguised", "empty", "long", "waits too"], no_weights),
     }
     for name, trouble in rows.items():
         assert asyncio.run(backend.details(name)).info.trouble == trouble

@@ -146,11 +146,15 @@ def _trouble(path: Path, files: Sequence[Path]) -> str:
 
 def _has_head(file: Path) -> bool:
     """Whether it begins as safetensors does: the length of a JSON text, and that text."""
+    if not file.is_file():
+        return False
     with file.open("rb") as opened:
         head = opened.read(9)
     return head[8:] == b"{" and int.from_bytes(head[:8], "little") <= file.stat().st_size - 8
 
 
 def _read_config(path: Path) -> _Config:
+    if not (path / "config.json").is_file():
+        raise OSError("no file")  # a pipe would be waited for, with all other models
     with (path / "config.json").open("rb") as file:
         return _config.decode(file.read(_CONFIG))
