@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -17,7 +18,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.store import Session, Store, alive
+from canonical.errors import StorageFailed
+from gateway.store import Session, Store, alive, database
 from gateway.store.evicting import beyond
 from tests.serving import ROOT
 from tests.stored import ANN, Place, session
@@ -189,6 +191,31 @@ def test_a_read_waits_for_no_write_and_a_write_for_its_turn(place: Place) -> Non
         assert found.model == "new"
 
     place.kept(story)
+
+
+def test_a_read_that_is_not_answered_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "PATIENCE", 0.05)
+    answers = threading.Event()
+    ran: list[int] = []
+
+    def stuck(_: Any) -> None:
+        ran.append(1)
+        answers.wait()
+
+    async def story(store: Store) -> None:
+        await store.sessions.put(session("a"))
+        try:
+            for _ in range(3):  # more than there are threads that read
+                with pytest.raises(StorageFailed, match="does not answer"):
+                    await store.database.read(stuck)
+        finally:
+            answers.set()
+        monkeypatch.setattr(database, "PATIENCE", 60.0)
+        for _ in range(3):
+            assert await store.sessions.get("a", owner=ANN) is not None
+        assert len(ran) == 2  # nobody waited for the third any more
+
+    Place(tmp_path / "data").kept(story)
 
 
 def test_gateways_that_start_together_make_one_store(fresh: Place) -> None:

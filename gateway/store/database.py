@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 BATCH = 64
 """Pieces of work in one commit at most."""
+PATIENCE = 20.0
+"""Seconds that a read may take: a server that has stopped, or is cut off, says nothing; the system notices most of it in 15."""
 TRIES = 3
 """How often work is begun that another gateway, or a connection that is gone, has kept from its end."""
 
@@ -80,7 +82,7 @@ class Database:
         """What ``work`` finds; each of its statements sees what is committed then. It may run twice.
 
         Raises:
-            StorageFailed: the database cannot be opened or read.
+            StorageFailed: the database cannot be opened or read, or does not answer.
         """
         if not self._readers:
             for number in range(self._source.readers):
@@ -88,7 +90,11 @@ class Database:
                 thread = threading.Thread(target=self._read, args=(self._reads,), name=name, daemon=True)
                 self._readers.append(thread)
                 thread.start()
-        return await _asked(self._reads, work)
+        try:
+            async with asyncio.timeout(PATIENCE):
+                return await _asked(self._reads, work)
+        except TimeoutError as error:
+            raise StorageFailed("the database does not answer") from error
 
     async def write(self, work: Work[T]) -> T:
         """What ``work`` returns, once all that it wrote is durable. It may run twice, but is committed once.
@@ -138,6 +144,8 @@ class Database:
     def _read(self, jobs: _Jobs) -> None:
         line = _Line(self, self._source, writes=False)
         while (job := jobs.get()) is not None:
+            if job.future is not None and job.future.done():
+                continue  # nobody waits for it any more
             try:
                 result = line.run(job.work)
             except Exception as error:  # noqa: BLE001  whatever it is, it is the caller's, and the thread goes on
