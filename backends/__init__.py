@@ -1,1 +1,1 @@
-"""Where models are: inside the process, or behind HTTP. A loaded model is an object that can generate or embed."""
+"""Where models are: inside the process, or behind HTTP. What a loaded model can do is which methods it has: see ``base``."""
