@@ -99,7 +99,7 @@ class EchoModel:
             raise Unsupported("echo does not take audio", param="messages")
         if request.prompt is None:
             told = [message.text for message in request.messages if message.role == "user"]
-            prompt = sum(len(words(message.text)) for message in request.messages)
+            prompt = sum(counted(message.text) for message in request.messages)
             answer = told[-1] if told else ""
         elif request.prompt.tokens is not None:
             raise Unsupported("echo takes text, not token ids", param="prompt")
@@ -142,13 +142,18 @@ class EchoModel:
                 Ranked(index, len(query & set(document.casefold().split())) / max(len(query), 1))
                 for index, document in enumerate(request.documents)
             ),
-            prompt_tokens=sum(len(words(text)) for text in (request.query, *request.documents)),
+            prompt_tokens=sum(counted(text) for text in (request.query, *request.documents)),
         )
 
 
 def words(text: str) -> list[str]:
     """The text in pieces that join to it again, a word each with the space before it."""
     return _WORD.findall(text)
+
+
+def counted(text: str) -> int:
+    """How many pieces that are: long conversations are counted again at each message."""
+    return len(text.split()) + text[-1:].isspace()
 
 
 def vector(text: str, size: int) -> list[float]:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends.base import Backend, Embeds, Generates
-from backends.echo import DIMENSIONS, EchoBackend, EchoModel, EchoSettings, words
+from backends.echo import DIMENSIONS, EchoBackend, EchoModel, EchoSettings, counted, words
 from canonical.errors import InvalidRequest, ModelNotFound, Unsupported
 from canonical.events import Check, Completion, Event, Finished, fold
 from canonical.messages import Message, Text
@@ -74,6 +74,7 @@ def test_a_prompt_is_repeated() -> None:
 @given(st.text())
 def test_words_lose_nothing(text: str) -> None:
     assert "".join(words(text)) == text
+    assert counted(text) == len(words(text))
 
 
 def test_what_it_cannot_do_it_refuses() -> None:
