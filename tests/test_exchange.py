@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 from collections.abc import AsyncGenerator, Sequence
@@ -14,6 +15,7 @@ from canonical.events import Event, Finished, Started, TextDelta, ToolCallDelta
 from canonical.requests import Embed, Embeddings, Generate
 from gateway.settings import Config, Limits, ModelEntry
 from gateway.web import answering
+from gateway.web.exchange import Exchange
 from tests.asgi import Call, House, frames, message_of
 from tests.houses import HELLO, Home, tells, waits
 from tests.test_cuts import ASKS
@@ -215,6 +217,43 @@ def test_a_client_that_leaves_stops_its_generation_at_once(path, stream, said):
         await house.close()
 
     run(whole())
+
+
+SAID = [{"role": "user", "content": "Hello"}]
+STREAMED = {
+    **{path: {"model": "a", "stream": True, **ask} for path, ask in ASKS.items()},
+    "/chat/stream": {"model_key": "a", "messages": SAID},
+    "/generate": {"model": "a", "prompt": "Hello"},
+    "/v1/chat/completions?of=brenda": {"model": "a", "stream": True, "system": "", "messages": SAID},
+}
+
+
+@pytest.mark.parametrize("path", STREAMED)
+@pytest.mark.parametrize("reads", [True, False])
+def test_what_a_client_has_sent_goes_with_it_and_not_with_the_collector_of_cycles(path, reads):
+    async def whole() -> None:
+        house = House(a=Home(waits(*[[event] for event in HELLO[:2]])))
+        call = house.call("POST", path, STREAMED[path])
+        await call.until(2)
+        if not reads:
+            call.reading.clear()
+        await asyncio.sleep(1)
+        call.leave()
+        await call.end()
+        del call
+        await asyncio.sleep(1)
+        left = sum(isinstance(one, Exchange) for one in gc.get_objects())
+        await house.close()
+        assert not left
+
+    collects = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        run(whole())
+    finally:
+        if collects:
+            gc.enable()
 
 
 def test_a_client_that_leaves_the_queue_never_reaches_the_model():

@@ -42,10 +42,12 @@ def test_a_model_behind_is_loaded_and_unloaded_where_it_is(both: tuple[Served, S
     row = rows(far)[f"{name}:latest"]
     assert row["expires_at"] > "2300"
     assert row["context_length"] == (2048 if name == "pip" else 512)
-    assert rows(near) == {}, "the memory is that server's"
+    behind = rows(near)[f"{name}-ollama:latest"]  # whose memory that server's is
+    assert (behind["context_length"], behind["expires_at"]) == (row["context_length"], row["expires_at"])
     unloaded = client.generate(f"{name}-ollama", keep_alive=0)
     assert unloaded.done_reason == "unload"
     assert rows(far) == {}
+    assert rows(near) == {}
 
 
 def test_what_that_server_says_of_a_load_is_told(both: tuple[Served, Served]) -> None:

@@ -346,16 +346,21 @@ class Exchange:
 
     async def break_off(self, error: BaseException, word: Callable[[GatewayError], bytes]) -> None:
         """End a stream that fails with a frame that tells why; raise ``error`` where it has not begun, or nobody is there."""
-        match error:
-            case _ if not self.status:
-                raise error
-            case GatewayError():
-                told = error
-            case asyncio.CancelledError() if not self.gone:  # the grace period of a shutdown is over
-                told = BackendUnavailable("the gateway is shutting down")
-            case Exception():
-                self.gateway.access_log.crash(error)
-                told = GatewayError("internal error")
-            case _:
-                raise error
-        await self.end(word(told))
+        told: GatewayError | None = None
+        try:
+            match error:
+                case _ if not self.status:
+                    raise error
+                case GatewayError():
+                    told = error
+                case asyncio.CancelledError() if not self.gone:  # the grace period of a shutdown is over
+                    told = BackendUnavailable("the gateway is shutting down")
+                case Exception():
+                    self.gateway.access_log.crash(error)
+                    told = GatewayError("internal error")
+                case _:
+                    raise error
+            await self.end(word(told))
+        finally:
+            # Its traceback holds this frame: they, and the request with them, would wait for the collector of cycles.
+            del error, told
