@@ -127,14 +127,14 @@ class Server:
 
 
 @contextlib.contextmanager
-def server() -> Iterator[Server]:
+def server(*, in_memory: bool = True) -> Iterator[Server]:
     """A server for as long as the context lasts; FileNotFoundError where no PostgreSQL is installed."""
     bin = programs()
     if bin is None:
         raise FileNotFoundError("PostgreSQL is not installed (apt-get install postgresql)")
     # In memory where there is room: a database is 8 MB in 300 files, and each end of a server syncs them all. Not below
     # pytest's own folder, which only its user may enter; and a socket's path is short.
-    roomy = Path("/dev/shm").is_dir() and shutil.disk_usage("/dev/shm").free > ROOM
+    roomy = in_memory and Path("/dev/shm").is_dir() and shutil.disk_usage("/dev/shm").free > ROOM
     folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/dev/shm" if roomy else "/tmp"))
     made = None
     try:
@@ -148,6 +148,6 @@ def server() -> Iterator[Server]:
 
 @contextlib.contextmanager
 def running() -> Iterator[str]:
-    """The URL of an empty database of a server of its own."""
-    with server() as one:
+    """The URL of an empty database of a server of its own, on a disk, where a commit costs what it costs."""
+    with server(in_memory=False) as one:
         yield one.database()
