@@ -61,11 +61,11 @@ class Conversing:
         line = self._lines.setdefault((owner, id), _Line(self._store, id, owner))
         line.users += 1
         try:
+            if line.users > WAITING + 1:
+                raise Busy("too many messages wait in this conversation", retry_after=5)
             # Those who come while others are here read nothing yet: to wait with a long conversation in hand takes memory.
             before = [] if line.users > 1 else await self.turns(id, owner=owner)
             _check_room(before, question.prompt)
-            if len(line.waiting) >= WAITING:
-                raise Busy("too many messages wait in this conversation", retry_after=5)
             turn = await line.add(question.prompt, model)
             try:
                 if turn.state == "waiting":

@@ -243,8 +243,7 @@ def test_a_queue_is_bounded(file: Place, monkeypatch: pytest.MonkeyPatch) -> Non
         calls = [saying(house, "one")]
         await in_state(house, "one", "answering")
         calls.append(saying(house, "two"))
-        await in_state(house, "two", "waiting")
-        refused = await say(house, "three")
+        refused = await say(house, "three")  # at once: the second is on its way to the store
         assert (refused.status, refused.headers[b"retry-after"]) == (503, b"5")
         for prompt in ("one", "two"):
             parrot.let(prompt)
