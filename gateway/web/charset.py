@@ -39,12 +39,12 @@ def in_utf8(body: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
             encoding = found[1].decode()
         elif name == b"user-agent":
             powershell = b"PowerShell/" in value
+    if not encoding and not powershell:
+        return body
     wide = encoding and b"\0" in body[:4]
     if not wide and _recoded(body, "utf-8"):  # some say Latin-1 by habit, and send what JSON is in
         return body
-    if encoding:
-        return _recoded(body, encoding) or body
-    return _recoded(body, "iso8859-1") if powershell else body
+    return _recoded(body, encoding or "iso8859-1") or body
 
 
 def as_read(media_type: bytes, body: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
