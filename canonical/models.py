@@ -32,6 +32,8 @@ class Capability(StrEnum):
 
 OF_TEXT = frozenset(Capability) - {Capability.TRANSLATE, Capability.DETECT, Capability.MATCH, Capability.READ}
 """What models of text and vectors do: those are what most dialects know."""
+CHATS = frozenset({Capability.CHAT})
+"""What a model does that is listed where there is nothing but chats."""
 
 
 class ModelInfo(Struct, frozen=True, kw_only=True):

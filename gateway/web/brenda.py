@@ -20,7 +20,7 @@ from canonical.errors import (
     StorageFailed,
 )
 from canonical.events import Event
-from canonical.models import Capability
+from canonical.models import CHATS
 from canonical.requests import Generate
 from gateway.sessions import SessionId
 from gateway.web import brenda_pictures, brenda_translation
@@ -38,8 +38,6 @@ HEARTBEAT = 15.0
 """Seconds of silence behind which a load says that it goes on: proxies cut what is silent for a minute."""
 PATIENCE = 2.0
 """Seconds that an answer waits at most for its session to be kept."""
-CHATS = frozenset({Capability.CHAT})
-"""What a model can that is listed: loads and chats are all that this API does with one."""
 _LOAD = "/load"
 
 

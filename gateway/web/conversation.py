@@ -9,7 +9,7 @@ from functools import partial
 
 from adapters.conversation import serve
 from canonical.errors import ModelNotFound, StorageFailed
-from canonical.models import Capability
+from canonical.models import CHATS
 from gateway.conversations import Conversing
 from gateway.store import Turn
 from gateway.web.answering import answer, completed
@@ -18,7 +18,6 @@ from gateway.web.voice import Voice
 
 VOICE = Voice("conversation", b"application/json", serve.error_status, serve.error_body)
 PREFIXES = ("/api/models", "/api/conversation/", "/generate")
-_CHATS = frozenset({Capability.CHAT})
 LONG = 200
 """Turns of a conversation that is told by a thread of its own."""
 
@@ -30,7 +29,7 @@ async def _generate(exchange: Exchange) -> None:
 
 
 async def _models(exchange: Exchange) -> None:
-    await exchange.json(serve.models_reply(await exchange.engine.models(_CHATS)))
+    await exchange.json(serve.models_reply(await exchange.engine.models(CHATS)))
 
 
 async def _start(exchange: Exchange) -> None:

@@ -13,7 +13,8 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from adapters.openai import serve
 from canonical.errors import InvalidRequest
 from canonical.limits import check_extent
-from gateway.web.brenda import CHATS
+from canonical.models import CHATS
+from gateway.router import lacks
 from gateway.web.exchange import Exchange, Handler
 from gateway.web.hybrid import loaded
 from gateway.web.in_session import HEADER as SESSION
@@ -100,7 +101,7 @@ async def _models(exchange: Exchange) -> None:
     headers = exchange.scope["headers"]
     sent(headers)  # or it is refused
     rows = list(await exchange.engine.models())
-    names = msgspec.json.encode([row.id for row in await exchange.engine.models(CHATS)])
+    names = msgspec.json.encode([row.id for row in rows if not lacks(CHATS, row)])
     await exchange.json(serve.models_reply(rows)[:-1] + b',"models":' + names + b"}", headers=told(headers))
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Literal
 
 import msgspec
 
 from adapters.hybrid import serve, wire
 from canonical.errors import GatewayError, ModelNotFound, NoModelLoaded
-from canonical.models import Capability
+from canonical.models import CHATS, Capability
 from gateway.engine import Engine
 from gateway.router import lacks
 from gateway.web.answering import answer
@@ -23,8 +25,7 @@ Which = Literal["any", "regular", "vision"]
 STAYS = -1.0
 """What is loaded by name stays until it is unloaded, or others want its room: nobody says how long here."""
 
-_CHATS = frozenset({Capability.CHAT})
-_SEES = frozenset({Capability.CHAT, Capability.VISION})
+_SEES = CHATS | {Capability.VISION}
 _encode = msgspec.json.Encoder().encode
 
 # Chats
@@ -34,10 +35,8 @@ def _chat(which: Which, *, stream: bool) -> Handler:
     async def handle(exchange: Exchange) -> None:
         chat = serve.read_chat(await exchange.body(), stream=stream)
         model = chat.model or await _meant(exchange.engine, chat, which)
-        try:
+        async with _explained(exchange.engine, model):
             await answer(exchange, chat.ask(model))
-        except ModelNotFound as error:
-            raise await _why(exchange.engine, model, error) from None
 
     return handle
 
@@ -49,7 +48,7 @@ async def _meant(engine: Engine, chat: serve.Chat, which: Which) -> str:
         NoModelLoaded.
         BackendError: there may be one, at a server that does not answer.
     """
-    needs = _SEES if which == "vision" or (which == "any" and chat.shows) else _CHATS
+    needs = _SEES if which == "vision" or (which == "any" and chat.shows) else CHATS
     usual = engine.leases.usual(needs)
     if usual:
         return usual
@@ -59,13 +58,17 @@ async def _meant(engine: Engine, chat: serve.Chat, which: Which) -> str:
     raise NoModelLoaded(serve.NO_MODEL, status=503)
 
 
-async def _why(engine: Engine, name: str, error: ModelNotFound) -> GatewayError:
-    """Why a model is not found: it may be at a server that does not answer, and has never told what it has."""
+@asynccontextmanager
+async def _explained(engine: Engine, name: str) -> AsyncIterator[None]:
+    """Say of a model that is not found why: it may be at a server that does not answer, and has never told what it has."""
     try:
-        await engine.model(name)
-    except ModelNotFound:
-        return engine.stranger() or error
-    return error
+        yield
+    except ModelNotFound as error:
+        try:
+            await engine.model(name)
+        except ModelNotFound:
+            raise engine.stranger() or error from None
+        raise
 
 
 # Models
@@ -87,13 +90,11 @@ async def _load(exchange: Exchange) -> None:
     async def work() -> None:
         engine = exchange.engine
         try:
-            try:
+            async with _explained(engine, key):
                 if asked.exclusive:
                     await engine.loads.load_alone(key, STAYS)
                 else:
                     await engine.loads.load(key, STAYS)
-            except ModelNotFound as error:
-                raise await _why(engine, key, error) from None
             info = await engine.model(key)
             resident = next((row for row in await engine.ready() if row.info.id == info.id), None)
         except GatewayError as error:
@@ -114,10 +115,8 @@ async def _unload(exchange: Exchange) -> None:
             return
         engine, name = exchange.engine, exchange.model
         try:
-            try:
+            async with _explained(engine, name):
                 gone = await engine.loads.free("" if asked.unload_all else name)
-            except ModelNotFound as error:
-                raise await _why(engine, name, error) from None
         except GatewayError as error:
             await exchange.json(serve.not_unloaded_reply(error))
         else:
