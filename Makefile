@@ -27,7 +27,7 @@ serve: .venv/serve.stamp $(EXTRAS_STAMP)
 .venv/test.stamp: pyproject.toml
 	$(PYTHON) -m venv .venv
 	CMAKE_ARGS="-DGGML_NATIVE=OFF -DGGML_OPENMP=OFF" \
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,llama-cpp-python,postgres,translation,vision]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,llama-cpp-python,images,postgres,redis,s3,translation,vision]'
 	touch $@ .venv/serve.stamp
 
 tests/js/node_modules: tests/js/package-lock.json

@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from canonical.events import Event
 from canonical.models import LoadedModel, ModelDetails, ModelInfo
+from canonical.painting import Offer, Paint, Painted, Step
 from canonical.progress import Progress
 from canonical.recipe import Recipe
 from canonical.report import Honours
@@ -127,6 +128,21 @@ class Reads(Protocol):
         """What stands there, in reading order."""
 
 
+@runtime_checkable
+class Paints(Protocol):
+    """A model that makes pictures."""
+
+    def paint(self, request: Paint) -> AsyncGenerator[Step | Painted, None]:
+        """Yield each step as it is done, and each picture when it is; ``request`` is complete, as ``prepared`` returned it.
+
+        Closing the generator stops the work within one step, and waits until it has.
+
+        Raises:
+            InvalidRequest: an image of the request cannot be decoded.
+            OutOfMemory, BackendTimeout, BackendError: it failed.
+        """
+
+
 class Backend(Protocol):
     """A source of models."""
 
@@ -147,6 +163,24 @@ class Backend(Protocol):
 
     async def close(self) -> None:
         """Let go of connections and workers; models are closed before."""
+
+
+@runtime_checkable
+class Prepares(Protocol):
+    """A backend whose models make pictures: it knows what each lets one choose, without loading it."""
+
+    async def offer(self, name: str) -> Offer:
+        """What the model lets one choose. Raises ModelNotFound."""
+
+    async def prepared(self, name: str, request: Paint) -> Paint:
+        """The request, complete but for its seed: what it leaves open is as the model's preset says.
+
+        Raises:
+            ModelNotFound: there is no such model.
+            NotFound: there is no such adapter; the words tell the nearest names.
+            InvalidRequest: something of it cannot be; it names the field.
+            NotImplementedHere: what it takes is not installed.
+        """
 
 
 @runtime_checkable

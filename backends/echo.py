@@ -15,10 +15,12 @@ from pathlib import Path
 
 from backends.base import Section, Tell, tell_nobody
 from backends.honours import TABLE
+from backends.painted_echo import OFFER, painted_echo, prepared_echo
 from canonical.errors import InvalidRequest, ModelNotFound, Unsupported
 from canonical.events import Event, Finished, Reason, Started, TextDelta, Usage
 from canonical.messages import Audio
 from canonical.models import Capability, LoadedModel, ModelDetails, ModelInfo
+from canonical.painting import Offer, Paint, Painted, Step
 from canonical.report import Honours
 from canonical.requests import AS_CONFIGURED, Embed, Embeddings, Generate, LoadOptions, Ranked, Ranking, Rerank
 
@@ -42,7 +44,9 @@ class EchoBackend:
         self._info = ModelInfo(
             id=MODEL,
             backend=name,
-            capabilities=frozenset({Capability.CHAT, Capability.COMPLETE, Capability.EMBED, Capability.RERANK}),
+            capabilities=frozenset(
+                {Capability.CHAT, Capability.COMPLETE, Capability.EMBED, Capability.PAINT, Capability.RERANK}
+            ),
             format="echo",
             family="echo",
             embedding_length=DIMENSIONS,
@@ -62,6 +66,16 @@ class EchoBackend:
         """The model. Raises ModelNotFound."""
         self._check(name)
         return EchoModel(self._info)
+
+    async def offer(self, name: str) -> Offer:
+        """What can be chosen of a picture. Raises ModelNotFound."""
+        self._check(name)
+        return OFFER
+
+    async def prepared(self, name: str, request: Paint) -> Paint:
+        """The request, complete. Raises ModelNotFound, NotFound."""
+        self._check(name)
+        return prepared_echo(request)
 
     async def close(self) -> None:
         """Nothing is held."""
@@ -132,6 +146,12 @@ class EchoModel:
             vectors=tuple(vector(text, size) for text in texts),
             prompt_tokens=sum(len(words(text)) for text in texts),
         )
+
+    async def paint(self, request: Paint) -> AsyncGenerator[Step | Painted, None]:
+        """Stripes whose colours follow from the request, so that the same one gives the same bytes."""
+        for event in painted_echo(request):
+            await asyncio.sleep(0)
+            yield event
 
     async def rerank(self, request: Rerank) -> Ranking:
         """A document's score is the share of the query's words that it has."""

@@ -28,9 +28,17 @@ class Capability(StrEnum):
     """Tell how well each of some labels fits a picture."""
     READ = "read"
     """Find the text in a picture."""
+    PAINT = "paint"
+    """Make pictures."""
 
 
-OF_TEXT = frozenset(Capability) - {Capability.TRANSLATE, Capability.DETECT, Capability.MATCH, Capability.READ}
+OF_TEXT = frozenset(Capability) - {
+    Capability.TRANSLATE,
+    Capability.DETECT,
+    Capability.MATCH,
+    Capability.READ,
+    Capability.PAINT,
+}
 """What models of text and vectors do: those are what most dialects know."""
 CHATS = frozenset({Capability.CHAT})
 """What a model does that is listed where there is nothing but chats."""
@@ -62,6 +70,10 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     """It was seen to write its thoughts into its text; ``opened``: without the tag that begins them."""
     pairs: tuple[tuple[str, str], ...] = ()
     """The languages that it translates, from one to another, as codes of ``languages``."""
+    title: str = ""
+    """What people call it; empty: the id."""
+    loras: tuple[str, ...] = ()
+    """Ids of the adapters that can be laid over it."""
     trouble: str = ""
     """Why it cannot be loaded as it is, in words for who asks for it."""
 

@@ -75,6 +75,7 @@ def settle(document: Any, *, base: Path, environ: Mapping[str, str]) -> Settled:
     _check_duration(config.responses.keep, "$.responses.keep")
     _check_duration(config.sessions.keep, "$.sessions.keep")
     _check_duration(config.conversations.keep, "$.conversations.keep")
+    _check_duration(config.jobs.keep, "$.jobs.keep")
     _check_image_hosts(config.images)
     _check_database(config.database)
     backends = {name: _backend(name, section, base) for name, section in config.backends.items()}

@@ -9,7 +9,7 @@ from typing import TypeGuard
 
 from msgspec import structs
 
-from backends.base import Counts, Embeds, Generates, Matches, Model, Reads, Reranks, TellsAll, tell_nobody
+from backends.base import Backend, Counts, Embeds, Generates, Matches, Model, Reads, Reranks, TellsAll, tell_nobody
 from backends.remote import RemoteBackend
 from canonical.errors import BackendUnavailable, GatewayError, NotImplementedHere, Unsupported
 from canonical.events import Check, Event, Finished, Timings
@@ -261,6 +261,10 @@ class Engine:
             if not isinstance(model, Reads):
                 raise Unsupported(f'"{request.model}" does not support read', param="model")
             return await model.read(request)
+
+    def backend(self, route: Route) -> Backend:
+        """Where a route leads."""
+        return self._backends[route.backend]
 
     async def models(self, able: Collection[Capability] = OF_TEXT) -> tuple[ModelInfo, ...]:
         """The catalog: one row an id, of those that do something of ``able`` or may do anything."""

@@ -16,11 +16,12 @@ from canonical.models import Capability, ModelInfo, spelling
 from gateway.settings import Defaults, ModelEntry
 from gateway.shims import with_shims
 
-_ALONE = frozenset({Capability.DETECT, Capability.MATCH, Capability.READ, Capability.TRANSLATE})
+_ALONE = frozenset({Capability.DETECT, Capability.MATCH, Capability.PAINT, Capability.READ, Capability.TRANSLATE})
 """What a model does that does nothing else."""
 _VERBS = {
     Capability.DETECT: "tell a text's language",
     Capability.MATCH: "match labels to pictures",
+    Capability.PAINT: "paint",
     Capability.READ: "read the text in pictures",
     Capability.TRANSLATE: "translate",
 }

@@ -25,7 +25,18 @@ class Cors(Section, frozen=True):
     credentials: bool = False
 
 
-DialectName = Literal["anthropic", "brenda", "conversation", "hybrid", "libretranslate", "lmstudio", "ollama", "openai"]
+DialectName = Literal[
+    "anthropic",
+    "automatic1111",
+    "brenda",
+    "conversation",
+    "hybrid",
+    "images",
+    "libretranslate",
+    "lmstudio",
+    "ollama",
+    "openai",
+]
 
 
 class Mounted(Section, frozen=True):
@@ -45,9 +56,11 @@ class Listener(Section, frozen=True):
         "openai",
         "anthropic",
         "hybrid",
+        "images",
         "brenda",
         "conversation",
         "libretranslate",
+        "automatic1111",
     )
     hosts: tuple[str, ...] = ()
     """Names besides loopback ones that ``Host`` may bear (against DNS rebinding)."""
@@ -122,6 +135,8 @@ class Defaults(Section, frozen=True):
     """Of pictures to labels; empty: the first model that can."""
     read: str = ""
     """Of text in pictures; likewise."""
+    paint: str = ""
+    """Of pictures to be made; likewise."""
 
 
 class Limits(Section, frozen=True):
@@ -163,6 +178,8 @@ class Key(Section, frozen=True):
 
     key: str
     strict: bool = False
+    priority: Annotated[int, Meta(ge=-100, le=100)] = 0
+    """Its jobs go before those of keys with less."""
     manage: bool = True
     """It may pull, push, make, copy and delete models."""
 
@@ -211,6 +228,29 @@ class Conversations(Section, frozen=True):
     """Bytes of all of them; likewise."""
 
 
+class Jobs(Section, frozen=True):
+    """Pictures that are being made, and those that were."""
+
+    running: Count = 1
+    """Jobs that this process works on at once; 0: it leaves them to ``dragoman worker`` processes."""
+    waiting: Count = 100
+    """Jobs that may wait; beyond that they are refused."""
+    time: Seconds = 3600.0
+    """How long one may run; 0: as long as it takes."""
+    tries: Annotated[int, Meta(ge=1, le=10)] = 3
+    """How often one is begun whose worker dies over it."""
+    queue: str = ""
+    """The URL of a Redis server, over which workers on other machines get jobs; empty: workers look into the database."""
+    results: str = ""
+    """Where pictures are kept: a folder that counts from the configuration, or s3://bucket/prefix; empty: under ``data_dir``."""
+    keep: float | str = "168h"
+    """How long a job and its pictures, after its end; negative: for ever."""
+    limit: Count = 10_000
+    """How many; beyond that those that ended longest ago go, of the key that has most."""
+    size: Count = 20 * 1024 * 1024 * 1024
+    """Bytes of all pictures; likewise."""
+
+
 class Config(Section, frozen=True):
     """The whole file."""
 
@@ -230,6 +270,7 @@ class Config(Section, frozen=True):
     responses: Responses = Responses()
     sessions: Sessions = Sessions()
     conversations: Conversations = Conversations()
+    jobs: Jobs = Jobs()
     database: str = ""
     """The URL of a PostgreSQL database for all that is kept; empty: a file of SQLite's under ``data_dir``."""
     data_dir: str = "data"

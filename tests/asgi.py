@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from gateway.accesslog import AccessLog
-from gateway.background import Jobs
+from gateway.background import Jobs as Background
 from gateway.engine import Engine
+from gateway.jobs import Jobs
 from gateway.sessions import Sessions
 from gateway.settings import Config, Listener, ModelEntry
 from gateway.store import Store
@@ -147,15 +148,17 @@ class House:
         self.written = io.StringIO()
         self.log = AccessLog(self.written)
         self.engine = Engine(settled(config, models, **homes))
-        self.jobs = self.store = sessions = None
+        self.background = self.jobs = self.store = sessions = None
         if data is not None:
             self.store = Store(config, data)
-            self.jobs = Jobs(self.engine, self.store.responses, limit=config.limits.waiting, log=self.log)
+            self.background = Background(self.engine, self.store.responses, limit=config.limits.waiting, log=self.log)
+            self.jobs = Jobs(self.engine, config)
             sessions = Sessions(self.store.sessions, system=config.sessions.system)
         self.gateway = Gateway(
             self.engine,
             body_limit=config.limits.body,
             access_log=self.log,
+            background=self.background,
             jobs=self.jobs,
             store=self.store,
             sessions=sessions,

@@ -68,8 +68,8 @@ def heard(house: House) -> Sequence[Generate]:
 
 def slow_store(house: House) -> tuple[asyncio.Event, asyncio.Event, list[str]]:
     """Let what is put wait for the second event; the first tells that something was put, the list tells what."""
-    assert house.jobs is not None
-    put = house.jobs.store.put
+    assert house.background is not None
+    put = house.background.store.put
     asked, held = asyncio.Event(), asyncio.Event()
     ids: list[str] = []
 
@@ -79,5 +79,5 @@ def slow_store(house: House) -> tuple[asyncio.Event, asyncio.Event, list[str]]:
         await held.wait()
         await put(row)
 
-    house.jobs.store.put = slow  # type: ignore[method-assign]
+    house.background.store.put = slow  # type: ignore[method-assign]
     return asked, held, ids

@@ -99,8 +99,8 @@ def test_where_nothing_can_be_kept_only_who_asks_for_it_is_refused(tmp_path: Pat
         raise StorageFailed("the disk is full")
 
     async def story(house: House) -> None:
-        assert house.jobs is not None
-        setattr(house.jobs.store, "put" if late else "ready", full)
+        assert house.background is not None
+        setattr(house.background.store, "put" if late else "ready", full)
         call = await house.ask("POST", CHAT, {**ASK, "stream": streamed}, REPORT)
         result = told(call.body)[1] if streamed else call.json()
         assert "response_id" not in result

@@ -192,7 +192,7 @@ def test_the_log_of_a_long_answer_forgets_its_beginning(tmp_path: Path, monkeypa
 
     async def story(house: House) -> None:
         told = await ask(house, background=True)
-        job = house.jobs.get(told["id"], owner="")  # type: ignore[union-attr]
+        job = house.background.get(told["id"], owner="")  # type: ignore[union-attr]
         assert job is not None
         await until(lambda: job._forgotten > 80)
         call = await house.ask("GET", f"{PATH}/{told['id']}?stream=true&starting_after=1")
@@ -220,8 +220,8 @@ def test_a_shutdown_ends_what_runs_in_the_background(tmp_path: Path) -> None:
         await follower.end()
         await until(lambda: not house.gateway.running)
         assert (follower.complete, types(follower)[-1]) == (True, "response.failed")
-        assert house.jobs is not None
-        row = await house.jobs.store.get(told["id"], owner="")
+        assert house.background is not None
+        row = await house.background.store.get(told["id"], owner="")
         assert row is not None
         assert (row.status, json.loads(row.object)["error"]["code"]) == ("failed", "backend_unavailable")
 
@@ -239,7 +239,7 @@ def test_another_gateways_answers_are_seen_and_called_off(tmp_path: Path) -> Non
         assert (await two.ask("POST", f"{path}/cancel")).json()["status"] == "cancelled"
         assert (await one.ask("POST", f"{path}/cancel")).json()["status"] == "cancelled"
         left = await ask(one, background=True)
-        job = one.jobs.get(left["id"], owner="")  # type: ignore[union-attr]
+        job = one.background.get(left["id"], owner="")  # type: ignore[union-attr]
         assert job is not None
         await one.store.close()  # type: ignore[union-attr]  # as if it had died
         path = f"{PATH}/{left['id']}"

@@ -43,8 +43,8 @@ def test_the_background_is_bounded_in_bytes(tmp_path: Path, monkeypatch: pytest.
 
 def test_what_cannot_be_stored_takes_no_room(tmp_path: Path) -> None:
     async def story(house: House) -> None:
-        assert house.jobs is not None
-        put, fails = house.jobs.store.put, [True]
+        assert house.background is not None
+        put, fails = house.background.store.put, [True]
 
         async def failing(row: Row) -> None:
             if fails:
@@ -52,7 +52,7 @@ def test_what_cannot_be_stored_takes_no_room(tmp_path: Path) -> None:
                 raise RuntimeError
             await put(row)
 
-        house.jobs.store.put = failing  # type: ignore[method-assign]
+        house.background.store.put = failing  # type: ignore[method-assign]
         assert (await house.ask("POST", PATH, {**ASK, "background": True})).status == 500
         told = await ask(house, background=True)
         await house.ask("POST", f"{PATH}/{told['id']}/cancel")
@@ -79,7 +79,7 @@ def test_a_follower_that_stops_reading_holds_little_and_is_told_what_it_missed(
 
     async def story(house: House) -> None:
         told = await ask(house, background=True)
-        job = house.jobs.get(told["id"], owner="")  # type: ignore[union-attr]
+        job = house.background.get(told["id"], owner="")  # type: ignore[union-attr]
         assert job is not None
         await until(lambda: len(job._frames) > 90)
         slow = job.follow(-1)

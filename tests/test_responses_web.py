@@ -217,12 +217,12 @@ def test_a_store_in_trouble_keeps_nobody_from_an_answer(tmp_path: Path) -> None:
 
 def test_a_store_that_fails_at_the_end(tmp_path: Path) -> None:
     async def story(house: House) -> None:
-        assert house.jobs is not None
+        assert house.background is not None
 
         async def full(_: Row) -> None:
             raise StorageFailed("the response could not be stored: database or disk is full")
 
-        house.jobs.store.put = full  # type: ignore[method-assign]
+        house.background.store.put = full  # type: ignore[method-assign]
         call = await house.ask("POST", PATH, {**ASK, "stream": True}, [(b"dragoman-report", b"body")])
         assert records(call)[0]["response"]["store"] is True
         assert records(call)[-1]["response"]["store"] is False

@@ -18,10 +18,12 @@ from gateway.config import ConfigError
 from gateway.settings import Config, Listener, Mounted
 from gateway.web import (
     anthropic,
+    automatic1111,
     brenda,
     conversation,
     health,
     hybrid,
+    images,
     libretranslate,
     lmstudio,
     ollama,
@@ -48,9 +50,11 @@ class Dialect(Struct, frozen=True):
 
 DIALECTS = {
     "anthropic": Dialect(anthropic.VOICE, anthropic.PREFIXES, anthropic.ROUTES),
+    "automatic1111": Dialect(automatic1111.VOICE, automatic1111.PREFIXES, automatic1111.ROUTES),
     "brenda": Dialect(brenda.VOICE, brenda.PREFIXES, brenda.ROUTES),
     "conversation": Dialect(conversation.VOICE, conversation.PREFIXES, conversation.ROUTES),
     "hybrid": Dialect(hybrid.VOICE, hybrid.PREFIXES, hybrid.ROUTES),
+    "images": Dialect(images.VOICE, images.PREFIXES, images.ROUTES),
     "libretranslate": Dialect(libretranslate.VOICE, libretranslate.PREFIXES, libretranslate.ROUTES),
     "lmstudio": Dialect(lmstudio.VOICE, lmstudio.PREFIXES, lmstudio.ROUTES),
     "ollama": Dialect(ollama.VOICE, ollama.PREFIXES, ollama.ROUTES),

@@ -23,7 +23,7 @@ from canonical.events import Event
 from canonical.models import CHATS
 from canonical.requests import Generate
 from gateway.sessions import SessionId
-from gateway.web import brenda_pictures, brenda_translation
+from gateway.web import brenda_painting, brenda_pictures, brenda_translation
 from gateway.web.answering import answer
 from gateway.web.exchange import Exchange, Handler
 from gateway.web.in_session import in_session, sent, session, sessions_of, told
@@ -176,6 +176,7 @@ _ROUTES: dict[str, dict[str, Handler]] = {
     "/v1/models/{model:path}": {"POST": _load},
     "/v1/chat/completions": {"POST": _chat},
     "/v1/session": {"GET": _session},
+    **brenda_painting.ROUTES,
     **brenda_pictures.ROUTES,
     **brenda_translation.ROUTES,
 }

@@ -28,10 +28,11 @@ from canonical.progress import Progress
 from canonical.report import Report
 from canonical.requests import Generate
 from gateway.accesslog import AccessLog
-from gateway.background import Jobs
+from gateway.background import Jobs as Background
 from gateway.conversations import Conversing
 from gateway.downloads import Downloads
 from gateway.engine import Engine
+from gateway.jobs import Jobs
 from gateway.sessions import Sessions
 from gateway.store import Store
 from gateway.web.caller import HEADER, caller_of, header_value, in_body
@@ -52,6 +53,7 @@ class Gateway:
         *,
         body_limit: int,
         access_log: AccessLog,
+        background: Background | None = None,
         jobs: Jobs | None = None,
         store: Store | None = None,
         sessions: Sessions | None = None,
@@ -62,8 +64,10 @@ class Gateway:
         self.store = store
         """What outlives the process; None: nothing is kept."""
         self.conversations = None if store is None else Conversing(store.conversations)
+        self.background = background
+        """Responses that are made in the background, and their store; None: nothing is kept."""
         self.jobs = jobs
-        """What is made in the background, and the store of responses; None: nothing is kept."""
+        """Pictures that are being made, and those that were; None: nothing is kept."""
         self.downloads = Downloads(engine.library.pull)
         """Pulls that nobody waits for."""
         self.body_limit = body_limit

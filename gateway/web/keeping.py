@@ -19,7 +19,7 @@ REFERENCES = 1_000
 
 def jobs_of(exchange: Exchange) -> Jobs:
     """The store, and what is made in the background. Raises StorageFailed where nothing is kept."""
-    jobs = exchange.gateway.jobs
+    jobs = exchange.gateway.background
     if jobs is None:
         raise StorageFailed("this gateway keeps no responses")
     return jobs

@@ -19,9 +19,10 @@ import uvicorn
 
 from canonical.errors import GatewayError, InvalidRequest, RequestTimeout, TooLarge, UnsupportedMedia
 from gateway.accesslog import AccessLog
-from gateway.background import Jobs
+from gateway.background import Jobs as Background
 from gateway.config import ConfigError
 from gateway.engine import Engine
+from gateway.jobs import Jobs
 from gateway.sessions import Sessions
 from gateway.settings import ANY_ADDRESS, Config, Listener, Settled
 from gateway.store import Store
@@ -83,10 +84,17 @@ async def serve(settled: Settled) -> None:
         log = AccessLog(sys.stderr if config.access_log else None)
         engine = Engine(settled)
         store = Store(config, settled.data_dir)
-        jobs = Jobs(engine, store.responses, limit=config.limits.waiting, log=log)
+        background = Background(engine, store.responses, limit=config.limits.waiting, log=log)
+        jobs = Jobs(engine, config)
         sessions = Sessions(store.sessions, system=config.sessions.system)
         gateway = Gateway(
-            engine, body_limit=config.limits.body, access_log=log, jobs=jobs, store=store, sessions=sessions
+            engine,
+            body_limit=config.limits.body,
+            access_log=log,
+            background=background,
+            jobs=jobs,
+            store=store,
+            sessions=sessions,
         )
         app = _by_address(
             {
@@ -112,6 +120,7 @@ async def serve(settled: Settled) -> None:
                 await server.serve(sockets)
             finally:
                 await gateway.downloads.close()
+                await jobs.close()
                 await gateway.engine.close()
                 await store.close()
                 log.flush()

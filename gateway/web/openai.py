@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from adapters.openai import serve
 from canonical.errors import NotImplementedHere
-from gateway.web import responses
+from gateway.web import openai_images, responses
 from gateway.web.answering import answer, embed, rerank
 from gateway.web.exchange import Exchange, Handler
 from gateway.web.voice import Voice
@@ -55,4 +55,5 @@ _PATHS: dict[str, dict[str, Handler]] = {
 }
 
 ROUTES = {f"{base}{path}": methods for base in ("/v1", "") for path, methods in _PATHS.items()}
+ROUTES.update(openai_images.ROUTES)
 ROUTES["/v2/rerank"] = {"POST": _rerank}  # Cohere's

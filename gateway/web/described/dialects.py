@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from gateway.web.described import (
     anthropic,
+    automatic1111,
     brenda,
     conversation,
     errors,
     hybrid,
+    images,
     libretranslate,
     lmstudio,
     ollama,
@@ -18,6 +20,9 @@ from gateway.web.described.operation import Described
 DESCRIBED = {
     "anthropic": Described(
         "Anthropic", "Anthropic", "Messages, and counting their tokens.", anthropic.Error, anthropic.DESCRIBED
+    ),
+    "automatic1111": Described(
+        "AUTOMATIC1111", "Automatic1111", "Its API for pictures.", errors.Words, automatic1111.DESCRIBED
     ),
     "brenda": Described(
         "Brenda", "Brenda", "Chats in sessions, translation, and what is in pictures.", errors.Words, brenda.DESCRIBED
@@ -32,6 +37,7 @@ DESCRIBED = {
     "hybrid": Described(
         "Hybrid", "Hybrid", "Chats with text and vision models, and control of models.", errors.Detail, hybrid.DESCRIBED
     ),
+    "images": Described("Images", "Images", "Pictures as jobs.", errors.Words, images.DESCRIBED),
     "libretranslate": Described(
         "LibreTranslate", "LibreTranslate", "Translation.", errors.Words, libretranslate.DESCRIBED
     ),

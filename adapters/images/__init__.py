@@ -1,0 +1,1 @@
+"""The image-job API: ``/generate``, and what became of it."""

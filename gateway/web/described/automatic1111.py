@@ -1,0 +1,7 @@
+"""What the routes of the dialect ``automatic1111`` take and answer."""
+
+from __future__ import annotations
+
+from gateway.web.described.operation import Operations
+
+DESCRIBED: Operations = {}

@@ -1,0 +1,7 @@
+"""OpenAI's image API."""
+
+from __future__ import annotations
+
+from gateway.web.exchange import Handler
+
+ROUTES: dict[str, dict[str, Handler]] = {}
