@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from canonical.errors import InvalidRequest
 from canonical.media import Blob
@@ -58,6 +58,8 @@ class Paint(Struct, frozen=True, kw_only=True):
     """What it starts from; None: noise alone."""
     mask: Blob | None = None
     """What of ``image`` is painted anew: where it is white."""
+    mask_alpha: bool = False
+    """It is painted anew where ``mask`` is transparent instead; one that cannot be counts by its white all the same."""
     strength: float | None = None
     """How much of ``image`` is given up, above 0 to 1."""
     reference: Blob | None = None
@@ -117,6 +119,12 @@ class Painted(Struct, frozen=True, kw_only=True):
     index: int = 0
     warnings: tuple[str, ...] = ()
     """What was asked and could not be wholly done, such as a prompt that is longer than the model reads."""
+
+
+def alone(request: Paint, index: int) -> Paint:
+    """What picture number ``index`` of a complete request is made from: the same picture, asked for by itself."""
+    assert request.seed is not None
+    return structs.replace(request, seed=(request.seed + index) % (SEED + 1), n=1, previews=0)
 
 
 def check_paint(request: Paint) -> None:
