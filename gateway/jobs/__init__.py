@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.jobs.job import Job, Result, State
+from gateway.jobs.job import Job, Queue, Result, State
 from gateway.jobs.jobs import Jobs
 
-__all__ = ("Job", "Jobs", "Result", "State")
+__all__ = ("Job", "Jobs", "Queue", "Result", "State")

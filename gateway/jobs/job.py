@@ -23,6 +23,15 @@ class Result(Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
 
 
+class Queue(Struct, frozen=True, kw_only=True):
+    """How many jobs there are that are not over, of all keys."""
+
+    waiting: int = 0
+    running: int = 0
+    reachable: bool = True
+    """Whether the server can be reached over which workers get jobs; true where there is none."""
+
+
 class Job(Struct, frozen=True, kw_only=True):
     """A job at one moment. Times are seconds since 1970; 0: not yet."""
 

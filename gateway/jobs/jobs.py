@@ -15,7 +15,7 @@ from canonical.errors import Busy, GatewayError, NotFound
 from canonical.media import Blob
 from canonical.painting import Paint, Painted, Step
 from gateway.engine import Engine
-from gateway.jobs.job import Job, Result
+from gateway.jobs.job import Job, Queue, Result
 from gateway.painting import painted, prepared
 from gateway.settings import Config
 
@@ -129,6 +129,11 @@ class Jobs:
         if blob is None or owner not in {None, whose}:
             raise NotFound("there is no such picture")
         return blob
+
+    async def queue(self) -> Queue:
+        """How much there is to do, whosever it is; it raises nothing, and does not wait for a server that is away."""
+        states = [job.state for job in self._jobs.values()]
+        return Queue(waiting=states.count("queued"), running=states.count("running"))
 
     async def close(self) -> None:
         """Stop what runs; it is taken up again at the next start."""

@@ -37,6 +37,8 @@ class Caller(Struct, frozen=True):
     strict: bool = False
     manage: bool = True
     """Whether it may change which models there are."""
+    priority: int = 0
+    """Its jobs go before those of callers with less."""
     report: Place = ""
 
 

@@ -48,7 +48,10 @@ _WISHES = frozenset((b"dragoman-strict", b"dragoman-report"))
 
 def guarded(app: ASGIApp, listener: Listener, keys: Iterable[Key], gateway: Gateway, voice_of: VoiceOf) -> ASGIApp:
     """``app`` behind the guards of one listener."""
-    secrets = {key.key.encode(): Caller(_owner(key.key), strict=key.strict, manage=key.manage) for key in keys}
+    secrets = {
+        key.key.encode(): Caller(_owner(key.key), strict=key.strict, manage=key.manage, priority=key.priority)
+        for key in keys
+    }
     origin_known = lru_cache(256)(_origins(listener.cors.origins))
     host_known = lru_cache(256)(_hosts(listener.hosts))
     everyone = "*" in listener.cors.origins
