@@ -16,7 +16,8 @@ from msgspec import structs
 from adapters.recipe import in_png
 from canonical.errors import InvalidRequest, NotFound
 from canonical.media import Blob
-from canonical.painting import Lora, LoraInfo, Offer, Paint, Painted, Step, nearest
+from canonical.painting import Lora, LoraInfo, Offer, Paint, Painted, Step, alone, nearest
+from canonical.png import SIGNATURE, chunk
 
 PIXELS = 2048 * 2048
 STRIPES = 8
@@ -64,9 +65,8 @@ def prepared_echo(request: Paint) -> Paint:
 def painted_echo(request: Paint) -> Iterator[Step | Painted]:
     """The steps and pictures of a complete request."""
     assert request.steps is not None
-    assert request.seed is not None
     for index in range(request.n):
-        made = structs.replace(request, seed=request.seed + index, n=1, previews=0)
+        made = alone(request, index)
         for done in range(1, request.steps + 1):
             due = request.previews and done % max(1, request.steps // (request.previews + 1)) == 0
             preview = _stripes(made, salt=done) if due and done < request.steps else None
@@ -84,14 +84,5 @@ def _stripes(made: Paint, salt: int = 0) -> Blob:
         at = y * STRIPES // made.height * 3
         rows += b"\0" + colours[at : at + 3] * made.width
     head = struct.pack(">IIBBBBB", made.width, made.height, 8, 2, 0, 0, 0)
-    png = (
-        b"\x89PNG\r\n\x1a\n"
-        + _chunk(b"IHDR", head)
-        + _chunk(b"IDAT", zlib.compress(bytes(rows)))
-        + _chunk(b"IEND", b"")
-    )
+    png = SIGNATURE + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(rows))) + chunk(b"IEND", b"")
     return Blob(in_png(png, made), "image/png")
-
-
-def _chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

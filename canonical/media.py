@@ -13,6 +13,7 @@ from urllib.parse import unquote
 from msgspec import Struct
 
 from canonical.errors import InvalidRequest
+from canonical.png import SIGNATURE, chunks
 
 IMAGE_LIMIT = 20 * 1024 * 1024
 """Bytes of one encoded image."""
@@ -36,7 +37,7 @@ PICTURES = frozenset(IMAGE_TYPES) - {"image/gif"}
 """Images that stand still."""
 
 _MAGIC = (
-    (b"\x89PNG\r\n\x1a\n", "image/png"),
+    (SIGNATURE, "image/png"),
     (b"\xff\xd8\xff", "image/jpeg"),
     (b"GIF87a", "image/gif"),
     (b"GIF89a", "image/gif"),
@@ -160,11 +161,8 @@ def _jpeg_size(data: bytes) -> tuple[int, int]:
 
 def _check_chunks(data: bytes, param: str) -> None:
     """Raises InvalidRequest for a PNG in more pieces than any program makes."""
-    at = 8
-    for _ in range(PARTS):
-        if at + 12 > len(data) or data[at + 4 : at + 8] == b"IEND":
-            return
-        at += 12 + int.from_bytes(data[at : at + 4], "big")
+    if sum(1 for _ in islice(chunks(data), PARTS + 1)) <= PARTS:
+        return
     raise InvalidRequest(f"a PNG may have at most {PARTS} chunks", param=param)
 
 

@@ -1,10 +1,9 @@
-"""What a picture was made from, beside it: as JSON, and as the text that users of A1111 know."""
+"""What a picture was made from, beside it: as JSON that can be posted again, and as the text that users of A1111 know."""
 
 from __future__ import annotations
 
-from canonical.painting import Paint
+from adapters.recipe.parameters import a1111_text, read_a1111
+from adapters.recipe.png import Found, header, in_png, of_png
+from adapters.recipe.posted import digest_of, json_of
 
-
-def in_png(png: bytes, made: Paint) -> bytes:  # noqa: ARG001  what it says is written next
-    """The PNG, with what it was made from in its text chunks."""
-    return png
+__all__ = ("Found", "a1111_text", "digest_of", "header", "in_png", "json_of", "of_png", "read_a1111")
