@@ -1,0 +1,136 @@
+"""Pictures in an object store: a real server, which goes, comes back, has no such bucket, or refuses the keys."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from canonical.errors import NotFound, StorageFailed
+from gateway.jobs.s3 import S3Files, check_url
+from tests.s3_server import KEY, SECRET, S3Server, s3_server
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with s3_server(tmp_path_factory.mktemp("s3") / "buckets") as one:
+        yield one
+
+
+def test_what_is_put_is_there_listed_and_gone_when_it_is_deleted(server: S3Server) -> None:
+    async def story() -> None:
+        files = S3Files(server.url())
+        await files.check()
+        assert server.kept() == [], "the check leaves something behind"
+        await files.put("a.png", b"a" * 1_000_000)
+        await files.put("b.png", b"b")
+        assert server.kept() == ["pictures/some/where/a.png", "pictures/some/where/b.png"]
+        assert await files.get("a.png") == b"a" * 1_000_000
+        found = {name: at async for name, at in files.names()}
+        assert set(found) == {"a.png", "b.png"}
+        assert all(at > 1_600_000_000 for at in found.values())
+        await files.delete(["a.png", "never.png", "b.png"])
+        await files.delete(["a.png"])
+        await files.delete([])
+        assert server.kept() == []
+        with pytest.raises(NotFound):
+            await files.get("a.png")
+        await files.close()
+
+    asyncio.run(story())
+
+
+def test_a_bucket_alone_is_a_place_too(server: S3Server) -> None:
+    async def story() -> None:
+        files = S3Files(server.url("pictures"))
+        await files.put("c.png", b"c")
+        assert server.kept() == ["pictures/c.png"]
+        assert [name async for name, _ in files.names()] == ["c.png"]
+        await files.delete(["c.png"])
+
+    asyncio.run(story())
+
+
+def test_the_environment_says_what_the_url_does_not(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.port}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+
+    async def story() -> None:
+        files = S3Files("s3://pictures/x")
+        await files.put("d.png", b"d")
+        assert await files.get("d.png") == b"d"
+        await files.delete(["d.png"])
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(
+    ("path", "secret", "words"),
+    [
+        ("nowhere/some/where", SECRET, "the object store has no such bucket (NoSuchBucket)"),
+        ("pictures/some/where", "another-secret", "the object store refuses its keys (SignatureDoesNotMatch)"),
+    ],
+)
+def test_what_can_never_work_is_one_line_at_the_start(server: S3Server, path: str, secret: str, words: str) -> None:
+    with pytest.raises(ValueError, match="object store") as raised:
+        asyncio.run(S3Files(server.url(path, secret=secret)).check())
+    assert str(raised.value) == words
+    with pytest.raises(StorageFailed, match="object store"):
+        asyncio.run(S3Files(server.url(path, secret=secret)).get("x.png"))
+
+
+def test_a_server_that_is_away_is_waited_for_and_no_secret_is_told(
+    server: S3Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def story() -> None:
+        impatient = S3Files(server.url(), patience=0.3)
+        server.stop()
+        try:
+            with caplog.at_level(logging.INFO):
+                await impatient.check()
+                for attempt in (
+                    impatient.put("e.png", b"e"),
+                    impatient.get("e.png"),
+                    impatient.delete(["e.png"]),
+                    anext(impatient.names()),
+                ):
+                    with pytest.raises(StorageFailed, match="the object store does not answer"):
+                        await attempt
+            waiting = asyncio.ensure_future(S3Files(server.url(), patience=20).put("f.png", b"f"))
+            done, _ = await asyncio.wait([waiting], timeout=0.05)
+            assert not done
+        finally:
+            server.start()
+        await waiting
+        assert await S3Files(server.url()).get("f.png") == b"f"
+        await S3Files(server.url()).delete(["f.png"])
+
+    asyncio.run(story())
+    assert "does not answer" in caplog.text
+    for secret in (KEY, SECRET, "e.png", str(server.port)):
+        assert secret not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("s3://", "an object store is s3://bucket/prefix"),
+        ("s3://b", "an object store is s3://bucket/prefix"),
+        ("s3://key:hunter2@bucket/x", "an object store is s3://bucket/prefix"),
+        ("s3://bucket/../x", "a prefix has letters"),
+        ("s3://bucket//x", "an object store is s3://bucket/prefix"),
+        ("s3://bucket/x?endpont=http://h", "'endpont' says nothing of an object store"),
+        ("s3://bucket/x?endpoint=h:9000", "an endpoint is http://host:port"),
+        ("s3://bucket/x?access_key_id=hunter2", "access_key_id and secret_access_key go together"),
+        ("s3://bucket/x?region=a&region=b", "said twice"),
+        ("s3://bucket/x?hunter2", "an object store is s3://bucket/prefix"),
+    ],
+)
+def test_a_url_that_cannot_be_is_told_without_its_secrets(url: str, words: str) -> None:
+    with pytest.raises(ValueError, match=r".") as raised:
+        check_url(url)
+    assert words in str(raised.value)
+    assert "hunter2" not in str(raised.value)
