@@ -11,6 +11,7 @@ import contextlib
 import re
 import secrets
 from collections.abc import AsyncGenerator, Iterator, Sequence
+from typing import TypeVar
 
 from msgspec import Struct
 
@@ -26,6 +27,7 @@ PATIENCE = 10.0
 """Seconds that a generation may take to end once it is stopped; engines look for it at each token."""
 
 Batches = AsyncGenerator[Sequence[Event], None]
+T = TypeVar("T")
 
 
 def new_id() -> str:
@@ -126,17 +128,26 @@ class Generation:
 
     async def read(self, batches: Batches) -> Batches:
         """The events of one choice. One that is stopped ends well, as cancelled."""
-        news: asyncio.Queue[Sequence[Event] | None] = asyncio.Queue()
-        room = asyncio.Semaphore()
         begun = finished = False
+        async with contextlib.aclosing(self.each(batches)) as events:
+            async for batch in events:
+                begun, finished = True, type(batch[-1]) is Finished
+                yield batch
+        if not finished and self.stopped:
+            yield (Finished("cancelled"),) if begun else (Started(), Finished("cancelled"))
+
+    async def each(self, items: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
+        """What ``items`` yields, until it is stopped; back then when they are closed."""
+        news: asyncio.Queue[T | None] = asyncio.Queue()
+        room = asyncio.Semaphore()
 
         async def make() -> None:
             try:
-                async for batch in batches:
+                async for item in items:
                     await room.acquire()
-                    news.put_nowait(batch)
+                    news.put_nowait(item)
             finally:
-                await batches.aclose()
+                await items.aclose()
 
         def made(task: asyncio.Task[None]) -> None:
             news.put_nowait(None)
@@ -149,14 +160,11 @@ class Generation:
             self._task = task = asyncio.ensure_future(make())
             task.add_done_callback(made)
             try:
-                while (batch := await news.get()) is not None:
+                while (item := await news.get()) is not None:
                     room.release()
-                    begun, finished = True, type(batch[-1]) is Finished
-                    yield batch
+                    yield item
             finally:
                 task.cancel()
                 await asyncio.wait((task,))
             if not self.stopped:
                 task.result()
-        if not finished and self.stopped:
-            yield (Finished("cancelled"),) if begun else (Started(), Finished("cancelled"))

@@ -30,17 +30,17 @@ def read_analyze(body: bytes) -> Match:
     Raises:
         InvalidRequest: the body breaks the format or a limit; TooLarge: the picture does.
     """
-    asked = read_body(_analyze, body, _wrong)
+    asked = read_body(_analyze, body, wrong)
     labels = tuple(dict.fromkeys(asked.labels))
     if any(not label.strip() for label in labels):
         raise InvalidRequest("labels: one of them is blank", param="labels")
-    return Match(image=_picture(asked.image), labels=labels, model=asked.model or "")
+    return Match(image=picture(asked.image), labels=labels, model=asked.model or "")
 
 
 def read_ocr(body: bytes) -> Read:
     """``POST /v1/images/ocr``. Raises as ``read_analyze``."""
-    asked = read_body(_ocr, body, _wrong)
-    return Read(image=_picture(asked.image), model=asked.model or "")
+    asked = read_body(_ocr, body, wrong)
+    return Read(image=picture(asked.image), model=asked.model or "")
 
 
 def analysis(labels: Sequence[str], shares: Sequence[float]) -> bytes:
@@ -57,7 +57,8 @@ def reading(found: Reading) -> bytes:
     return _encode(wire.OcrReply(text=found.text, lines=lines))
 
 
-def _picture(text: str) -> Blob:
+def picture(text: str) -> Blob:
+    """A picture as all these routes take it. Raises InvalidRequest, TooLarge."""
     try:
         return image_from_base64(text, param="image", limit=LIMIT, types=PICTURES)
     except InvalidRequest as error:
@@ -66,7 +67,8 @@ def _picture(text: str) -> Blob:
         raise
 
 
-def _wrong(text: str) -> InvalidRequest:
+def wrong(text: str) -> InvalidRequest:
+    """What a body of these routes does wrong, by msgspec's words for it."""
     fault = fault_of(text)
     words = "this is required" if fault.missing else fault.words
     return InvalidRequest(f"{fault.path}: {words}" if fault.path else words, param=fault.path or None)

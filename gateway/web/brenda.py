@@ -22,9 +22,11 @@ from canonical.errors import (
 from canonical.events import Event
 from canonical.models import CHATS
 from canonical.requests import Generate
+from gateway.router import lacks
 from gateway.sessions import SessionId
 from gateway.web import brenda_painting, brenda_pictures, brenda_translation
 from gateway.web.answering import answer
+from gateway.web.brenda_events import tell
 from gateway.web.exchange import Exchange, Handler
 from gateway.web.in_session import in_session, sent, session, sessions_of, told
 from gateway.web.voice import Voice
@@ -34,8 +36,6 @@ _LOAD_VOICE = structs.replace(VOICE, json_type=serve.LoadStream.media_type.encod
 """Whoever watches a load reads events, and finds an error among them, whatever the status."""
 PREFIXES = ("/v1/session", "/v1/stop", "/v1/images/", "/v1/translation/")
 
-HEARTBEAT = 15.0
-"""Seconds of silence behind which a load says that it goes on: proxies cut what is silent for a minute."""
 PATIENCE = 2.0
 """Seconds that an answer waits at most for its session to be kept."""
 _LOAD = "/load"
@@ -123,7 +123,7 @@ async def _load(exchange: Exchange) -> None:
         )
     exchange.model = name = name.removesuffix(_LOAD)
     exchange.voice = _LOAD_VOICE
-    await exchange.while_connected(_tell(exchange, _loaded(exchange, name)))
+    await exchange.while_connected(tell(exchange, _loaded(exchange, name), serve.LoadStream))
 
 
 async def _loaded(exchange: Exchange, name: str) -> AsyncGenerator[bytes, None]:
@@ -140,35 +140,9 @@ async def _loaded(exchange: Exchange, name: str) -> AsyncGenerator[bytes, None]:
     async with aclosing(engine.loads.loading(name)) as steps:
         async for step in steps:
             yield events.feed(step)
-    await sessions_of(exchange).choose(mine, name)
+    if not lacks(CHATS, await engine.model(name)):  # else a session that chats would lose the model that it chats with
+        await sessions_of(exchange).choose(mine, name)
     yield events.end("loaded")
-
-
-async def _tell(exchange: Exchange, frames: AsyncGenerator[bytes, None]) -> None:
-    """Send the frames as they come, and in a long silence a sign of life."""
-    media_type = serve.LoadStream.media_type
-    coming: asyncio.Future[bytes | None] | None = None
-    try:
-        while True:
-            coming = coming or asyncio.ensure_future(anext(frames, None))
-            await asyncio.wait((coming,), timeout=HEARTBEAT)
-            frame: bytes | None = serve.LoadStream.heartbeat
-            if coming.done():
-                frame, coming = coming.result(), None
-            if frame is None:
-                break
-            if frame:
-                if not exchange.status:
-                    await exchange.begin(media_type)
-                await exchange.piece(frame)
-        await exchange.end()
-    except BaseException as error:  # noqa: BLE001  it is told or raised there
-        await exchange.break_off(error, serve.LoadStream.fail)
-    finally:
-        if coming is not None:
-            coming.cancel()
-            await asyncio.wait((coming,))
-        await frames.aclose()
 
 
 _ROUTES: dict[str, dict[str, Handler]] = {

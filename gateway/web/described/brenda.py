@@ -9,7 +9,7 @@ from msgspec import Meta, structs
 from adapters.brenda import wire
 from adapters.openai import wire as openai_wire
 from gateway.sessions import ID_FORM
-from gateway.web.described import brenda_pictures, brenda_translation
+from gateway.web.described import brenda_painting, brenda_pictures, brenda_translation
 from gateway.web.described.openai import Chat
 from gateway.web.described.operation import (
     ASKS,
@@ -78,6 +78,7 @@ _OPERATIONS: Operations = {
     "/v1/session": {
         "GET": Operation("The session, and its model", replies=ok(json(wire.Session)), errors=(502, 504, 507))
     },
+    **brenda_painting.DESCRIBED,
     **brenda_pictures.DESCRIBED,
     **brenda_translation.DESCRIBED,
 }
