@@ -42,7 +42,8 @@ _WAYS: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
     ),
     "unipc": ("UniPCMultistepScheduler", {}, _ALL),
     "deis": ("DEISMultistepScheduler", {"algorithm_type": "deis", "solver_type": "logrho"}, _ALL),
-    "ddim": ("DDIMScheduler", {}, ("sgm_uniform",)),
+    # Its clipping is meant for pixels; what is painted here is latent.
+    "ddim": ("DDIMScheduler", {"clip_sample": False, "set_alpha_to_one": False}, ("sgm_uniform",)),
     "pndm": ("PNDMScheduler", {"skip_prk_steps": True}, ()),
     "lcm": ("LCMScheduler", {}, ()),
     "tcd": ("TCDScheduler", {}, ()),
@@ -58,7 +59,6 @@ _OTHERS = {
     "dpm_2_ancestral": "dpm2_a",
     "dpm2_ancestral": "dpm2_a",
     "dpmpp": "dpmpp_2m",
-    "dpmpp_2m_k": "dpmpp_2m_karras",
     "euler_ancestral": "euler_a",
     "eulera": "euler_a",
     "plms": "pndm",
@@ -80,19 +80,13 @@ SAMPLERS: tuple[str, ...] = tuple(_all())
 
 def known(name: str) -> str | None:
     """The sampler that is meant by ``Euler a``, ``DPM++ 2M Karras``, ``DPMSolverMultistepScheduler``; None: none is."""
-    plain = re.sub(r"[^a-z0-9]+", "_", name[:100].casefold().replace("++", "pp")).strip("_")
-    plain = plain.removeprefix("k_").removesuffix("_automatic").removesuffix("_uniform_").removesuffix("_normal")
-    for spread in ("", *_SPREADS):
-        way = plain.removesuffix(f"_{spread}") if spread else plain
-        if spread and way == plain:
-            continue
-        way = _OTHERS.get(way, way)
-        way = _CLASSES.get(way.replace("_", "").removesuffix("scheduler").removesuffix("discrete"), way)
-        way = _CLASSES.get(way.replace("_", "").removesuffix("scheduler"), way)
-        meant = f"{way}_{spread}" if spread else way
-        if meant in SAMPLERS:
-            return meant
-    return None
+    plain = re.sub(r"[^a-z0-9]+", "_", name[:100].casefold().replace("++", "pp")).strip("_").removeprefix("k_")
+    spread = next((spread for spread in _SPREADS if plain.endswith(f"_{spread}")), "")
+    way = plain.removesuffix(f"_{spread}") if spread else re.sub(r"_(automatic|uniform|normal)$", "", plain)
+    its = way.replace("_", "").removesuffix("scheduler")
+    way = _OTHERS.get(way) or _CLASSES.get(its) or _CLASSES.get(f"{its}discrete") or way
+    meant = f"{way}_{spread}" if spread else way
+    return meant if meant in SAMPLERS else None
 
 
 def own(config: Mapping[str, Any]) -> str:
