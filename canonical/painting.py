@@ -60,6 +60,8 @@ class Paint(Struct, frozen=True, kw_only=True):
     """What of ``image`` is painted anew: where it is white."""
     mask_alpha: bool = False
     """It is painted anew where ``mask`` is transparent instead; one that cannot be counts by its white all the same."""
+    mask_invert: bool = False
+    """The other way round: what of it would be painted anew stays, and what would stay is painted anew."""
     strength: float | None = None
     """How much of ``image`` is given up, above 0 to 1."""
     reference: Blob | None = None

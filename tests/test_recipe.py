@@ -7,6 +7,7 @@ import json
 import re
 import struct
 import zlib
+from hashlib import sha256
 
 import pytest
 from hypothesis import example, given
@@ -56,9 +57,11 @@ def test_the_json_has_the_names_that_are_posted_in_one_order() -> None:
 
 def test_the_json_tells_pictures_by_their_digests_and_leaves_out_what_is_open() -> None:
     told = json.loads(json_of(Paint(prompt="é", image=PICTURE, mask=PICTURE, strength=0.5)))
-    digest = "sha256:" + __import__("hashlib").sha256(PICTURE.data).hexdigest()
+    digest = "sha256:" + sha256(PICTURE.data).hexdigest()
     assert told == {"prompt": "é", "image": digest, "mask": digest, "strength": 0.5}
     assert digest_of(PICTURE) == digest
+    masked = json.loads(json_of(Paint(prompt="", image=PICTURE, mask=PICTURE, mask_alpha=True, mask_invert=True)))
+    assert masked == {"prompt": "", "image": digest, "mask": digest, "mask_alpha": True, "mask_invert": True}
 
 
 def test_the_text_is_as_a1111_writes_it() -> None:

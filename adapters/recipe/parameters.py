@@ -102,7 +102,9 @@ def parameters(text: str) -> dict[str, str]:
 
 def _in_text(made: Paint) -> Paint:
     """What of ``made`` stands in a text."""
-    return structs.replace(made, image=None, mask=None, reference=None, n=1, previews=0)
+    return structs.replace(
+        made, image=None, mask=None, mask_alpha=False, mask_invert=False, reference=None, n=1, previews=0
+    )
 
 
 def _told(made: Paint) -> Iterator[tuple[str, Any]]:

@@ -28,6 +28,8 @@ _FIELDS = (
     "clip_skip",
     "image",
     "mask",
+    "mask_alpha",
+    "mask_invert",
     "strength",
     "reference",
     "reference_scale",
@@ -47,7 +49,7 @@ def json_of(made: Paint) -> bytes:
         ]
     for name in _FIELDS:
         value = getattr(made, name)
-        if value is not None:
+        if value is not None and value is not False:
             told[name] = digest_of(value) if isinstance(value, Blob) else value
     return json.dumps(told, separators=(",", ":")).encode()
 
