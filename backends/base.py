@@ -25,6 +25,7 @@ from canonical.translation import Guess, Translate
 TYPES = {
     "anthropic": "backends.anthropic:AnthropicBackend",
     "clip": "backends.clip:ClipBackend",
+    "diffusers": "backends.diffusers:DiffusersBackend",
     "echo": "backends.echo:EchoBackend",
     "llama_cpp": "backends.llama_cpp:LlamaCppBackend",
     "lmstudio": "backends.lmstudio:LMStudioBackend",

@@ -5,8 +5,11 @@ They are kept from the network, and from any code that lies beside the weights.
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 os.environ.update(
     HF_HUB_OFFLINE="1",
@@ -22,15 +25,37 @@ os.environ.update(
 )
 
 import torch
+from diffusers.pipelines.auto_pipeline import (
+    AutoPipelineForImage2Image,
+    AutoPipelineForInpainting,
+    AutoPipelineForText2Image,
+)
+from msgspec import Struct
 
-from backends.diffusers import loading, placing
+from adapters.recipe import in_png
+from backends.diffusers import loading, placing, prompts, samplers
 from backends.diffusers.asking import Asked, Drawn, Stepped
+from backends.diffusers.canvas import Canvas
+from backends.diffusers.decoder import Decoder
+from backends.diffusers.pictures import opened, png
+from backends.diffusers.previews import Guess, Previews
 from backends.diffusers.references import References
 from backends.diffusers.stack import Stack
 from backends.diffusers.start import Start
 from canonical.painting import Paint, alone
 
 Tell = Callable[[Stepped | Drawn | None], None]
+"""Passes on what is done, or nothing as a sign of life; raises once nobody wants it any more."""
+
+MASKED = 9
+"""Channels that a UNet reads which was made for masks: the picture, what stays of it, and where that is."""
+_BLOCKS = {"BasicTransformerBlock", "ResnetBlock2D"}
+"""Parts of a step between which it can be left: a step of a large picture takes a processor half a minute."""
+_AUTO: dict[str, Any] = {
+    "text": AutoPipelineForText2Image,
+    "image": AutoPipelineForImage2Image,
+    "mask": AutoPipelineForInpainting,
+}
 
 
 def starved(error: BaseException) -> bool:
@@ -40,38 +65,118 @@ def starved(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and "alloc" in str(error).lower()
 
 
+class _Work(Struct, frozen=True):
+    """What the pictures of one request have in common."""
+
+    canvas: Canvas
+    arguments: dict[str, Any]
+    """Its prompts, and what it takes after, for the call of a pipeline."""
+    warnings: tuple[str, ...]
+    previews: int
+    tell: Tell
+
+
 class Painter:
     """One loaded model."""
 
     def __init__(self, start: Start, far: Callable[[float], bool]) -> None:
-        self._start = start
-        self._device = placing.device(start.device)
-        placing.settle(start, self._device)
-        pipe = loading.pipeline(start, placing.dtype(start.dtype, self._device))
-        far(0.8)
+        self._place = placing.device(start.device)
+        placing.settle(start, self._place)
+        pipe = loading.pipeline(start, placing.dtype(start.dtype, self._place))
+        far(0.9)
         pipe.set_progress_bar_config(disable=True)
         self._original = dict(pipe.scheduler.config)
-        placing.placed(pipe, start, self._device)
+        placing.placed(pipe, start, self._place)
         self._pipe = pipe
+        self._pipes: dict[str, Any] = {}
         self._stack = Stack(pipe)
         self._references = References(pipe, start.ip_adapter)
+        self._decoder = Decoder(pipe.vae)
+        self._previews = Previews(self._decoder, start.previews, self._place)
+        self._glance: Callable[[], None] = lambda: None
+        if not (start.compile and self._place == "cuda"):  # what is compiled cannot be looked into
+            self._watch(pipe.unet)
+            self._watch(pipe.vae)
 
     def paint(self, asked: Asked, tell: Tell) -> None:
         """Paint what is asked, one picture after the other.
 
         Raises:
             Wrong: what was sent cannot be painted.
-            Left: nobody wants it any more.
         """
-        self._stack.lay(asked.loras)
-        for index in range(asked.request.n):
-            self._one(alone(asked.request, index), index, asked.request.previews, tell)
+        request = asked.request
+        self._glance = lambda: tell(None)
+        self._glance()
+        with torch.no_grad():
+            self._stack.lay(asked.loras)
+            canvas = Canvas.of(request, masked=self._pipe.unet.config.in_channels == MASKED)
+            with self._taking_after(request) as more:
+                read = prompts.encoded(
+                    self._pipe,
+                    request.prompt,
+                    request.negative_prompt,
+                    clip_skip=request.clip_skip,
+                    guided=(request.guidance_scale or 0) > 1,
+                )
+                work = _Work(canvas, {**read.arguments, **more}, read.warnings, request.previews, tell)
+                for index in range(request.n):
+                    tell(self._one(alone(request, index), index, work))
 
     def clear(self) -> None:
-        """After each request: give back what it took on a GPU."""
+        """After each request: give back what it took, whatever became of it."""
+        self._glance = lambda: None
+        for pipe in self._pipes.values():
+            pipe.scheduler = self._pipe.scheduler
         self._pipe.maybe_free_model_hooks()
-        if self._device == "cuda":
+        if self._place == "cuda":
             torch.cuda.empty_cache()
 
-    def _one(self, made: Paint, index: int, previews: int, tell: Tell) -> None:
-        raise NotImplementedError
+    def _one(self, made: Paint, index: int, work: _Work) -> Drawn:
+        pipe, canvas = self._of(work.canvas.kind), work.canvas
+        pipe.scheduler = samplers.scheduler(made.sampler or "", self._original)
+        guess = Guess(pipe.scheduler)
+
+        def stepped(pipe: Any, step: int, timestep: Any, kept: dict[str, Any]) -> dict[str, Any]:
+            del timestep
+            done, total = step + 1, int(pipe.num_timesteps)
+            preview = b""
+            if self._previews.due(done, total, work.previews):
+                preview = png(self._previews.of(guess.last(kept["latents"]), canvas))
+            work.tell(Stepped(done, total, index, preview))
+            return {}
+
+        asked = {
+            **work.arguments,
+            **canvas.arguments(made),
+            "num_inference_steps": made.steps,
+            "guidance_scale": made.guidance_scale,
+            "guidance_rescale": made.guidance_rescale or 0.0,
+            "generator": torch.Generator("cpu").manual_seed(made.seed or 0),  # the same noise on every device
+            "output_type": "latent",
+            "callback_on_step_end": stepped,
+        }
+        known = inspect.signature(pipe.__call__).parameters
+        warned = () if "guidance_rescale" in known or not made.guidance_rescale else ("guidance_rescale is left out",)
+        latents = pipe(**{name: value for name, value in asked.items() if name in known}).images
+        image = canvas.finished(self._decoder.image(latents))
+        return Drawn(index, in_png(png(image), made), (*work.warnings, *warned))
+
+    def _taking_after(self, request: Paint) -> AbstractContextManager[dict[str, Any]]:
+        if request.reference is None:
+            return nullcontext({})
+        picture = opened(request.reference, (request.width or 0, request.height or 0), "reference")
+        return self._references.worn(picture, request.reference_scale or 0.0)
+
+    def _of(self, kind: str) -> Any:
+        """The pipeline for text alone, for a picture to start from, or for one with a mask; all of the same weights."""
+        if kind not in self._pipes:
+            self._pipes[kind] = _AUTO[kind].from_pipe(self._pipe)
+            self._pipes[kind].set_progress_bar_config(disable=True)
+            if hasattr(self._pipes[kind], "watermark"):
+                self._pipes[kind].watermark = None
+        return self._pipes[kind]
+
+    def _watch(self, part: torch.nn.Module) -> None:
+        for block in part.modules():
+            if type(block).__name__ in _BLOCKS:
+                block.register_forward_pre_hook(lambda *_: self._glance())

@@ -10,17 +10,21 @@ from backends.seeing.decoding import BadPicture, decoded
 from backends.seeing.serving import Wrong
 from canonical.media import Blob
 
+Size = tuple[int, int]
 _PACKED = 6
 """How hard a PNG is packed: the same each time, as its bytes are promised to be."""
 
 
-def opened(blob: Blob, size: tuple[int, int], param: str) -> Image.Image:
+def opened(blob: Blob, size: Size, param: str) -> Image.Image:
     """A picture from a stranger, in this size. Raises Wrong."""
-    try:
-        image = decoded(blob.data, width=size[0], height=size[1]).image
-    except BadPicture as error:
-        raise Wrong(str(error), param) from error
-    return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
+    return _fitted(_decoded(blob, size, param, ground=True), size)
+
+
+def opened_mask(blob: Blob, size: Size, *, by_alpha: bool) -> Image.Image:
+    """A mask in this size, white where it says so; ``by_alpha``: where it is transparent, if it can be. Raises Wrong."""
+    image = _decoded(blob, size, "mask", ground=not by_alpha)
+    grey = image.getchannel("A").point(lambda alpha: 255 - alpha) if image.mode == "RGBA" else image.convert("L")
+    return _fitted(grey, size)
 
 
 def png(image: Image.Image) -> bytes:
@@ -28,3 +32,14 @@ def png(image: Image.Image) -> bytes:
     packed = BytesIO()
     image.save(packed, "PNG", compress_level=_PACKED)
     return packed.getvalue()
+
+
+def _decoded(blob: Blob, size: Size, param: str, *, ground: bool) -> Image.Image:
+    try:
+        return decoded(blob.data, width=size[0], height=size[1], ground=ground).image
+    except BadPicture as error:
+        raise Wrong(str(error), param) from error
+
+
+def _fitted(image: Image.Image, size: Size) -> Image.Image:
+    return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from backends.diffusers.asking import Drawn, Refused, Stepped, encode, read_asked
-from backends.diffusers.engine import Painter, starved
+from backends.diffusers.decoder import NotNumbers
+from backends.diffusers.engine import Painter, Tell, starved
 from backends.diffusers.start import Start
 from backends.seeing.broom import Broom
 from backends.seeing.decoding import BadPicture
 from backends.seeing.serving import Left, Wrong
 from backends.workers.desk import Emit, Far, Serve
 
-Tell = Callable[[Stepped | Drawn | None], None]
-"""Passes on what is done, or nothing as a sign of life; raises ``Left`` once nobody wants it any more."""
 _NO_MEMORY = "the picture takes more memory than there is for it: fewer pixels need less"
 
 
@@ -49,6 +46,8 @@ def _painted(painter: Painter, body: bytes, tell: Tell) -> Refused | None:
         return Refused(str(error), "image")
     except Wrong as error:
         return Refused(str(error), error.param)
+    except NotNumbers:
+        return Refused("the numbers overflowed: this model needs `dtype: float32` (or bfloat16), or another `vae`")
     except Exception as error:
         if starved(error):
             return Refused(_NO_MEMORY, starved=True)

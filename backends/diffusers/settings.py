@@ -8,7 +8,7 @@ from msgspec import Meta
 
 from backends.base import Section
 from backends.diffusers.samplers import SAMPLERS, known
-from backends.diffusers.start import Device, Offload, Type
+from backends.diffusers.start import Device, Offload, Previews, Type
 from backends.workers.memory import memory_bytes
 from canonical.errors import InvalidRequest
 from canonical.painting import Paint, check_paint, nearest
@@ -69,6 +69,9 @@ class PainterSettings(Section, frozen=True):
     attention_slicing: bool = False
     channels_last: bool = False
     compile: bool = False
+    """On GPUs alone: the first picture then takes minutes, and later ones less."""
+    previews: Previews = "auto"
+    """How half-finished pictures are made: small and rough (``fast``), or as finished ones are (``full``)."""
     max_pixels: Annotated[int, Meta(ge=4096)] = PIXELS
     memory_limit: int | str | None = None
     """Bytes (or ``8GiB``) that a worker may have; what wants more is refused. Absent: by the model's size; 0: no limit."""

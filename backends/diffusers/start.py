@@ -8,6 +8,7 @@ from msgspec import Struct
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Type = Literal["auto", "float32", "float16", "bfloat16"]
+Previews = Literal["auto", "fast", "full"]
 Offload = Literal["none", "model", "sequential"]
 
 
@@ -33,6 +34,7 @@ class Start(Struct, frozen=True, kw_only=True):
     attention_slicing: bool = False
     channels_last: bool = False
     compile: bool = False
+    previews: Previews = "auto"
 
 
 class Laid(Struct, frozen=True, kw_only=True):

@@ -38,8 +38,10 @@ class Picture(Struct, frozen=True):
     height: int
 
 
-def decoded(data: bytes, *, width: int, height: int) -> Picture:
+def decoded(data: bytes, *, width: int, height: int, ground: bool = True) -> Picture:
     """The picture, made to fit into ``width`` and ``height`` pixels where it is larger than twice that.
+
+    ``ground`` False: what is transparent stays so.
 
     Raises:
         BadPicture: it is none, is damaged, or takes too much to decode.
@@ -70,7 +72,7 @@ def decoded(data: bytes, *, width: int, height: int) -> Picture:
     halves = max(1, min(plain.width // (2 * width), plain.height // (2 * height)))
     if halves > 1:
         plain = plain.reduce(halves)
-    return Picture(_on_ground(plain), *whole)
+    return Picture(_on_ground(plain) if ground else plain, *whole)
 
 
 def _fault(data: bytes, words: str) -> str:
