@@ -88,7 +88,7 @@ def settle(document: Any, *, base: Path, environ: Mapping[str, str]) -> Settled:
     _check_company(models)
     _check_library(config, backends)
     _check_self_calls(config)
-    return Settled(config=config, models=models, backends=backends, data_dir=base / config.data_dir)
+    return Settled(config=config, models=models, backends=backends, data_dir=base / config.data_dir, base=base)
 
 
 def _expand(value: Any, place: str, environ: Mapping[str, str]) -> Any:

@@ -290,6 +290,8 @@ class Settled(Struct, frozen=True, kw_only=True):
     backends: dict[str, Backend]
     data_dir: Path = Path("data")
     """The configuration's, found."""
+    base: Path = Path()
+    """What relative paths count from."""
 
 
 def is_loopback(host: str) -> bool:

@@ -14,6 +14,7 @@ from gateway.accesslog import AccessLog
 from gateway.background import Jobs as Background
 from gateway.engine import Engine
 from gateway.jobs import Jobs
+from gateway.jobs.files import files_from
 from gateway.sessions import Sessions
 from gateway.settings import Config, Listener, ModelEntry
 from gateway.store import Store
@@ -152,7 +153,7 @@ class House:
         if data is not None:
             self.store = Store(config, data)
             self.background = Background(self.engine, self.store.responses, limit=config.limits.waiting, log=self.log)
-            self.jobs = Jobs(self.engine, config)
+            self.jobs = Jobs(self.engine, config, self.store.jobs, files_from(config.jobs, data))
             sessions = Sessions(self.store.sessions, system=config.sessions.system)
         self.gateway = Gateway(
             self.engine,

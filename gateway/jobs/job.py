@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
+import msgspec
 from msgspec import Struct
 
 from canonical.media import Blob
 from canonical.painting import Paint
+from gateway.store.jobs import JobRow
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 
@@ -20,6 +22,8 @@ class Result(Struct, frozen=True, kw_only=True):
     """Bytes."""
     made: Paint
     """What it was made from, complete; without the images that it began with."""
+    digest: str = ""
+    """SHA-256 of the file, in hexadecimal."""
     warnings: tuple[str, ...] = ()
 
 
@@ -76,3 +80,14 @@ class Job(Struct, frozen=True, kw_only=True):
     def percent(self) -> int:
         """0 to 100."""
         return 100 if self.state == "done" else 100 * self.done // self.total if self.total else 0
+
+
+def told(row: JobRow) -> Job:
+    """A job, as its row has it."""
+    names = ("id", "owner", "dialect", "created", "started", "finished", "done", "total", "error", "code", "status")
+    return Job(
+        **{name: getattr(row, name) for name in names},
+        state=msgspec.convert(row.state, State),
+        request=msgspec.json.decode(row.request, type=Paint),
+        results=msgspec.json.decode(row.results, type=tuple[Result, ...]),
+    )

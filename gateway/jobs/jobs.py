@@ -1,23 +1,44 @@
-"""All of one gateway's jobs."""
+"""All jobs, as the image APIs see them. Their rows are the truth; what runs in this process is known sooner than its row."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
+import logging
 import time
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection, Coroutine
+from typing import Any, TypeVar
 
+import msgspec
 from msgspec import structs
 
-from canonical.errors import Busy, GatewayError, NotFound
-from canonical.media import Blob
-from canonical.painting import Paint, Painted, Step
+from canonical.errors import Busy, GatewayError, InvalidRequest, NotFound, StorageFailed
+from canonical.media import Blob, image_type
+from canonical.painting import Paint
 from gateway.engine import Engine
-from gateway.jobs.job import Job, Queue, Result
-from gateway.painting import painted, prepared
+from gateway.jobs.estimate import cost, until_done, until_room
+from gateway.jobs.files import Files, is_name, new_name, type_of
+from gateway.jobs.job import Job, Queue, told
+from gateway.jobs.live import Live
+from gateway.jobs.loop import Loop
+from gateway.jobs.work import IMAGES, Input, sha256
+from gateway.painting import prepared
 from gateway.settings import Config
+from gateway.store.jobs import FileRow, JobRow, JobRows, Line
+
+LOOK = 0.3
+"""Seconds between two looks at the rows of jobs that are watched here and do not run here."""
+SOON = 1.0
+"""Seconds for the database to say how much there is to do."""
+ORPHAN = 3600.0
+"""Seconds after which a file that no row knows is nobody's: its job may be on its way to the store until then."""
+PAGE = 200
+"""Files that are looked for at once."""
+SHARES = 3
+"""How often a file is tried to be shared that is deleted meanwhile."""
+T = TypeVar("T")
+logger = logging.getLogger("dragoman")
 
 
 class JobNotFound(NotFound):
@@ -29,14 +50,21 @@ class JobNotFound(NotFound):
 class Jobs:
     """What the image APIs talk to."""
 
-    def __init__(self, engine: Engine, config: Config) -> None:
+    def __init__(self, engine: Engine, config: Config, rows: JobRows, files: Files) -> None:
         self._engine = engine
         self._settings = config.jobs
-        self._jobs: dict[str, Job] = {}
-        self._pictures: dict[str, tuple[str, Blob]] = {}
-        self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._changed = asyncio.Condition()
-        self._turn = asyncio.Semaphore(max(1, config.jobs.running))
+        self._rows = rows
+        self._files = files
+        self._live = Live()
+        self._loop = Loop(engine, rows, files, self._live, config.jobs)
+        self._known = Queue()
+        self._looking: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def begin(self) -> None:
+        """Go on with what was not over when the last process ended, and clear away what it left half done."""
+        if self._rows.exists:
+            self._own(self._begin())
 
     async def submit(self, request: Paint, *, owner: str, priority: int = 0, dialect: str = "") -> Job:
         """Check the request, make it complete and queue it; it is durable when this returns.
@@ -46,131 +74,267 @@ class Jobs:
             Busy: the queue is full; ``retry_after`` is an estimate of when there is room.
             StorageFailed: it cannot be kept.
         """
-        del priority
-        request = await prepared(self._engine, request)
-        if sum(job.state == "queued" for job in self._jobs.values()) >= self._settings.waiting:
-            raise Busy("too many pictures are waiting to be made", retry_after=10)
-        total = (request.steps or 0) * request.n
-        job = Job(id=str(uuid.uuid4()), owner=owner, request=request, dialect=dialect, created=time.time(), total=total)
-        self._jobs[job.id] = job
-        self._tasks[job.id] = asyncio.create_task(self._run(job.id))
-        return job
+        return await self._submit(request, owner=owner, priority=priority, dialect=dialect)
 
     async def get(self, id: str, *, owner: str) -> Job:
-        """A job as it is now. Raises JobNotFound."""
-        job = self._jobs.get(id)
+        """A job as it is now. Raises JobNotFound, StorageFailed."""
+        job = self._live.get(id)
+        if job is None:
+            found = await self._rows.several([id])
+            if found and found[0].owner == owner:
+                return await self._seen(found[0])
         if job is None or job.owner != owner:
             raise JobNotFound(f"job {id[:100]!r} not found")
         return job
 
     async def list(self, *, owner: str, states: tuple[str, ...] = (), limit: int = 100, after: str = "") -> list[Job]:
-        """Jobs of the owner, the newest first; ``after``: those older than the one of this id. Raises JobNotFound."""
-        mine = sorted((job for job in self._jobs.values() if job.owner == owner), key=lambda job: -job.created)
-        if after:
-            ids = [job.id for job in mine]
-            if after not in ids:
-                raise JobNotFound(f"job {after[:100]!r} not found")
-            mine = mine[ids.index(after) + 1 :]
-        return [job for job in mine if not states or job.state in states][:limit]
+        """Jobs of the owner, the newest first; ``after``: those older than the one of this id.
+
+        Raises:
+            JobNotFound, StorageFailed.
+        """
+        rows = await self._rows.page(owner=owner, states=states, limit=limit, after=after)
+        if rows is None:
+            raise JobNotFound(f"job {after[:100]!r} not found")
+        line = await self._rows.line() if any(not row.over for row in rows) else None
+        return [self._live.get(row.id) or self._placed(row, line) for row in rows]
 
     async def cancel(self, id: str, *, owner: str) -> Job:
         """Stop it, or take it out of the queue, and wait until that is done; a job that is over stays as it is.
 
         Raises:
-            JobNotFound.
+            JobNotFound, StorageFailed.
         """
-        job = await self.get(id, owner=owner)
-        task = self._tasks.get(id)
-        if not job.over and task is not None:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
-            if not self._jobs[id].over:
-                await self._put(structs.replace(self._jobs[id], state="cancelled", finished=time.time()))
-        return self._jobs[id]
+        with self._live.watched(id) as news:
+            version = news.version
+            row = await self._rows.cancel(id, owner=owner)
+            if row is None:
+                raise JobNotFound(f"job {id[:100]!r} not found")
+            job = told(row)
+            if job.over:
+                self._live.tell(job)
+            else:
+                self._look()
+                self._own(self._loop.abort(id))
+            while not job.over:
+                await news.after(version)
+                version = news.version
+                if news.job is None:
+                    raise JobNotFound(f"job {id[:100]!r} not found")
+                job = news.job
+            return job
 
     async def remove(self, id: str, *, owner: str) -> None:
-        """Forget it and its pictures; one that is not over is cancelled first. Raises JobNotFound."""
-        job = await self.cancel(id, owner=owner)
-        for result in job.results:
-            self._pictures.pop(result.name, None)
-        self._jobs.pop(id, None)
+        """Forget it and its pictures; one that is not over is cancelled first. Raises JobNotFound, StorageFailed."""
+        await self.cancel(id, owner=owner)
+        names = await self._rows.forget(id, owner=owner)
+        if names is None:
+            raise JobNotFound(f"job {id[:100]!r} not found")
+        self._live.forget(id)
+        await self._files.delete(names)
 
     async def watch(self, id: str, *, owner: str) -> AsyncGenerator[Job, None]:
         """The job now, and again at every change that is seen, up to the one with which it is over.
 
         Who is slow misses some on the way, never the last. Raises JobNotFound.
         """
-        seen = await self.get(id, owner=owner)
-        yield seen
-        while not seen.over:
-            async with self._changed:
-                while self._jobs.get(id) is seen:
-                    await self._changed.wait()
-            seen = await self.get(id, owner=owner)
-            yield seen
+        with self._live.watched(id) as news:
+            version = news.version
+            job = await self.get(id, owner=owner)
+            yield job
+            while not job.over:
+                self._look()
+                await news.after(version)
+                version = news.version
+                if news.job is None:
+                    raise JobNotFound(f"job {id[:100]!r} not found")
+                job = news.job
+                yield job
 
     async def follow(
         self, request: Paint, *, owner: str, priority: int = 0, dialect: str = ""
     ) -> AsyncGenerator[Job, None]:
         """``submit`` and ``watch`` for a client that waits: closing the generator cancels the job. Raises as ``submit``."""
-        job = await self.submit(request, owner=owner, priority=priority, dialect=dialect)
+        submitting = self._own(self._submit(request, owner=owner, priority=priority, dialect=dialect, waits=True))
+        job: Job | None = None
         try:
+            job = await asyncio.shield(submitting)
             async with contextlib.aclosing(self.watch(job.id, owner=owner)) as jobs:
                 async for job in jobs:
                     yield job
         finally:
-            if not job.over:
-                await self.cancel(job.id, owner=owner)
+            if job is None or not job.over:
+                await asyncio.shield(self._own(self._given_up(submitting, owner)))
 
     async def picture(self, name: str, *, owner: str | None) -> Blob:
         """A finished picture; ``owner`` None: whosever it is. Raises NotFound, StorageFailed."""
-        whose, blob = self._pictures.get(name, ("", None))
-        if blob is None or owner not in {None, whose}:
+        whose = await self._rows.owner_of(name) if is_name(name) else None
+        if whose is None or owner not in {None, whose}:
             raise NotFound("there is no such picture")
-        return blob
+        return Blob(await self._files.get(name), type_of(name))
+
+    async def known(self, digest: str, *, owner: str) -> Blob:
+        """An image by the SHA-256 of its bytes: one that a job of the owner began with, or made. Raises NotFound, StorageFailed."""
+        name = await self._rows.by_digest(digest, owner=owner)
+        if name is None:
+            raise NotFound("no picture with this digest is kept here")
+        data = await self._files.get(name)
+        return Blob(data, image_type(data) or type_of(name))
 
     async def queue(self) -> Queue:
         """How much there is to do, whosever it is; it raises nothing, and does not wait for a server that is away."""
-        states = [job.state for job in self._jobs.values()]
-        return Queue(waiting=states.count("queued"), running=states.count("running"))
+        with contextlib.suppress(StorageFailed, TimeoutError):
+            async with asyncio.timeout(SOON):
+                counts = await self._rows.counts()
+            self._known = Queue(waiting=counts.get("queued", 0), running=counts.get("running", 0))
+        return self._known
 
     async def close(self) -> None:
-        """Stop what runs; it is taken up again at the next start."""
-        for task in self._tasks.values():
+        """Stop what runs; it is taken up again at the next start, but for what only a waiting client wanted."""
+        await self._loop.stop()
+        for task in list(self._tasks):
             task.cancel()
-        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._files.close()
 
-    async def _put(self, job: Job) -> None:
-        async with self._changed:
-            self._jobs[job.id] = job
-            self._changed.notify_all()
+    # Inside
 
-    async def _run(self, id: str) -> None:
-        job = self._jobs[id]
+    async def _submit(self, request: Paint, *, owner: str, priority: int, dialect: str, waits: bool = False) -> Job:
+        request = await prepared(self._engine, request)
+        plain = structs.replace(request, **dict.fromkeys(IMAGES))
         try:
-            async with self._turn:
-                await self._put(job := structs.replace(job, state="running", started=time.time()))
-                async with contextlib.aclosing(painted(self._engine, job.request)) as events:
-                    async for event in events:
-                        match event:
-                            case Step():
-                                done = event.index * event.total + event.done
-                                total = event.total * job.request.n
-                                job = structs.replace(
-                                    job, done=done, total=total, index=event.index, preview=event.preview or job.preview
-                                )
-                            case Painted():
-                                name = f"{secrets.token_urlsafe(24)}.png"
-                                self._pictures[name] = (job.owner, event.image)
-                                made = Result(
-                                    name=name, size=len(event.image.data), made=event.made, warnings=event.warnings
-                                )
-                                job = structs.replace(job, results=(*job.results, made))
-                        await self._put(job)
-                await self._put(structs.replace(job, state="done", finished=time.time()))
-        except asyncio.CancelledError:
-            await self._put(structs.replace(job, state="cancelled", finished=time.time()))
-        except GatewayError as error:
-            over = structs.replace(job, state="failed", error=error.message, code=error.code or "", status=error.status)
-            await self._put(structs.replace(over, finished=time.time()))
+            encoded = msgspec.json.encode(plain)
+        except UnicodeEncodeError as error:  # half a surrogate pair
+            raise InvalidRequest("the prompt is no text", param="prompt") from error
+        await self._check_room()
+        row = JobRow(
+            id=str(uuid.uuid4()),
+            owner=owner,
+            priority=priority,
+            dialect=dialect,
+            model=request.model,
+            cost=cost(request),
+            created=self._rows.clock(),
+            total=(request.steps or 0) * request.n,
+            request=encoded,
+        )
+        await self._add(row, {field: blob for field in IMAGES if (blob := getattr(request, field)) is not None}, waits)
+        self._loop.wake()
+        return await self._seen(row)
+
+    async def _add(self, row: JobRow, images: dict[str, Blob], waits: bool) -> None:
+        """Keep a job with the images that it begins with, which stand in one file however many jobs of its owner have them."""
+        for _ in range(SHARES):
+            inputs: dict[str, Input] = {}
+            files: dict[str, FileRow] = {}
+            shared: list[str] = []
+            ours: list[str] = []
+            size = 0
+            added = "failed"
+            try:
+                for field, blob in images.items():
+                    digest = await asyncio.to_thread(sha256, blob.data)
+                    if digest not in files:
+                        name = await self._rows.shareable(row.owner, digest)
+                        if name:
+                            shared.append(name)
+                        else:
+                            ours.append(name := new_name(input=True))
+                            await self._files.put(name, blob.data)
+                            size += len(blob.data)
+                        files[digest] = FileRow(name, digest, True)
+                    inputs[field] = Input(files[digest].name, blob.media_type)
+                full = structs.replace(row, inputs=msgspec.json.encode(inputs))
+                added = await self._rows.add(
+                    full, list(files.values()), room=self._room, waits=waits, shared=shared, size=size
+                )
+            finally:
+                if added != "kept" and ours:
+                    with contextlib.suppress(StorageFailed):
+                        await self._files.delete(ours)
+            if added == "kept":
+                return
+            if added == "full":
+                await self._refuse()
+        raise StorageFailed("an image that it begins with was deleted meanwhile")
+
+    def _room(self, waiting: int, running: int) -> bool:
+        """Whether one more may wait: one that can begin at once does not."""
+        return waiting < self._settings.waiting + max(0, self._loop.slots - running)
+
+    async def _check_room(self) -> None:
+        line = await self._rows.line()
+        if not self._room(len(line.waiting), len(line.running)):
+            await self._refuse(line)
+
+    async def _refuse(self, line: Line | None = None) -> None:
+        line = line or await self._rows.line()
+        after = until_room(line, now=self._rows.clock())
+        raise Busy("too many pictures are waiting to be made", retry_after=round(after, 1))
+
+    async def _given_up(self, submitting: asyncio.Task[Job], owner: str) -> None:
+        """Cancel what a client waited for that has left, however far it had come."""
+        with contextlib.suppress(GatewayError):
+            job = await submitting
+            await self.cancel(job.id, owner=owner)
+
+    async def _seen(self, row: JobRow) -> Job:
+        """A row as a job, with its place where it waits."""
+        return self._placed(row, None if row.over else await self._rows.line())
+
+    def _placed(self, row: JobRow, line: Line | None) -> Job:
+        job = told(row)
+        if line is None or row.over:
+            return job
+        position, estimate = until_done(line, row.id, slots=self._loop.slots, now=self._rows.clock())
+        return structs.replace(job, position=position, estimate=estimate)
+
+    def _look(self) -> None:
+        """See to it that somebody looks at the rows of what is watched and does not run here."""
+        if self._looking is None or self._looking.done():
+            self._looking = self._own(self._looks())
+
+    async def _looks(self) -> None:
+        while elsewhere := self._live.elsewhere:
+            with contextlib.suppress(StorageFailed):
+                await self._look_at(elsewhere.keys())
+            await asyncio.sleep(LOOK)
+
+    async def _look_at(self, ids: Collection[str]) -> None:
+        versions = {id: news.version for id, news in self._live.elsewhere.items()}
+        rows = {row.id: row for row in await self._rows.several(ids)}
+        line = await self._rows.line() if any(not row.over for row in rows.values()) else None
+        for id, news in self._live.elsewhere.items():
+            if news.version != versions.get(id):
+                continue  # it was heard of meanwhile, and what was read may be older
+            if id not in rows:
+                news.tell(None)
+                continue
+            job = self._placed(rows[id], line)
+            if job != news.job:
+                news.tell(job)
+
+    async def _begin(self) -> None:
+        try:
+            if await self._rows.counts():
+                await self._rows.sweep(tries=self._settings.tries)
+                self._loop.wake()
+        except StorageFailed as error:
+            logger.warning("%s", error.message)
+        with contextlib.suppress(StorageFailed):
+            await self._clear()
+
+    async def _clear(self) -> None:
+        """Delete files that no job has: their process died before their row was written, or after it was deleted."""
+        old = time.time() - ORPHAN
+        names = [name async for name, written in self._files.names() if written < old]
+        for start in range(0, len(names), PAGE):
+            page = names[start : start + PAGE]
+            known = await self._rows.known(page)
+            await self._files.delete([name for name in page if name not in known])
+
+    def _own(self, story: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.create_task(story)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task

@@ -9,21 +9,19 @@ from __future__ import annotations
 import logging
 import os
 import re
-import secrets
 from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qsl, urlsplit
 
 from canonical.errors import NotFound, StorageFailed
+from gateway.jobs.files import is_name, new_name
 
 if TYPE_CHECKING:
     from obstore.store import S3Store
 
 PATIENCE = 20.0
 """Seconds for which a store that does not answer is asked again: it may be starting anew."""
-PROBE = "check-"
-"""Begins the name of what is written only to see whether it can be."""
 
 _OPTIONS = frozenset(
     {"endpoint", "region", "access_key_id", "secret_access_key", "session_token", "virtual_hosted_style_request"}
@@ -74,7 +72,7 @@ class S3Files:
         import obstore
         from obstore.exceptions import BaseError
 
-        name = f"{PROBE}{secrets.token_hex(8)}"
+        name = new_name(input=True)
         try:
             store = self._opened()
             await obstore.put_async(store, name, b"dragoman", use_multipart=False)
@@ -100,6 +98,8 @@ class S3Files:
         import obstore
         from obstore.exceptions import BaseError
 
+        if not is_name(name):
+            raise NotFound("there is no such picture")
         try:
             found = await obstore.get_async(self._opened(), name)
             return bytes(await found.bytes_async())
@@ -113,22 +113,23 @@ class S3Files:
         import obstore
         from obstore.exceptions import BaseError
 
-        if not names:
+        ours = list(filter(is_name, names))
+        if not ours:
             return
         try:
-            await obstore.delete_async(self._opened(), list(names))
+            await obstore.delete_async(self._opened(), ours)
         except (BaseError, OSError) as error:
             if not isinstance(error, FileNotFoundError):
                 raise _failed(error, "the picture cannot be deleted") from None
 
     async def names(self) -> AsyncIterator[tuple[str, float]]:
-        """Everything that is there, and when it was written, in seconds since 1970. Raises StorageFailed."""
+        """All pictures and inputs, and when each was written, in seconds since 1970. Raises StorageFailed."""
         import obstore
         from obstore.exceptions import BaseError
 
         try:
             async for some in obstore.list(self._opened()):
-                for one in some:
+                for one in filter(lambda one: is_name(one["path"]), some):
                     yield one["path"], one["last_modified"].timestamp()
         except (BaseError, OSError) as error:
             raise _failed(error, "the pictures cannot be listed") from None

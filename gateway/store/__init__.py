@@ -1,16 +1,16 @@
-"""What outlives the process, in one database: responses, sessions, conversations. Each belongs to the key it came with.
+"""What outlives the process, in one database: responses, sessions, conversations, jobs. Each belongs to the key it came with.
 
-Whoever asks calls a method of ``Responses``, ``Sessions`` or ``Conversations``, each in a file of its name. It hands a function
-to ``Database``, which calls it with a connection in a thread of the store; the statements that it uses stand in ``sql/``.
+Whoever asks calls a method of ``Responses``, ``Sessions``, ``Conversations`` or ``JobRows``, each in a file of its own. It hands a
+function to ``Database``, which calls it with a connection in a thread of the store; the statements that it uses stand in ``sql/``.
 ``sqlite`` and ``postgres`` are the two kinds of database, ``alive`` tells which gateways on one database still run, ``evicting``
 what has to go, and ``earlier`` takes over what versions before the first schema kept.
 
-A new table, say of jobs, is
+A new table, say of voices, is
 
 * a ``Table`` in ``sql/tables.py``, with its ``owner`` and what is needed to evict it; texts from outside are ``Words``;
-* a step ``migrations/versions/v2.py`` (``revision = "2"``, ``down_revision = "1"``) which makes it, spelled out and without
-  ``tables``, as a step must do the same for ever; no step is changed once it was released. ``schema.HEAD`` becomes "2";
-* ``sql/jobs.py`` with the statements, and ``jobs.py`` with the methods: all SQLAlchemy is imported inside the functions that
+* a step ``migrations/versions/v3.py`` (``revision = "3"``, ``down_revision = "2"``) which makes it, spelled out and without
+  ``tables``, as a step must do the same for ever; no step is changed once it was released. ``schema.HEAD`` becomes "3";
+* ``sql/voices.py`` with the statements, and ``voices.py`` with the methods: all SQLAlchemy is imported inside the functions that
   run in the store's threads, since it takes half a second that no start should wait for;
 * its bounds as a section of ``gateway.settings`` and ``config.yaml``, and a line in ``Store`` below.
 
@@ -27,6 +27,7 @@ from canonical.durations import seconds
 from gateway.settings import Config
 from gateway.store.conversations import Conversations, Turn
 from gateway.store.database import Database
+from gateway.store.jobs import JobRows
 from gateway.store.postgres import PostgresServer
 from gateway.store.responses import ABANDONED, UNFINISHED, Responses, Row
 from gateway.store.sessions import Session, Sessions
@@ -38,6 +39,7 @@ __all__ = (
     "UNFINISHED",
     "Conversations",
     "Database",
+    "JobRows",
     "Responses",
     "Row",
     "Session",
@@ -60,6 +62,8 @@ class Store:
         self.conversations = Conversations(
             database, keep=seconds(said.keep), limit=said.limit, size=said.size, clock=clock
         )
+        made = config.jobs
+        self.jobs = JobRows(database, keep=seconds(made.keep), limit=made.limit, size=made.size, clock=clock)
 
     async def close(self) -> None:
         """Let go of the database. A later call would open it again."""

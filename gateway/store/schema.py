@@ -13,7 +13,7 @@ from gateway.store.sql.tables import VERSIONS
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-HEAD = "1"
+HEAD = "2"
 """The newest version: where a database has it, alembic is not even imported."""
 NEWER = "the store was written by a newer dragoman, and is left as it is"
 

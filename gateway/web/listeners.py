@@ -23,6 +23,7 @@ from gateway.background import Jobs as Background
 from gateway.config import ConfigError
 from gateway.engine import Engine
 from gateway.jobs import Jobs
+from gateway.jobs.files import files_from
 from gateway.sessions import Sessions
 from gateway.settings import ANY_ADDRESS, Config, Listener, Settled
 from gateway.store import Store
@@ -85,7 +86,7 @@ async def serve(settled: Settled) -> None:
         engine = Engine(settled)
         store = Store(config, settled.data_dir)
         background = Background(engine, store.responses, limit=config.limits.waiting, log=log)
-        jobs = Jobs(engine, config)
+        jobs = Jobs(engine, config, store.jobs, files_from(config.jobs, settled.data_dir, settled.base))
         sessions = Sessions(store.sessions, system=config.sessions.system)
         gateway = Gateway(
             engine,
@@ -116,6 +117,7 @@ async def serve(settled: Settled) -> None:
             gc.freeze()
             gc.set_threshold(10_000, 20, 20)
             engine.begin()
+            jobs.begin()
             try:
                 await server.serve(sockets)
             finally:

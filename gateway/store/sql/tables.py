@@ -134,3 +134,61 @@ turns = Table(
     _words("answer"),
 )
 """What was said in a conversation, and what was answered; the order is that of their numbers. Long texts stand behind what is looked for."""
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("number", _Number, primary_key=True),
+    _words("id"),
+    _words("owner"),
+    _words("state"),
+    Column("priority", Integer, nullable=False),
+    _words("dialect"),
+    _words("model"),
+    Column("cost", Double, nullable=False),
+    Column("created", Double, nullable=False),
+    Column("started", Double, nullable=False),
+    Column("finished", Double, nullable=False),
+    Column("done", Integer, nullable=False),
+    Column("total", Integer, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    _words("runner"),
+    Column("beat", Double, nullable=False),
+    _words("waiter"),
+    Column("stopping", Boolean, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    _words("error"),
+    _words("code"),
+    Column("status", Integer, nullable=False),
+    Column("request", LargeBinary, nullable=False),
+    Column("inputs", LargeBinary, nullable=False),
+    Column("results", LargeBinary, nullable=False),
+    UniqueConstraint("id", name="jobs_by_id"),
+    Index("jobs_by_state", "state", "number"),
+    Index("jobs_by_owner", "owner", "size"),
+    Index("jobs_by_end", "owner", "finished"),
+    Index("jobs_by_model", "model", "state", "finished"),
+)
+"""Pictures that are made, and those that were. ``attempt`` counts how often it was begun, ``runner`` is who works on it and
+``waiter`` whose client waits for it; ``cost`` is steps times megapixels."""
+
+job_files = Table(
+    "job_files",
+    metadata,
+    _words("name", primary_key=True),
+    _words("job", primary_key=True),
+    _words("owner"),
+    _words("digest"),
+    Column("input", Boolean, nullable=False),
+    Index("job_files_by_job", "job"),
+    Index("job_files_by_digest", "owner", "digest"),
+)
+"""The files of jobs: pictures, and the images that they begin with, which several may share."""
+
+job_turns = Table(
+    "job_turns",
+    metadata,
+    _words("owner", primary_key=True),
+    Column("turn", BigInteger, nullable=False),
+)
+"""When each owner had a job begun last, by a count of all."""

@@ -1,0 +1,54 @@
+"""How long it takes: what past jobs of a model took for a step of a megapixel, and what is still before one."""
+
+from __future__ import annotations
+
+from canonical.painting import Paint
+from gateway.store.jobs import Line
+from gateway.store.line import Placed
+
+UNKNOWN = 10.0
+"""Seconds after which to ask again where nothing is known yet."""
+LONGEST = 3600.0
+
+
+def cost(request: Paint) -> float:
+    """Steps times megapixels of all its pictures: what painting takes is in proportion to it."""
+    part = 1.0 if request.image is None or request.strength is None else request.strength
+    pixels = (request.width or 0) * (request.height or 0) / 1e6
+    return (request.steps or 0) * pixels * request.n * part
+
+
+def until_done(line: Line, id: str, *, slots: int, now: float) -> tuple[int, float | None]:
+    """How many jobs are before one, and seconds until it is done; None: nothing is known of its model, or of one before it."""
+    for job in line.running:
+        if job.id == id:
+            return 0, _left(line, job, now)
+    at = next((index for index, job in enumerate(line.waiting) if job.id == id), None)
+    if at is None:
+        return 0, None
+    before = [_left(line, job, now) for job in line.running]
+    before += [_whole(line, job) for job in line.waiting[:at]]
+    own = _whole(line, line.waiting[at])
+    if own is None or None in before:
+        return at, None
+    return at, sum(one for one in before if one is not None) / max(1, slots, len(line.running)) + own
+
+
+def until_room(line: Line, *, now: float) -> float:
+    """Seconds until one of those that wait is begun, as far as can be told."""
+    known = [left for job in line.running if (left := _left(line, job, now)) is not None]
+    soonest = min(known, default=UNKNOWN)
+    return min(max(1.0, soonest), LONGEST)
+
+
+def _whole(line: Line, job: Placed) -> float | None:
+    speed = line.speeds.get(job.model)
+    return None if speed is None else speed * job.cost
+
+
+def _left(line: Line, job: Placed, now: float) -> float | None:
+    if (whole := _whole(line, job)) is not None:
+        return whole * (1 - job.done / job.total) if job.total else whole
+    if job.done and job.started:
+        return max(0.0, now - job.started) / job.done * (job.total - job.done)
+    return None
