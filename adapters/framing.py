@@ -35,9 +35,10 @@ def escape_lines(data: bytes) -> bytes:
 class LineReader:
     r"""Bytes in any slices -> whole lines without their end. A last line without ``\n`` is never passed on."""
 
-    __slots__ = ("_rest", "_size")
+    __slots__ = ("_limit", "_rest", "_size")
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int = RECORD_LIMIT) -> None:
+        self._limit = limit
         self._rest: list[bytes] = []
         self._size = 0
 
@@ -50,7 +51,7 @@ class LineReader:
         """The lines that ``data`` completes.
 
         Raises:
-            BackendError: a line exceeds ``RECORD_LIMIT``.
+            BackendError: a line exceeds the limit.
         """
         lines = data.split(b"\n")
         last = lines.pop()
@@ -63,8 +64,8 @@ class LineReader:
         if last:
             self._rest.append(last)
             self._size += len(last)
-            if self._size > RECORD_LIMIT:
-                raise _too_long()
+            if self._size > self._limit:
+                raise _too_long(self._limit)
         return lines
 
 
@@ -74,11 +75,12 @@ class SseReader:
     A ``data`` line that is followed by no blank line is a half frame and dropped.
     """
 
-    __slots__ = ("_between", "_data", "_event", "_lines", "_size")
+    __slots__ = ("_between", "_data", "_event", "_limit", "_lines", "_size")
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int = RECORD_LIMIT) -> None:
+        self._limit = limit
         self._between = True
-        self._lines = LineReader()
+        self._lines = LineReader(limit)
         self._event = b""
         self._data: list[bytes] = []
         self._size = 0
@@ -87,14 +89,14 @@ class SseReader:
         """The events that ``data`` completes; comments, unknown fields and events without data are skipped.
 
         Raises:
-            BackendError: an event exceeds ``RECORD_LIMIT``.
+            BackendError: an event exceeds the limit.
         """
         if (
             self._between
             and data.startswith(b"data: ")
             and data.endswith(b"\n\n")
             and b"\r" not in data
-            and len(data) <= RECORD_LIMIT
+            and len(data) <= self._limit
         ):
             ends = data.count(b"\n")
             if ends == 2:
@@ -118,8 +120,8 @@ class SseReader:
             elif line.startswith(b"data:"):
                 self._data.append(line[6:] if line[5:6] == b" " else line[5:])
                 self._size += len(line) + 1
-                if self._size > RECORD_LIMIT and len(self._data) > 1:
-                    raise _too_long()
+                if self._size > self._limit and len(self._data) > 1:
+                    raise _too_long(self._limit)
             elif line.startswith(b"event:"):
                 self._event = line[6:].strip()
             elif line.startswith(b"error:"):
@@ -130,5 +132,5 @@ class SseReader:
         return events
 
 
-def _too_long() -> BackendError:
-    return BackendError(f"the backend sent a frame of more than {RECORD_LIMIT} bytes")
+def _too_long(limit: int) -> BackendError:
+    return BackendError(f"the backend sent a frame of more than {limit} bytes")

@@ -7,15 +7,20 @@ from collections.abc import AsyncGenerator, Sequence
 from functools import partial
 from pathlib import Path
 
+import msgspec
+
 from adapters.openai import call
+from adapters.openai.painting_call import ALL, Field
 from backends.abilities import known_models
 from backends.base import Tell, new_call_id, tell_nobody
 from backends.honours import TABLE
+from backends.openai_painting import Painting
 from backends.remote import Handle, RemoteBackend
 from backends.transport import Head
 from backends.upstream import Exchange, RemoteSettings, Upstream
 from canonical.events import Event
 from canonical.models import ModelInfo
+from canonical.painting import Offer, Paint, Painted, Step
 from canonical.report import Honours
 from canonical.requests import AS_CONFIGURED, Embed, Embeddings, Generate, LoadOptions, Ranking, Rerank
 
@@ -28,6 +33,10 @@ class OpenAISettings(RemoteSettings, frozen=True):
 
     max_tokens_field: call.Limit = "max_tokens"
     """How this server wants the limit spelled; reasoning models of clouds know only ``max_completion_tokens``."""
+    paints: tuple[str, ...] = ()
+    """Its models that make pictures, where its list does not tell; another dragoman's does."""
+    paint_fields: dict[Field, str] = msgspec.field(default_factory=lambda: dict(ALL))
+    """What it takes beside OpenAI's own words for a picture, and how it calls each; a cloud refuses what it does not know."""
 
 
 class OpenAIBackend(RemoteBackend):
@@ -48,17 +57,35 @@ class OpenAIBackend(RemoteBackend):
         self._completion = upstream.head("POST", "/completions")
         self._embeddings = upstream.head("POST", "/embeddings")
         self._rerank = upstream.head("POST", "/rerank")
+        self._painting = Painting(upstream, settings.paints, settings.paint_fields)
+
+    async def models(self) -> list[ModelInfo]:
+        """The configured catalog, or the server's, and those that are said to paint. Raises BackendError."""
+        return self._painting.listed(await super().models())
+
+    async def offer(self, name: str) -> Offer:
+        """What is known of what can be chosen of a picture there: nothing."""
+        return self._painting.offer(name)
+
+    async def prepared(self, name: str, request: Paint) -> Paint:
+        """The request as it is, for only the server knows what it takes where nothing is said.
+
+        Raises:
+            Unsupported: there is no way to say it to such a server.
+        """
+        return self._painting.prepared(name, request)
 
     async def open(self, name: str, options: LoadOptions = AS_CONFIGURED, tell: Tell = tell_nobody) -> OpenAIModel:  # noqa: ARG002
         """A handle. The server is not asked: many serve models that they do not list."""
         model = OpenAIModel(
             self._upstream,
-            self._catalog.info(name),
+            self._painting.marked(self._catalog.info(name)),
             limit=self._limit,
             chat=self._chat,
             completion=self._completion,
             embeddings=self._embeddings,
             rerank=self._rerank,
+            painting=self._painting,
         )
         return self.corrected(model)
 
@@ -76,6 +103,7 @@ class OpenAIModel(Handle):
         completion: Head,
         embeddings: Head,
         rerank: Head,
+        painting: Painting,
     ) -> None:
         super().__init__(info, HONOURS)
         self._upstream = upstream
@@ -84,6 +112,7 @@ class OpenAIModel(Handle):
         self._completion = completion
         self._embeddings = embeddings
         self._rerank = rerank
+        self._painting = painting
 
     def generate(self, request: Generate) -> AsyncGenerator[Sequence[Event], None]:
         """Go on with the conversation, or with the prompt as it stands."""
@@ -106,6 +135,10 @@ class OpenAIModel(Handle):
         """The server's own scores."""
         body = call.write_rerank(request, self.info.id)
         return call.read_ranking(await self._upstream.ask(self._rerank, body), len(request.documents))
+
+    def paint(self, request: Paint) -> AsyncGenerator[Step | Painted, None]:
+        """The server's pictures, one after the other."""
+        return self._painting.painted(self.info.id, request)
 
 
 def base_path(path: str) -> str:

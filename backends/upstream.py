@@ -125,6 +125,7 @@ class Upstream:
         self.image_links = settings.image_links
         self._key = settings.api_key
         self._secret = self._key.encode() if len(self._key) >= SECRET else b""
+        self._address = address
         self._prefix = prefix(path)
         self._called = called
         self._read_error = read_error
@@ -141,9 +142,26 @@ class Upstream:
         )
         self._work = Client(name, address, patient)
 
-    def head(self, method: str, path: str) -> Head:
-        """Prepare a request to ``path`` under the URL."""
-        return self._data.head(method, self._prefix + path, self._headers)
+    def head(self, method: str, path: str, media_type: str = "application/json") -> Head:
+        """Prepare a request to ``path`` under the URL, with a body of this type."""
+        return self._data.head(method, self._prefix + path, {**self._headers, "Content-Type": media_type})
+
+    def linked(self, url: str) -> Head | None:
+        """Prepare a request for what a link of the server's points to; None: not to the server itself, or to nothing.
+
+        A link without a host counts from the server.
+        """
+        try:
+            parts = urlsplit(url)
+            port = parts.port or (443 if parts.scheme == "https" else 80)
+            tls = parts.scheme == "https"
+            there = (parts.hostname, port, tls) == (self._address.host.lower(), self._address.port, self._address.tls)
+            if (parts.scheme or parts.netloc) and (not there or parts.username is not None):
+                return None
+            path = f"{parts.path}?{parts.query}" if parts.query else parts.path
+            return self._data.head("GET", path, self._headers) if path.startswith("/") else None
+        except ValueError:
+            return None
 
     async def control(self, head: Head, body: bytes = b"") -> bytes:
         """The whole answer to a question that starts no generation."""
@@ -226,6 +244,18 @@ class Upstream:
                     yield told, self._told(await response.body())
                 else:
                     raise BackendError(f"backend {self.name!r} answered with {media_type[:80]!r}, which is no answer")
+            finally:
+                response.close()
+
+    async def told(self, head: Head, body: bytes = b"") -> AsyncGenerator[tuple[str, bytes], None]:
+        """The answer as it comes, unread: its media type with each piece. Closing the generator closes the connection."""
+        with self._worded():
+            response = await self._data.send(head, body)
+            try:
+                await self._check(response)
+                media_type = _media_type(response)
+                while data := await response.read():
+                    yield media_type, self._told(data)
             finally:
                 response.close()
 

@@ -154,6 +154,52 @@ class Models(Struct):
     error: Any = None
 
 
+class Adapter(Struct):
+    """An adapter that a picture was made with."""
+
+    name: str
+    weight: float | None = None
+
+
+class Metadata(Struct, frozen=True):
+    """What another dragoman tells that a picture was made from."""
+
+    steps: int | None = None
+    guidance_scale: float | None = None
+    guidance_rescale: float | None = None
+    seed: int | None = None
+    sampler: str | None = None
+    clip_skip: int | None = None
+    strength: float | None = None
+    reference_scale: float | None = None
+    loras: tuple[Adapter, ...] | None = None
+
+
+class Picture(Struct):
+    """A picture of an answer; what is not OpenAI's may be anything."""
+
+    b64_json: str | None = None
+    url: str | None = None
+    seed: Any = None
+    metadata: Any = None
+    warnings: Any = None
+
+
+class Pictures(Struct):
+    """An answer of pictures."""
+
+    data: list[Picture] | None = None
+    error: Any = None
+
+
+class PictureEvent(Picture):
+    """An event of a stream of pictures."""
+
+    type: str | None = None
+    error: Any = None
+    message: Any = None
+
+
 class ErrorObject(Struct):
     """An error as backends word it: the code may be a number (llama-server) or a string."""
 

@@ -49,7 +49,9 @@ async def _follow(exchange: Exchange, request: Paint) -> None:
 
         async def frames() -> AsyncGenerator[bytes, None]:
             events, job = painting.PaintStream(), None
-            following = jobs.follow(request, owner=exchange.caller.owner, priority=exchange.caller.priority, dialect="brenda")
+            following = jobs.follow(
+                request, owner=exchange.caller.owner, priority=exchange.caller.priority, dialect="brenda"
+            )
             async with aclosing(generation.each(following)) as seen:
                 async for job in seen:
                     exchange.model = job.request.model
