@@ -10,7 +10,7 @@ from msgspec import structs
 
 from backends.base import Paints, Prepares
 from canonical.errors import ModelNotFound, NoModelLoaded, NotImplementedHere, Unsupported
-from canonical.models import Capability
+from canonical.models import Capability, ModelInfo
 from canonical.painting import SEED, LoraInfo, Offer, Paint, Painted, Step, check_paint, nearest
 from gateway.engine import Engine
 
@@ -29,7 +29,7 @@ async def prepared(engine: Engine, request: Paint) -> Paint:
     try:
         route = await engine.leases.route(request.model, PAINT)
     except ModelNotFound as error:
-        known = [row.id for row in await engine.models(PAINT) if Capability.PAINT in row.capabilities]
+        known = [row.id for row in await painters(engine)]
         raise ModelNotFound(error.message + nearest(request.model, known), param="model") from None
     except NoModelLoaded:
         raise NotImplementedHere("no model here paints: a backend of type diffusers does") from None
@@ -39,6 +39,11 @@ async def prepared(engine: Engine, request: Paint) -> Paint:
     request = await backend.prepared(route.name, request)
     seed = secrets.randbelow(SEED + 1) if request.seed is None else request.seed
     return structs.replace(request, model=route.id, seed=seed)
+
+
+async def painters(engine: Engine) -> list[ModelInfo]:
+    """The models that are known to paint."""
+    return [row for row in await engine.models(PAINT) if Capability.PAINT in row.capabilities]
 
 
 async def offer(engine: Engine, name: str = "") -> Offer:
@@ -53,10 +58,9 @@ async def offer(engine: Engine, name: str = "") -> Offer:
 async def loras(engine: Engine) -> list[LoraInfo]:
     """All adapters that some model takes, in the order of their ids."""
     found: dict[str, LoraInfo] = {}
-    for row in await engine.models(PAINT):
-        if Capability.PAINT in row.capabilities:
-            for lora in (await offer(engine, row.id)).loras:
-                found.setdefault(lora.id, lora)
+    for row in await painters(engine):
+        for lora in (await offer(engine, row.id)).loras:
+            found.setdefault(lora.id, lora)
     return [found[id] for id in sorted(found)]
 
 

@@ -30,7 +30,7 @@ from gateway.web import (
     openai,
     schema,
 )
-from gateway.web.crossroads import CROSSROADS, MERGED, Choose, Headers, by_version
+from gateway.web.crossroads import CROSSROADS, MERGED, Choose, Headers, Together, by_version
 from gateway.web.exchange import Exchange, Gateway, Handler
 from gateway.web.guard import VoiceOf, guarded
 from gateway.web.key_in_body import with_header
@@ -172,7 +172,7 @@ def _methods(rooms: dict[str, Room]) -> list[str]:
     return sorted({method for room in rooms.values() for method in room.methods})
 
 
-def _crossroad(rooms: dict[str, Room], choose: Choose | None, merged: dict[str, Handler]) -> dict[str, Handler]:
+def _crossroad(rooms: dict[str, Room], choose: Choose | None, merged: dict[str, Together]) -> dict[str, Handler]:
     """A path's methods, each answered by its one owner, or by whom ``choose`` names."""
 
     def one(method: str) -> Handler:
@@ -186,8 +186,10 @@ def _crossroad(rooms: dict[str, Room], choose: Choose | None, merged: dict[str, 
             if method not in methods:
                 error = MethodNotAllowed(f"method {method} is not allowed here")
                 await exchange.fail(error, [(b"allow", ", ".join(methods).encode())])
+            elif name:
+                await rooms[name].methods[method](exchange)
             else:
-                await methods[method](exchange)
+                await merged[method](exchange, owners)
 
         return handle
 

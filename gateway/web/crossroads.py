@@ -6,17 +6,23 @@ A path that is not here has one owner for each of its methods.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from difflib import get_close_matches
+from typing import Any
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType, to_builtins
 
+from adapters.images.wire import GenerateRequest
 from adapters.openai import serve
-from canonical.errors import InvalidRequest
+from canonical.errors import GatewayError, InvalidRequest
 from canonical.limits import check_extent
-from canonical.models import CHATS
+from canonical.models import CHATS, Capability
+from gateway.engine import Engine
+from gateway.painting import PAINT, painters
 from gateway.router import lacks
-from gateway.web.exchange import Exchange, Handler
+from gateway.web.exchange import Exchange
 from gateway.web.hybrid import loaded
+from gateway.web.images import model_rows
 from gateway.web.in_session import HEADER as SESSION
 from gateway.web.in_session import sent, told
 
@@ -26,6 +32,9 @@ Choose = Callable[[Exchange, Sequence[str], Sequence[str]], Awaitable[str]]
 
 Both are in the listener's order. The body can be read again at no cost.
 """
+
+Together = Callable[[Exchange, Sequence[str]], Awaitable[None]]
+"""A request, those who know its method: it is answered for all of them."""
 
 
 def by_version(headers: Headers, claimants: Sequence[str]) -> str:
@@ -78,16 +87,66 @@ async def _by_marks(exchange: Exchange, owners: Sequence[str], _: Sequence[str])
 
 
 async def _by_place(_: Exchange, owners: Sequence[str], claimants: Sequence[str]) -> str:
-    """Where the hybrid API stands before all others its clients get the bare list that they know; else all answer together."""
-    return "hybrid" if claimants[0] == "hybrid" else "" if "hybrid" in owners else owners[0]
+    """Where the hybrid API or the image jobs stand before all others, their clients get what they know; else all answer together."""
+    return claimants[0] if claimants[0] in {"hybrid", "images"} else "" if len(owners) > 1 else owners[0]
 
 
 async def _by_plenty(_: Exchange, owners: Sequence[str], __: Sequence[str]) -> str:
-    """The hybrid API's answer has all that others' have."""
-    return "hybrid" if "hybrid" in owners else owners[0]
+    """The answer of the image jobs has all that the hybrid API's has, and that all that others' have."""
+    return next((name for name in ("images", "hybrid") if name in owners), owners[0])
+
+
+class Wish(Struct, frozen=True):
+    """What the body of a ``/generate`` shows of whom it is meant for."""
+
+    model: str = ""
+    pictures: bool = False
+    """Whether it has fields that only pictures have."""
+
+
+_fields = msgspec.json.Decoder(dict[str, Raw])
+_SHARED = frozenset({"prompt", "model"})
+_OF_PICTURES = frozenset(GenerateRequest.__struct_fields__) - _SHARED
+
+
+def wish_of(body: bytes) -> Wish:
+    """What the body shows; of one that cannot be read, nothing."""
+    try:
+        check_extent(body)
+        found = _fields.decode(body)
+        model = msgspec.json.decode(found["model"], type=str | None) if "model" in found else None
+    except (msgspec.MsgspecError, RecursionError, InvalidRequest):
+        return Wish()
+    return Wish(model or "", not _OF_PICTURES.isdisjoint(found))
+
+
+async def _by_kind(exchange: Exchange, owners: Sequence[str], _: Sequence[str]) -> str:
+    if not {"images", "conversation"} <= set(owners):
+        return owners[0]
+    wish = wish_of(await exchange.body())
+    return "images" if await _paints(exchange.engine, wish) else "conversation"
+
+
+async def _paints(engine: Engine, wish: Wish) -> bool:
+    """Whether a picture is asked for: by what the named model does; else by the fields; else by the defaults, and what there is."""
+    if wish.model:
+        try:
+            info = await engine.model(wish.model)
+        except GatewayError:
+            known = [row.id for row in await engine.models(CHATS | PAINT)]
+            near = get_close_matches(wish.model[:200], known, n=1, cutoff=0.5)
+            able = next((row.capabilities for row in await painters(engine) if row.id in near), frozenset())
+            return wish.pictures or (Capability.PAINT in able and Capability.CHAT not in able)
+        if lacks(PAINT, info) or lacks(CHATS, info):
+            return not lacks(PAINT, info)
+        return wish.pictures
+    if wish.pictures or engine.leases.usual(CHATS) or not engine.leases.usual(PAINT):
+        return wish.pictures
+    return all(lacks(CHATS, row) for row in await engine.models(CHATS | PAINT))
 
 
 CROSSROADS: dict[str, Choose] = {
+    "/generate": _by_kind,
     "/health": _by_plenty,
     "/models": _by_place,
     "/v1/models": _by_version,
@@ -96,7 +155,7 @@ CROSSROADS: dict[str, Choose] = {
 }
 
 
-async def _models(exchange: Exchange) -> None:
+async def _models(exchange: Exchange, _: Sequence[str]) -> None:
     """OpenAI's list, and Brenda's names beside it; in a session, for nothing tells who has none yet from who wants none."""
     headers = exchange.scope["headers"]
     sent(headers)  # or it is refused
@@ -105,13 +164,20 @@ async def _models(exchange: Exchange) -> None:
     await exchange.json(serve.models_reply(rows)[:-1] + b',"models":' + names + b"}", headers=told(headers))
 
 
-async def _bare_models(exchange: Exchange) -> None:
-    """OpenAI's list, and what is loaded beside it."""
-    rows = list(await exchange.engine.models())
-    await exchange.json(serve.models_reply(rows)[:-1] + b',"models":' + await loaded(exchange) + b"}")
+async def _bare_models(exchange: Exchange, owners: Sequence[str]) -> None:
+    """OpenAI's list, and beside it what is loaded and what paints, each with all that either API's clients look for."""
+    rows: dict[str, dict[str, Any]] = {}
+    if "hybrid" in owners:
+        rows = {row["id"]: row for row in msgspec.json.decode(await loaded(exchange))}
+    if "images" in owners:
+        for model in await model_rows(exchange):
+            row = {"key": model.id, "display_name": model.name, **rows.get(model.id, {}), **to_builtins(model)}
+            rows[model.id] = row
+    models = serve.models_reply(list(await exchange.engine.models()))
+    await exchange.json(models[:-1] + b',"models":' + msgspec.json.encode(list(rows.values())) + b"}")
 
 
-MERGED: dict[str, dict[str, Handler]] = {
+MERGED: dict[str, dict[str, Together]] = {
     "/models": {"GET": _bare_models, "HEAD": _bare_models},
     "/v1/models": {"GET": _models, "HEAD": _models},
 }

@@ -37,7 +37,7 @@ DESCRIBED = {
     "hybrid": Described(
         "Hybrid", "Hybrid", "Chats with text and vision models, and control of models.", errors.Detail, hybrid.DESCRIBED
     ),
-    "images": Described("Images", "Images", "Pictures as jobs.", errors.Words, images.DESCRIBED),
+    "images": Described("Images", "Images", "Pictures as jobs.", images.Error, images.DESCRIBED),
     "libretranslate": Described(
         "LibreTranslate", "LibreTranslate", "Translation.", errors.Words, libretranslate.DESCRIBED
     ),

@@ -248,10 +248,10 @@ def _together(route: tuple[str, str], method: str, owners: Sequence[Told]) -> li
     prefix, path = route
     merged = crossroads.MERGED.get(path)
     names = [told.dialect for told in owners]
-    if merged is None or method not in merged.methods or not all(name in names for name in merged.of):
+    if merged is None or method not in merged.methods or sum(name in merged.of for name in names) < 2:
         assert len(owners) < 2 or path in CROSSROADS, f"{prefix}{path} has several owners"
         return list(owners)
-    if names[0] == merged.alone:
+    if names[0] in merged.alone:
         return [owners[0]]
     rest = [told for told in owners if told.dialect not in merged.of]
     first = next(told for told in owners if told.dialect in merged.of)
