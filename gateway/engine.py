@@ -327,6 +327,12 @@ class Engine:
         for backend in self._backends.values():
             await backend.close()
 
+    async def linked(self, links: Sequence[str], *, param: str) -> dict[str, Blob]:
+        """The images behind links. Raises InvalidRequest, Busy: as the fetcher's ``follow``."""
+        images: dict[str, Blob] = {}
+        await self._fetcher.fetch(links, images, param)
+        return images
+
     async def _fetched(self, request: Generate, route: Route, images: dict[str, Blob] | None = None) -> Generate:
         """``request`` with the images instead of the links to them, where following these is up to us."""
         return await self._fetcher.follow(request, images) if self._must_fetch(request, route) else request

@@ -125,10 +125,18 @@ class Fetcher:
         links = self.links(request)
         if not links:
             return request
+        images = {} if images is None else images
+        await self.fetch(links, images, _field(request))
+        return _with_images(request, images)
+
+    async def fetch(self, links: Sequence[str], images: dict[str, Blob], field: str) -> None:
+        """Learn the images behind those ``links`` that ``images`` does not know; ``field`` is where the request has them.
+
+        Raises:
+            InvalidRequest, Busy: as ``follow``.
+        """
         room = _Room(self._total)
         turns = asyncio.Semaphore(AT_ONCE)
-        field = _field(request)
-        images = {} if images is None else images
 
         async def fetch(url: str) -> None:
             async with turns:
@@ -140,12 +148,11 @@ class Fetcher:
 
         try:
             async with asyncio.TaskGroup() as group:
-                for url in links:
+                for url in dict.fromkeys(links):
                     if url not in images:
                         group.create_task(fetch(url))
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from None
-        return _with_images(request, images)
 
     def _listed(self, url: str) -> tuple[Link, Entry]:
         try:

@@ -21,6 +21,7 @@ from gateway.store import Store
 from gateway.web.app import listener_app
 from gateway.web.cycle import DEPARTURE, Departure
 from gateway.web.exchange import Gateway
+from gateway.web.signed import Links
 from tests.houses import Home, settled
 
 LISTENER = Listener(port=11434)
@@ -163,6 +164,7 @@ class House:
             jobs=self.jobs,
             store=self.store,
             sessions=sessions,
+            links=None if data is None else Links(data),
         )
         self.app = listener_app(listener, config, self.gateway)
 

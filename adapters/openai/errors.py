@@ -41,7 +41,8 @@ def error_body(error: GatewayError) -> bytes:
     if isinstance(error, ModelNotFound):
         param = param or "model"
         if "does not exist" not in message:
-            message += ": the model does not exist"  # agents search for either
+            what, hint, rest = message.partition(";")
+            message = f"{what}: the model does not exist{hint}{rest}"  # agents search for either
     shown = wire.ErrorObject(message=message, type=kind, param=param, code=error.code)
     return b'{"error":' + encode_line(shown) + b"}"
 

@@ -35,8 +35,11 @@ def in_utf8(body: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     encoding = ""
     powershell = False
     for name, value in headers:
-        if name == b"content-type" and (found := _CHARSET.search(value)):
-            encoding = found[1].decode()
+        if name == b"content-type":
+            if value[:10].lower() == b"multipart/":  # its parts are texts and pictures, each in its own way
+                return body
+            if found := _CHARSET.search(value):
+                encoding = found[1].decode()
         elif name == b"user-agent":
             powershell = b"PowerShell/" in value
     if not encoding and not powershell:

@@ -38,6 +38,7 @@ from gateway.store import Store
 from gateway.web.caller import HEADER, caller_of, header_value, in_body
 from gateway.web.charset import as_read, in_utf8
 from gateway.web.cycle import DEPARTURE, Departure
+from gateway.web.signed import Links
 from gateway.web.voice import Voice, new_id
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Gateway:
         jobs: Jobs | None = None,
         store: Store | None = None,
         sessions: Sessions | None = None,
+        links: Links | None = None,
     ) -> None:
         self.engine = engine
         self.sessions = sessions
@@ -70,6 +72,8 @@ class Gateway:
         """Pictures that are being made, and those that were; None: nothing is kept."""
         self.downloads = Downloads(engine.library.pull)
         """Pulls that nobody waits for."""
+        self.links = links
+        """Makes the links to pictures that open without a key; None: nothing is kept."""
         self.body_limit = body_limit
         self.access_log = access_log
         self.running: set[asyncio.Task[object]] = set()

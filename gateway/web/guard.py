@@ -17,6 +17,7 @@ from canonical.errors import Forbidden, GatewayError, Unauthorized, shutting_dow
 from gateway.settings import Key, Listener
 from gateway.web.caller import ANYBODY, CALLER, Caller, with_wish
 from gateway.web.exchange import Gateway
+from gateway.web.signed import places
 from gateway.web.voice import Voice, new_id
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class VoiceOf(Protocol):
 
 
 OPEN = frozenset({"/health/live", "/health/ready"})
-"""Paths that need no key."""
+"""Paths that need no key. Those of ``signed.places`` need none with a signature over all that they say."""
 
 _LOCAL_PAGE = re.compile(
     r"https?://(localhost|127\.0\.0\.1|0\.0\.0\.0|\[::1\])(:\d+)?|(app|file|tauri|vscode-webview|vscode-file)://.*"
@@ -56,6 +57,7 @@ def guarded(app: ASGIApp, listener: Listener, keys: Iterable[Key], gateway: Gate
     host_known = lru_cache(256)(_hosts(listener.hosts))
     everyone = "*" in listener.cors.origins
     loopback = listener.loopback
+    signed = places(listener.mounts)
 
     async def call(scope: Scope, receive: Receive, send: Send) -> None:
         # The server speaks neither WebSocket nor lifespan.
@@ -99,7 +101,7 @@ def guarded(app: ASGIApp, listener: Listener, keys: Iterable[Key], gateway: Gate
                 return
         caller = _keyed(secrets, given) if secrets and scope["path"] not in OPEN else ANYBODY
         if error is None and caller is None:
-            error = Unauthorized("a valid API key is needed: Authorization: Bearer KEY, or x-api-key: KEY")
+            error = await _without_key(scope, gateway, signed)
         if error is None and gateway.draining and scope["path"] not in OPEN:
             error = shutting_down()
         if error is None:
@@ -125,6 +127,17 @@ async def refuse(scope: HTTPScope, send: Send, error: GatewayError, voice: Voice
     gateway.access_log.line(f"{voice.name} {scope['method']} {scope['path'][:100]} refused {status}")
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+async def _without_key(scope: HTTPScope, gateway: Gateway, signed: tuple[str, ...]) -> GatewayError | None:
+    """Why who has no key may not come in. None: by a link that the gateway has signed, to read what it leads to alone."""
+    if gateway.links is not None and scope["path"].startswith(signed) and scope["method"] in {"GET", "HEAD"}:
+        try:
+            if await gateway.links.opened(scope["path"].rpartition("/")[2], scope["query_string"]) is not None:
+                return None
+        except GatewayError as error:
+            return error
+    return Unauthorized("a valid API key is needed: Authorization: Bearer KEY, or x-api-key: KEY")
 
 
 def _introduce(scope: HTTPScope, caller: Caller, wishes: list[tuple[bytes, bytes]]) -> None:

@@ -31,6 +31,7 @@ from gateway.web import ollama_models
 from gateway.web.app import listener_app, voices
 from gateway.web.exchange import Gateway
 from gateway.web.protocol import HttpLimits, strict_protocol
+from gateway.web.signed import Links
 
 if TYPE_CHECKING:
     from litestar.types import ASGIApp, Receive, Scope, Send
@@ -96,6 +97,7 @@ async def serve(settled: Settled) -> None:
             jobs=jobs,
             store=store,
             sessions=sessions,
+            links=Links(settled.data_dir),
         )
         app = _by_address(
             {

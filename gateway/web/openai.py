@@ -10,7 +10,7 @@ from gateway.web.exchange import Exchange, Handler
 from gateway.web.voice import Voice
 
 VOICE = Voice("openai", b"application/json", serve.error_status, serve.error_body)
-PREFIXES = ("/v1/", "/v2/", "/chat/", "/completions", "/embeddings", "/models", "/rerank", "/responses")
+PREFIXES = ("/v1/", "/v2/", "/chat/", "/completions", "/embeddings", "/images/", "/models", "/rerank", "/responses")
 
 
 async def _chat(exchange: Exchange) -> None:

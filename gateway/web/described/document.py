@@ -188,6 +188,8 @@ class _Document:
                 )
             else:
                 found.setdefault(JSON, []).append(self._schemas.request(operation.body, operation.needs))
+            for form in operation.forms:
+                found.setdefault(form.media_type, []).extend(map(self._schemas.request, form.types))
         return {media: {"schema": any_of(schemas)} for media, schemas in found.items()}
 
     def _replies(self, owners: Sequence[Told], *, empty: bool) -> dict[str, Schema]:
@@ -274,4 +276,5 @@ LABELS = {
     "errors": "",
     "brenda_translation": "Brenda",
     "brenda_pictures": "Brenda",
+    "openai_images": "OpenAI",
 }

@@ -6,7 +6,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from adapters.openai import wire
 from adapters.openai.rerank import RerankReply, RerankRequest, Row
-from gateway.web.described import responses
+from gateway.web.described import openai_images, responses
 from gateway.web.described.operation import ASKS, LOOKS, Operation, Operations, frames, json, ok, read
 
 
@@ -147,4 +147,5 @@ _PATHS: Operations = {
 }
 
 DESCRIBED: Operations = {f"{base}{path}": methods for base in ("/v1", "") for path, methods in _PATHS.items()}
+DESCRIBED.update(openai_images.DESCRIBED)
 DESCRIBED["/v2/rerank"] = {"POST": _RERANK}

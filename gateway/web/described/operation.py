@@ -88,6 +88,8 @@ class Operation(Struct, frozen=True):
     words: str = ""
     body: Any = None
     """The type of the JSON body, or a ``Form`` of another; None: there is none."""
+    forms: tuple[Form, ...] = ()
+    """What the body may be besides."""
     needs: tuple[str, ...] = ()
     """Fields of the body without which it is refused, though its struct reads them as missing."""
     may_lack_body: bool = False
