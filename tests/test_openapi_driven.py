@@ -99,6 +99,9 @@ GOOD: dict[str, dict[str, Any]] = {
         "max_tokens": None,
     },
     "OpenAICompletionRequest": {"model": MODELS, "prompt": _TEXT, "stream": None, "n": {"enum": [1, 2]}, "echo": None},
+    "OpenAIEdit": {"prompt": _TEXT, "image": {"enum": [_RED]}, "model": MODELS, "n": {"enum": [1, 2]}, "stream": None},
+    "OpenAIGeneration": {"prompt": _TEXT, "model": MODELS, "n": {"enum": [1, 2]}, "stream": None, "quality": None},
+    "OpenAIVariation": {"image": {"enum": [_RED]}, "model": MODELS, "response_format": None},
     "OpenAIEmbeddingsRequest": {"model": MODELS, "input": _TEXT, "encoding_format": None},
     "OpenAIMessage": _TURN,
     "OpenAIRerankRequest": {
