@@ -33,6 +33,7 @@ from gateway.web import (
 from gateway.web.crossroads import CROSSROADS, MERGED, Choose, Headers, Together, by_version
 from gateway.web.exchange import Exchange, Gateway, Handler
 from gateway.web.guard import VoiceOf, guarded
+from gateway.web.key_in_basic import with_key
 from gateway.web.key_in_body import with_header
 from gateway.web.voice import Voice, new_id
 
@@ -127,7 +128,7 @@ def listener_app(listener: Listener, config: Config, gateway: Gateway) -> ASGIAp
         request_max_body_size=None,
     )
     guard = guarded(cast("ASGIApp", app), listener, config.secrets, gateway, voice_of)
-    return with_header(guard, listener.mounts) if config.secrets else guard
+    return with_key(with_header(guard, listener.mounts), listener.mounts) if config.secrets else guard
 
 
 def voices(mounts: Sequence[Mounted]) -> VoiceOf:

@@ -22,7 +22,7 @@ DESCRIBED = {
         "Anthropic", "Anthropic", "Messages, and counting their tokens.", anthropic.Error, anthropic.DESCRIBED
     ),
     "automatic1111": Described(
-        "AUTOMATIC1111", "Automatic1111", "Its API for pictures.", errors.Words, automatic1111.DESCRIBED
+        "AUTOMATIC1111", "Automatic1111", "Its API for pictures.", automatic1111.Failure, automatic1111.DESCRIBED
     ),
     "brenda": Described(
         "Brenda", "Brenda", "Chats in sessions, translation, and what is in pictures.", errors.Words, brenda.DESCRIBED
