@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 from urllib.parse import parse_qsl
 
 import msgspec
 
+from adapters.forms import is_form, read_form
 from adapters.reading import fault_of
 from canonical.errors import InvalidRequest
 from canonical.limits import check_json
@@ -16,8 +16,6 @@ FIELDS = 2_000
 """Of a form: a list of texts is as many fields of one name."""
 
 _object = msgspec.json.Decoder(dict[str, Any])
-_BOUNDARY = re.compile(rb'boundary="?([^";,]{1,70})"?', re.IGNORECASE)
-_NAME = re.compile(rb'name="([^"]*)"', re.IGNORECASE)
 
 
 def read_fields(content_type: bytes, body: bytes, query: bytes) -> dict[str, Any]:
@@ -30,8 +28,9 @@ def read_fields(content_type: bytes, body: bytes, query: bytes) -> dict[str, Any
     fields = _form(query)
     if not body:
         return fields
-    if kind == b"multipart/form-data":
-        return {**fields, **_gathered(_parts(content_type, body))}
+    if is_form(content_type):
+        parts = read_form(content_type, body, parts=FIELDS)
+        return {**fields, **_gathered((part.name, part.text().replace("\r\n", "\n")) for part in parts)}
     # A body that is JSON is read as such whatever it is called; of a form's text only few begin so.
     if b"json" in kind or body.lstrip()[:1] == b"{":
         check_json(body)
@@ -64,23 +63,6 @@ def _form(data: bytes) -> dict[str, Any]:
         raise InvalidRequest("the form cannot be read") from error
     # Browsers send every break of a form's lines as two characters.
     return _gathered((name, value.replace("\r\n", "\n")) for name, value in pairs)
-
-
-def _parts(content_type: bytes, body: bytes) -> list[tuple[str, str]]:
-    found = _BOUNDARY.search(content_type)
-    if found is None:
-        raise InvalidRequest("the form has no boundary")
-    pieces = (b"\r\n" + body).split(b"\r\n--" + found[1], FIELDS + 1)[1:]
-    fields = []
-    for piece in pieces:
-        head, _, value = piece.partition(b"\r\n\r\n")
-        name = _NAME.search(head[:1024])
-        if name is not None:
-            try:
-                fields.append((name[1].decode(), value.decode().replace("\r\n", "\n")))
-            except UnicodeDecodeError as error:
-                raise InvalidRequest("the form is not UTF-8") from error
-    return fields
 
 
 def _gathered(pairs: Any) -> dict[str, Any]:
