@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
-from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from adapters.brenda.painting import PaintStream, read_generate, read_refine, sized
-from backends.painted_echo import OFFER, painted_echo, prepared_echo
+from backends.painted_echo import painted_echo, prepared_echo
 from canonical.errors import InvalidRequest, OutOfMemory, TooLarge
 from canonical.media import Blob, image_size
 from canonical.models import Capability
-from canonical.painting import Lora, Offer, Paint, Painted, Step
+from canonical.painting import Lora, Offer, Paint, Painted
 from gateway.settings import Config, Jobs, ModelEntry
 from tests.asgi import Call, Headers, House
 from tests.calling import until
 from tests.eventsource import heard
-from tests.houses import Home, Talks
+from tests.houses import Home
 from tests.in_sessions import KEYS, MINE, YOURS, id_of, live
+from tests.painter import Painter
 from tests.responding import ANN
 
 GENERATE = "/v1/images/generate"
@@ -33,44 +32,6 @@ STRIPES = next(
 )
 BARE = STRIPES.base64()
 AS_URI = STRIPES.data_url()
-
-
-class Easel(Home):
-    """Paints echo's stripes, and at one step waits until it may go on; ``failing``: fails there."""
-
-    def __init__(self, *, at: int = 0, failing: Exception | None = None) -> None:
-        super().__init__(abilities=[Capability.PAINT])
-        self.at, self.failing = at, failing
-        self.going = asyncio.Event()
-        self.asked: list[Paint] = []
-        self.steps = self.ended = 0
-        self.model = self  # type: ignore[assignment]  # nothing of it depends on which is asked
-
-    honours = Talks.honours
-    slots = 1
-
-    def loaded(self) -> Any:
-        return Talks.loaded(self)  # type: ignore[arg-type]
-
-    async def offer(self, name: str) -> Offer:
-        return OFFER
-
-    async def prepared(self, name: str, request: Paint) -> Paint:
-        return prepared_echo(request)
-
-    async def paint(self, request: Paint) -> AsyncGenerator[Step | Painted, None]:
-        self.asked.append(request)
-        try:
-            for event in painted_echo(request):
-                if isinstance(event, Step):
-                    if event.done == self.at:
-                        if self.failing is not None:
-                            raise self.failing
-                        await self.going.wait()
-                    self.steps = event.done
-                yield event
-        finally:
-            self.ended += 1
 
 
 def told(call: Call) -> list[Any]:
@@ -196,7 +157,7 @@ def test_b11_progress_never_goes_back_and_says_each_share_once() -> None:
 
 
 def test_b11_b12_b15_pictures_are_made_as_events(tmp_path: Path) -> None:
-    home = Easel()
+    home = Painter()
 
     async def story(a: House) -> None:
         call = await a.ask("POST", GENERATE, {**SUNSET, "steps": 5, "seed": 9, "width": 72, "height": 40})
@@ -236,8 +197,8 @@ def test_b11_without_a_model_it_is_sdxl_turbo_and_else_the_default(tmp_path: Pat
         assert named.status == 404
 
     models = [ModelEntry(id="other", backend="a", name="m"), ModelEntry(id="sdxl-turbo", backend="a", name="m")]
-    live(tmp_path / "with", story, Easel(), models=models)
-    live(tmp_path / "without", without, Easel())
+    live(tmp_path / "with", story, Painter(), models=models)
+    live(tmp_path / "without", without, Painter())
 
 
 @pytest.mark.parametrize(
@@ -256,7 +217,7 @@ def test_b11_without_a_model_it_is_sdxl_turbo_and_else_the_default(tmp_path: Pat
 def test_b11_what_cannot_be_is_an_error_among_the_events_with_its_status(
     tmp_path: Path, path: str, fields: dict[str, Any], status: int, word: str
 ) -> None:
-    home = Easel()
+    home = Painter()
 
     async def story(a: House) -> None:
         call = await a.ask("POST", path, {**SUNSET, **fields})
@@ -285,11 +246,11 @@ def test_b11_what_fails_on_the_way_is_its_last_event(tmp_path: Path) -> None:
         assert all(set(one) == {"progress"} for one in progress)
         assert last == {"error": "there is no memory left"}
 
-    live(tmp_path, story, Easel(at=2, failing=OutOfMemory("there is no memory left")))
+    live(tmp_path, story, Painter(at=2, failing=OutOfMemory("there is no memory left")))
 
 
 def test_b11_a_full_queue_is_busy(tmp_path: Path) -> None:
-    home = Easel(at=2)
+    home = Painter(at=2)
 
     async def story(a: House) -> None:
         first = a.call("POST", GENERATE, SUNSET)
@@ -314,7 +275,7 @@ async def stop(a: House, headers: Headers) -> None:
 
 
 def test_b10_a_stop_ends_the_sessions_picture_and_no_other(tmp_path: Path) -> None:
-    home = Easel(at=3)
+    home = Painter(at=3)
 
     async def story(a: House) -> None:
         mine = a.call("POST", GENERATE, SUNSET, MINE)
@@ -340,7 +301,7 @@ def test_b10_a_stop_ends_the_sessions_picture_and_no_other(tmp_path: Path) -> No
 
 
 def test_b11_a_client_that_leaves_stops_its_picture_within_a_step(tmp_path: Path) -> None:
-    home = Easel(at=3)
+    home = Painter(at=3)
 
     async def story(a: House) -> None:
         call = a.call("POST", GENERATE, SUNSET, MINE)
@@ -365,4 +326,4 @@ def test_a_picture_belongs_to_the_key_and_its_session_has_no_model_of_it(tmp_pat
         refused = await a.ask("POST", GENERATE, SUNSET, MINE)
         assert refused.status == 401
 
-    live(tmp_path, story, Easel(), config=KEYS)
+    live(tmp_path, story, Painter(), config=KEYS)

@@ -12,6 +12,8 @@ from contextlib import aclosing
 from time import monotonic
 from typing import Literal
 
+from msgspec import structs
+
 from adapters.images import serve, wire
 from adapters.images.errors import error_body, error_status
 from adapters.recipe import header
@@ -51,14 +53,21 @@ async def _generate(exchange: Exchange) -> None:
 
     async def work() -> None:
         jobs, caller = _jobs(exchange), exchange.caller
-        for name in asked.digests:
-            raise InvalidRequest(
-                f"{name}: no picture with this digest is kept for this key; send its bytes", param=name
-            )
-        job = await jobs.submit(asked.request, owner=caller.owner, priority=caller.priority, dialect="images")
+        known = {name: await _known(jobs, name, digest, caller.owner) for name, digest in asked.digests.items()}
+        request = structs.replace(asked.request, **known)
+        job = await jobs.submit(request, owner=caller.owner, priority=caller.priority, dialect="images")
         await exchange.json(serve.job_reply(job), headers=[_named(job)])
 
     await exchange.while_connected(work())
+
+
+async def _known(jobs: Jobs, name: str, digest: str, owner: str) -> Blob:
+    """A picture that a recipe tells by its digest."""
+    try:
+        return await jobs.known(digest.removeprefix(serve.DIGEST), owner=owner)
+    except NotFound:
+        words = f"{name}: no picture with this digest is kept here for this key; send its bytes"
+        raise InvalidRequest(words, param=name) from None
 
 
 async def _status(exchange: Exchange) -> None:
