@@ -40,7 +40,7 @@ class S3Server:
         """Back when it answers."""
         program = shutil.which("rclone", path=str(Path(sys.executable).parent)) or "rclone"
         command = [program, "serve", "s3", "--addr", f"127.0.0.1:{self.port}", "--config", "/dev/null"]
-        command += ["--auth-key", f"{KEY},{SECRET}", "--dir-cache-time", "0s", str(self.folder)]
+        command += ["--auth-key", f"{KEY},{SECRET}", str(self.folder)]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
         deadline = time.monotonic() + 30

@@ -9,8 +9,11 @@ from collections.abc import Iterator
 import pytest
 
 from canonical.errors import NotFound, StorageFailed
+from gateway.jobs.files import new_name
 from gateway.jobs.s3 import S3Files, check_url
 from tests.s3_server import KEY, SECRET, S3Server, s3_server
+
+A, B, C, D, E, F = sorted(new_name() for _ in range(6))
 
 
 @pytest.fixture(scope="module")
@@ -24,19 +27,24 @@ def test_what_is_put_is_there_listed_and_gone_when_it_is_deleted(server: S3Serve
         files = S3Files(server.url())
         await files.check()
         assert server.kept() == [], "the check leaves something behind"
-        await files.put("a.png", b"a" * 1_000_000)
-        await files.put("b.png", b"b")
-        assert server.kept() == ["pictures/some/where/a.png", "pictures/some/where/b.png"]
-        assert await files.get("a.png") == b"a" * 1_000_000
+        await files.put(A, b"a" * 1_000_000)
+        await files.put(B, b"b")
+        assert server.kept() == ["pictures/some/where/" + A, "pictures/some/where/" + B]
+        assert await files.get(A) == b"a" * 1_000_000
+        others = server.folder / "pictures" / "some" / "where" / "of-others.txt"
+        others.write_text("theirs")
         found = {name: at async for name, at in files.names()}
-        assert set(found) == {"a.png", "b.png"}
+        assert set(found) == {A, B}
         assert all(at > 1_600_000_000 for at in found.values())
-        await files.delete(["a.png", "never.png", "b.png"])
-        await files.delete(["a.png"])
-        await files.delete([])
+        await files.delete([A, new_name(), B])
+        await files.delete([A])
+        await files.delete(["of-others.txt"])
+        assert others.read_text() == "theirs"
+        others.unlink()
         assert server.kept() == []
-        with pytest.raises(NotFound):
-            await files.get("a.png")
+        for name in (A, "../secret.png", "", "a/b.png", "x" * 5000):
+            with pytest.raises(NotFound):
+                await files.get(name)
         await files.close()
 
     asyncio.run(story())
@@ -45,10 +53,10 @@ def test_what_is_put_is_there_listed_and_gone_when_it_is_deleted(server: S3Serve
 def test_a_bucket_alone_is_a_place_too(server: S3Server) -> None:
     async def story() -> None:
         files = S3Files(server.url("pictures"))
-        await files.put("c.png", b"c")
-        assert server.kept() == ["pictures/c.png"]
-        assert [name async for name, _ in files.names()] == ["c.png"]
-        await files.delete(["c.png"])
+        await files.put(C, b"c")
+        assert server.kept() == ["pictures/" + C]
+        assert [name async for name, _ in files.names()] == [C]
+        await files.delete([C])
 
     asyncio.run(story())
 
@@ -60,9 +68,9 @@ def test_the_environment_says_what_the_url_does_not(server: S3Server, monkeypatc
 
     async def story() -> None:
         files = S3Files("s3://pictures/x")
-        await files.put("d.png", b"d")
-        assert await files.get("d.png") == b"d"
-        await files.delete(["d.png"])
+        await files.put(D, b"d")
+        assert await files.get(D) == b"d"
+        await files.delete([D])
 
     asyncio.run(story())
 
@@ -79,7 +87,7 @@ def test_what_can_never_work_is_one_line_at_the_start(server: S3Server, path: st
         asyncio.run(S3Files(server.url(path, secret=secret)).check())
     assert str(raised.value) == words
     with pytest.raises(StorageFailed, match="object store"):
-        asyncio.run(S3Files(server.url(path, secret=secret)).get("x.png"))
+        asyncio.run(S3Files(server.url(path, secret=secret)).get(new_name()))
 
 
 def test_a_server_that_is_away_is_waited_for_and_no_secret_is_told(
@@ -92,25 +100,25 @@ def test_a_server_that_is_away_is_waited_for_and_no_secret_is_told(
             with caplog.at_level(logging.INFO):
                 await impatient.check()
                 for attempt in (
-                    impatient.put("e.png", b"e"),
-                    impatient.get("e.png"),
-                    impatient.delete(["e.png"]),
+                    impatient.put(E, b"e"),
+                    impatient.get(E),
+                    impatient.delete([E]),
                     anext(impatient.names()),
                 ):
                     with pytest.raises(StorageFailed, match="the object store does not answer"):
                         await attempt
-            waiting = asyncio.ensure_future(S3Files(server.url(), patience=20).put("f.png", b"f"))
+            waiting = asyncio.ensure_future(S3Files(server.url(), patience=20).put(F, b"f"))
             done, _ = await asyncio.wait([waiting], timeout=0.05)
             assert not done
         finally:
             server.start()
         await waiting
-        assert await S3Files(server.url()).get("f.png") == b"f"
-        await S3Files(server.url()).delete(["f.png"])
+        assert await S3Files(server.url()).get(F) == b"f"
+        await S3Files(server.url()).delete([F])
 
     asyncio.run(story())
     assert "does not answer" in caplog.text
-    for secret in (KEY, SECRET, "e.png", str(server.port)):
+    for secret in (KEY, SECRET, E, str(server.port)):
         assert secret not in caplog.text
 
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 PATIENCE = 20.0
 """Seconds for which a store that does not answer is asked again: it may be starting anew."""
+SOON = 2.0
+"""The same at the start, which waits for it."""
 
 _OPTIONS = frozenset(
     {"endpoint", "region", "access_key_id", "secret_access_key", "session_token", "virtual_hosted_style_request"}
@@ -74,7 +76,7 @@ class S3Files:
 
         name = new_name(input=True)
         try:
-            store = self._opened()
+            store = self._made(min(SOON, self._patience))
             await obstore.put_async(store, name, b"dragoman", use_multipart=False)
             await obstore.delete_async(store, name)
         except (BaseError, OSError) as error:
@@ -140,26 +142,29 @@ class S3Files:
 
     def _opened(self) -> S3Store:
         if self._store is None:
-            from obstore.store import S3Store
-
-            bucket, prefix, options = _read(self._url)
-            endpoint = options.get("endpoint") or next(filter(None, map(os.environ.get, _ENDPOINTS)), "")
-            self._store = S3Store(
-                bucket,
-                prefix=prefix or None,
-                client_options={
-                    "allow_http": endpoint.startswith("http://"),
-                    "connect_timeout": timedelta(seconds=3),
-                    "timeout": timedelta(seconds=60),
-                },
-                retry_config={
-                    "max_retries": 100,
-                    "retry_timeout": timedelta(seconds=self._patience),
-                    "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=2)},
-                },
-                **cast("Any", options),
-            )
+            self._store = self._made(self._patience)
         return self._store
+
+    def _made(self, patience: float) -> S3Store:
+        from obstore.store import S3Store
+
+        bucket, prefix, options = _read(self._url)
+        endpoint = options.get("endpoint") or next(filter(None, map(os.environ.get, _ENDPOINTS)), "")
+        return S3Store(
+            bucket,
+            prefix=prefix or None,
+            client_options={
+                "allow_http": endpoint.startswith("http://"),
+                "connect_timeout": timedelta(seconds=3),
+                "timeout": timedelta(seconds=60),
+            },
+            retry_config={
+                "max_retries": 100,
+                "retry_timeout": timedelta(seconds=patience),
+                "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=2)},
+            },
+            **cast("Any", options),
+        )
 
 
 def _read(url: str) -> tuple[str, str, dict[str, str]]:

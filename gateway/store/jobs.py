@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from canonical.errors import StorageFailed
 from gateway.store.database import Database
@@ -84,6 +84,8 @@ class Ending(Struct, frozen=True, kw_only=True):
     error: str = ""
     code: str = ""
     status: int = 0
+    finished: float = 0
+    """When; 0: now."""
 
 
 class Line(Struct, frozen=True):
@@ -384,27 +386,47 @@ class JobRows:
             swept = Swept([], [])
             for row in _rows(db.execute(sql.RUNNING)):
                 if row.id not in working and self._dead(db, row):
-                    if row.stopping or (row.waiter and not self._database.alive.sees(row.waiter, db)):
-                        self._end(db, row.id, Ending(state="cancelled"), row.done)
-                        swept.over.append(row.id)
-                    elif row.attempt >= tries:
-                        times = "once" if row.attempt == 1 else f"{row.attempt} times"
-                        words = f"the worker died over it {times}; it is not begun again"
-                        self._end(db, row.id, Ending(state="failed", error=words, code=LOST, status=500), row.done)
-                        swept.over.append(row.id)
-                    else:
-                        db.execute(sql.GIVE_BACK, {"b_id": row.id, "b_attempt": row.attempt, "b_done": row.done})
-                        swept.again.append(row.id)
-            for row in _rows(db.execute(sql.WAITED)):
-                if not self._database.alive.sees(row.waiter, db):
-                    if row.state == "queued":
-                        self._end(db, row.id, Ending(state="cancelled"), row.done)
-                        swept.over.append(row.id)
-                    else:
-                        db.execute(sql.STOP, {"b_id": row.id})
+                    left = bool(row.waiter) and not self._database.alive.sees(row.waiter, db)
+                    again = self._again(db, row, tries=tries, wanted=not left)
+                    (swept.again if again else swept.over).append(row.id)
+            swept.over.extend(self._unwaited(db))
             return swept
 
         return await self._database.write(work) if self.exists else Swept([], [])
+
+    async def adopt(self) -> list[JobRow]:
+        """Claims of gateways that are dead become ours, with their attempts: those who work on them are elsewhere.
+
+        Raises StorageFailed.
+        """
+
+        def work(db: Connection) -> list[JobRow]:
+            from gateway.store.sql import jobs as sql
+
+            self._database.alive.show()
+            self._unwaited(db)
+            dead = [row for row in _rows(db.execute(sql.RUNNING)) if self._dead(db, row)]
+            for row in dead:
+                db.execute(sql.ADOPT, {"b_id": row.id, "b_runner": self.me, "b_now": self.clock()})
+            return [structs.replace(row, runner=self.me) for row in dead]
+
+        return await self._database.write(work) if self.exists else []
+
+    async def again(self, claim: JobRow, *, tries: int, begun: bool = True) -> bool:
+        """Let another worker have it: the last one has died over it, or has not ``begun``. False: it is over, or not ours.
+
+        Raises StorageFailed.
+        """
+
+        def work(db: Connection) -> bool:
+            from gateway.store.sql import jobs as sql
+
+            if db.execute(sql.HELD, _claim(claim)).first() is None:
+                return False
+            row = _rows(db.execute(sql.FIND, {"b_id": claim.id}))[0]
+            return self._again(db, row, tries=tries, begun=begun)
+
+        return await self._database.write(work)
 
     async def forget(self, id: str, *, owner: str) -> list[str] | None:
         """Delete a job that is over; the names of files that nobody needs then. None: there is none, or it is not over.
@@ -437,6 +459,36 @@ class JobRows:
                 {"name": file.name, "job": row.id, "owner": row.owner, "digest": file.digest, "input": file.input},
             )
 
+    def _again(self, db: Connection, row: JobRow, *, tries: int, begun: bool = True, wanted: bool = True) -> bool:
+        """Have a job that runs nowhere wait again; where it may not, it is over."""
+        from gateway.store.sql import jobs as sql
+
+        if row.stopping or not wanted:
+            self._end(db, row.id, Ending(state="cancelled"), row.done)
+            return False
+        if begun and row.attempt >= tries:
+            times = "once" if row.attempt == 1 else f"{row.attempt} times"
+            words = f"the worker died over it {times}; it is not begun again"
+            self._end(db, row.id, Ending(state="failed", error=words, code=LOST, status=500), row.done)
+            return False
+        attempt = row.attempt if begun else max(0, row.attempt - 1)
+        db.execute(sql.GIVE_BACK, {"b_id": row.id, "b_attempt": attempt, "b_done": row.done})
+        return True
+
+    def _unwaited(self, db: Connection) -> list[str]:
+        """End what only the client of a dead gateway waited for; those that run are asked to stop."""
+        from gateway.store.sql import jobs as sql
+
+        over: list[str] = []
+        for row in _rows(db.execute(sql.WAITED)):
+            if not self._database.alive.sees(row.waiter, db):
+                if row.state == "queued":
+                    self._end(db, row.id, Ending(state="cancelled"), row.done)
+                    over.append(row.id)
+                else:
+                    db.execute(sql.STOP, {"b_id": row.id})
+        return over
+
     def _dead(self, db: Connection, row: JobRow) -> bool:
         return not self._database.alive.sees(row.runner, db) or row.beat < self.clock() - SILENT
 
@@ -444,7 +496,7 @@ class JobRows:
         from gateway.store.sql import jobs as sql
 
         what = {"b_state": ending.state, "b_error": ending.error, "b_code": ending.code, "b_status": ending.status}
-        db.execute(sql.SETTLE, {**what, "b_id": id, "b_now": self.clock(), "b_done": done})
+        db.execute(sql.SETTLE, {**what, "b_id": id, "b_now": ending.finished or self.clock(), "b_done": done})
 
     def _evicted(self, db: Connection, now: float) -> list[str]:
         from gateway.store.sql import jobs as sql

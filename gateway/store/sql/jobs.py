@@ -59,6 +59,7 @@ CLAIM = (
         started=bindparam("b_now"),
     )
 )
+ADOPT = update(jobs).where(_id, _j.state == "running").values(runner=bindparam("b_runner"), beat=bindparam("b_now"))
 LAST_TURN = select(func.coalesce(func.max(_t.turn), 0))
 TURN = upserts(job_turns, "owner")
 BEAT = update(jobs).where(*_held).values(beat=bindparam("b_now"))
