@@ -135,6 +135,7 @@ class Painter:
         pipe, canvas = self._of(work.canvas.kind), work.canvas
         pipe.scheduler = samplers.scheduler(made.sampler or "", self._original)
         guess = Guess(pipe.scheduler)
+        torch.manual_seed(made.seed or 0)  # for whatever there is that takes no generator
 
         def stepped(pipe: Any, step: int, timestep: Any, kept: dict[str, Any]) -> dict[str, Any]:
             del timestep
@@ -165,7 +166,8 @@ class Painter:
         if request.reference is None:
             return nullcontext({})
         picture = opened(request.reference, (request.width or 0, request.height or 0), "reference")
-        return self._references.worn(picture, request.reference_scale or 0.0)
+        guided = (request.guidance_scale or 0) > 1
+        return self._references.worn(picture, request.reference_scale or 0.0, guided=guided)
 
     def _of(self, kind: str) -> Any:
         """The pipeline for text alone, for a picture to start from, or for one with a mask; all of the same weights."""

@@ -55,9 +55,9 @@ def table(pipe: Any) -> Table:
 
 def _weighed(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:
     for name, module in model.named_modules():
-        if isinstance(module, torch.nn.Linear | torch.nn.Conv2d | torch.nn.GroupNorm | torch.nn.LayerNorm):
-            if module.weight is not None:
-                yield name, module
+        known = isinstance(module, torch.nn.Linear | torch.nn.Conv2d | torch.nn.GroupNorm | torch.nn.LayerNorm)
+        if known and module.weight is not None:
+            yield name, module
 
 
 def original(name: str, layers: int, attending: set[int]) -> str:
