@@ -32,20 +32,6 @@ class Decoder:
         values = (pixels[0].float() / 2 + 0.5).clamp(0, 1).permute(1, 2, 0).cpu().numpy()
         return Image.fromarray((values * 255).round().astype(np.uint8))
 
-    def encoded(self, pixels: torch.Tensor) -> torch.Tensor:
-        """The latent of a picture whose numbers are from -1 to 1."""
-        vae = self.vae
-        before = vae.dtype
-        if self._wide:
-            vae.to(dtype=torch.float32)
-        try:
-            here = "cpu" if hasattr(vae, "_hf_hook") else vae.device  # the hook brings it where it computes
-            found = vae.encode(pixels.to(device=here, dtype=vae.dtype)).latent_dist.mode()
-        finally:
-            if self._wide:
-                vae.to(dtype=before)
-        return torch.as_tensor(found * vae.config.scaling_factor)
-
     def _pixels(self, latents: torch.Tensor, *, wide: bool) -> torch.Tensor:
         vae, config = self.vae, self.vae.config
         before = vae.dtype

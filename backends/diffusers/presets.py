@@ -9,9 +9,9 @@ from msgspec import structs
 from backends.diffusers.catalog import Known
 from backends.diffusers.samplers import SAMPLERS, known, own
 from backends.diffusers.settings import PainterSettings, preset
+from backends.diffusers.sizes import size
 from canonical.errors import InvalidRequest, NotFound
-from canonical.media import image_size
-from canonical.painting import MULTIPLE, SIDE, Lora, Offer, Paint, nearest
+from canonical.painting import Lora, Offer, Paint, nearest
 
 SIDES = {"sdxl": 1024, "sd2": 768, "sd1": 512}
 """Pixels that a family was made for, where a model does not say."""
@@ -20,8 +20,6 @@ QUICK_STEPS = 4
 """Of models that were taught to do with few, and without guidance."""
 STRENGTH, MASKED = 0.6, 1.0
 TAKEN_AFTER = 0.6
-_SMALLEST = 64
-"""Pixels of a side below which nothing can be seen; a picture to start from may be smaller."""
 
 
 def offer(model: Known, settings: PainterSettings) -> Offer:
@@ -41,23 +39,25 @@ def prepared(model: Known, settings: PainterSettings, request: Paint) -> Paint:
     Raises:
         NotFound, InvalidRequest.
     """
-    preset = _preset(model)
+    usual = _preset(model)
     _check_inputs(model, request)
-    width, height = _size(request, preset, _most(model, settings))
-    steps = request.steps or preset.steps or STEPS
+    assert usual.width is not None
+    assert usual.height is not None
+    width, height = size(request, (usual.width, usual.height), _most(model, settings))
+    steps = request.steps or usual.steps or STEPS
     return structs.replace(
         request,
-        prompt=_prefixed(request.prompt, preset.prompt),
-        negative_prompt=request.negative_prompt or preset.negative_prompt,
+        prompt=_prefixed(request.prompt, usual.prompt),
+        negative_prompt=request.negative_prompt or usual.negative_prompt,
         loras=_stack(request, model),
         steps=steps,
-        guidance_scale=preset.guidance_scale if request.guidance_scale is None else request.guidance_scale,
-        guidance_rescale=preset.guidance_rescale if request.guidance_rescale is None else request.guidance_rescale,
-        clip_skip=preset.clip_skip if request.clip_skip is None else request.clip_skip,
-        sampler=_sampler(request.sampler) or preset.sampler,
+        guidance_scale=usual.guidance_scale if request.guidance_scale is None else request.guidance_scale,
+        guidance_rescale=usual.guidance_rescale if request.guidance_rescale is None else request.guidance_rescale,
+        clip_skip=usual.clip_skip if request.clip_skip is None else request.clip_skip,
+        sampler=_sampler(request.sampler) or usual.sampler,
         width=width,
         height=height,
-        strength=_strength(request, preset, steps),
+        strength=_strength(request, usual, steps),
         reference_scale=_scale(request),
     )
 
@@ -142,36 +142,3 @@ def _scale(request: Paint) -> float | None:
     if request.reference is None:
         return None
     return TAKEN_AFTER if request.reference_scale is None else request.reference_scale
-
-
-def _size(request: Paint, preset: Paint, most: int) -> tuple[int, int]:
-    """As asked; what is left open is as the picture has it that is painted over, or as the model does best."""
-    assert preset.width is not None
-    assert preset.height is not None
-    width, height = request.width, request.height
-    if width and height:
-        if width * height > most:
-            raise InvalidRequest(
-                f"width times height may be at most {most} here, not {width} x {height} = {width * height}",
-                param="width",
-            )
-        return width, height
-    like = image_size(request.image.data) if request.image is not None else (0, 0)
-    if not all(like):
-        like = (preset.width, preset.height)
-        if not width and not height:
-            return like
-        width, height = width or preset.width, height or preset.height
-        return _size(structs.replace(request, width=width, height=height), preset, most)
-    if width or height:
-        scale = width / like[0] if width else (height or 0) / like[1]
-    else:
-        scale = min(1.0, math.sqrt(most / (like[0] * like[1])))
-    side = (width or _side(like[0] * scale), height or _side(like[1] * scale))
-    if side[0] * side[1] > most:
-        raise InvalidRequest(f"width times height may be at most {most} here", param="width" if width else "height")
-    return side
-
-
-def _side(pixels: float) -> int:
-    return min(SIDE[1], max(_SMALLEST, int(pixels) // MULTIPLE * MULTIPLE))

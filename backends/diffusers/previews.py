@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,8 @@ from backends.diffusers.start import Previews as How
 Colours = np.ndarray[Any, np.dtype[np.float64]]
 _SMALL = 256 * 256
 """Pixels up to which a processor decodes a picture in no time."""
-_PATCH = 32
-_SHADES = (0.1, 0.4, 0.7, 0.95)
+_PATCHES, _WIDE = 8, 4
+"""How many in each row, and how many numbers wide each is."""
 
 
 class Guess:
@@ -27,6 +28,7 @@ class Guess:
         self._told: torch.Tensor | None = None
         step = scheduler.step
 
+        @functools.wraps(step)  # pipelines look at what it takes: a generator, or else its noise is anybody's
         def overheard(*args: Any, **more: Any) -> Any:
             out = step(*args, **more)
             self._told = out[1] if isinstance(out, tuple) and len(out) > 1 else None
@@ -77,13 +79,13 @@ class Previews:
         return Image.fromarray((values.clip(0, 1) * 255).round().astype(np.uint8))
 
     def _found(self) -> Colours:
-        """How colours look to this autoencoder: it is shown patches of known ones."""
-        vae = self._decoder.vae
-        shades = np.array([[r, g, b] for r in _SHADES for g in _SHADES for b in _SHADES])
-        patches = shades.reshape(8, 8, 3).repeat(_PATCH, axis=0).repeat(_PATCH, axis=1)
-        shown = torch.from_numpy(patches * 2 - 1).permute(2, 0, 1)[None].to(vae.dtype)
-        seen = self._decoder.encoded(shown)[0].float().permute(1, 2, 0).cpu().numpy()
-        side = seen.shape[0] // 8
-        middles = seen[side // 2 :: side, side // 2 :: side].reshape(64, -1)
-        colours: Colours = np.linalg.lstsq(np.concatenate([middles, np.ones((64, 1))], axis=1), shades, rcond=None)[0]
+        """What numbers of a latent mean to this autoencoder: it decodes patches of known ones."""
+        count = self._decoder.vae.config.latent_channels
+        numbers = torch.randn((_PATCHES**2, count), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        latents = numbers.T.reshape(1, count, _PATCHES, _PATCHES)
+        latents = latents.repeat_interleave(_WIDE, 2).repeat_interleave(_WIDE, 3)
+        shown = self._decoder.image(latents.to(device=self._place, dtype=torch.float32))
+        middles = np.asarray(shown.resize((_PATCHES, _PATCHES), Image.Resampling.BOX), dtype=float).reshape(-1, 3) / 255
+        known = np.concatenate([numbers.numpy(), np.ones((_PATCHES**2, 1))], axis=1)
+        colours: Colours = np.linalg.lstsq(known, middles, rcond=None)[0]
         return colours
