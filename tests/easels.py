@@ -19,7 +19,7 @@ from canonical.requests import AS_CONFIGURED, LoadOptions
 from gateway.engine import Engine
 from gateway.jobs import Job, Jobs
 from gateway.jobs.files import Files, files_from
-from gateway.settings import Config, ModelEntry, Settled
+from gateway.settings import ModelEntry, Settled
 from gateway.settings import Jobs as Settings
 from gateway.store import Store
 from tests.stored import ANN, Place
@@ -44,6 +44,7 @@ class Easel:
         self.most = 0
         self.fails: dict[str, Exception] = {}
         """By prompt."""
+        self._news = asyncio.Event()
         self._may = asyncio.Semaphore(0)
         self.free = free
 
@@ -58,13 +59,13 @@ class Easel:
 
     async def until(self, prompt: str, step: int = 0, index: int = 0) -> None:
         """Wait until a job has come so far; 0: it has begun."""
-        while not (
-            (prompt, index, step) in self.steps if step else any(one.prompt == prompt for one in self.requests)
-        ):
-            await asyncio.sleep(0.001)
+        while not ((prompt, index, step) in self.steps if step else any(one.prompt == prompt for one in self.requests)):
+            self._news.clear()
+            await self._news.wait()
 
     async def paint(self, request: Paint) -> AsyncGenerator[Step | Painted, None]:
         self.requests.append(request)
+        self._news.set()
         self.now += 1
         self.most = max(self.most, self.now)
         try:
@@ -75,6 +76,7 @@ class Easel:
                     if not self.free:
                         await self._may.acquire()
                     self.steps.append((request.prompt, event.index, event.done))
+                    self._news.set()
                 yield event
         finally:
             self.now -= 1
@@ -119,10 +121,8 @@ class Studio:
         return await self.jobs.submit(Paint(prompt=prompt, **more), owner=owner, priority=priority)
 
     async def ended(self, job: Job) -> Job:
-        async with contextlib.aclosing(self.jobs.watch(job.id, owner=job.owner)) as jobs:
-            async for job in jobs:
-                pass
-        return job
+        """How it ends."""
+        return [seen async for seen in self.jobs.watch(job.id, owner=job.owner)][-1]
 
     async def close(self) -> None:
         await self.jobs.close()
@@ -131,7 +131,7 @@ class Studio:
 
     async def die(self) -> None:
         """As if the process were killed: nothing is given back, and its sign of life is gone."""
-        queue = self.jobs._loop._queue  # noqa: SLF001
+        queue = self.jobs._loop._queue
         if queue is not None:
             queue.claims.clear()
         await self.close()

@@ -105,7 +105,7 @@ class Folder:
         """Those that are ours by their names."""
 
         def work() -> None:
-            for name in filter(is_name, names):
+            for name in filter(_is_ours, names):
                 try:
                     (self._folder / name).unlink(missing_ok=True)
                 except OSError as error:
@@ -120,7 +120,7 @@ class Folder:
             found: list[tuple[str, float]] = []
             with contextlib.suppress(FileNotFoundError), os.scandir(self._folder) as entries:
                 for entry in entries:
-                    if (is_name(entry.name) or _PARTIAL.fullmatch(entry.name)) and entry.is_file(follow_symlinks=False):
+                    if _is_ours(entry.name) and entry.is_file(follow_symlinks=False):
                         with contextlib.suppress(FileNotFoundError):
                             found.append((entry.name, entry.stat(follow_symlinks=False).st_mtime))
             return found
@@ -164,6 +164,10 @@ class Folder:
                 os.fsync(folder)
             finally:
                 os.close(folder)
+
+
+def _is_ours(name: str) -> bool:
+    return is_name(name) or _PARTIAL.fullmatch(name) is not None
 
 
 async def _whole(work: Callable[[], T]) -> T:

@@ -17,6 +17,7 @@ from saq.queue.base import Queue
 
 from canonical.errors import StorageFailed
 from gateway.jobs.files import Files
+from gateway.jobs.job import Job as SeenJob
 from gateway.jobs.job import told
 from gateway.jobs.live import Live
 from gateway.jobs.work import Outcome
@@ -204,6 +205,7 @@ class StoreQueue(Queue):
         """Store how it ends. Where that cannot be, who watches hears so, and the row is written as soon as it can be."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + PATIENCE
+        ending = structs.replace(ending, finished=self._rows.clock())
         last = self._live.get(claim.id) or told(claim)
         while True:
             done = last.total if ending.state == "done" else last.done
@@ -213,15 +215,15 @@ class StoreQueue(Queue):
             except StorageFailed as error:
                 if ending.state == "done" and loop.time() > deadline:
                     code, status = error.code or "", error.status
-                    ending = Ending(state="failed", error=error.message, code=code, status=status)
+                    ending = structs.replace(ending, state="failed", error=error.message, code=code, status=status)
                 if ending.state != "done":
-                    self._live.put(structs.replace(last, **_words(ending), finished=self._rows.clock()))
+                    self._live.put(_over(last, ending, last.done))
             await asyncio.sleep(AGAIN)
         self.claims.pop(claim.id, None)
         if gone is None:
             await self._lost(claim)
             return
-        self._live.drop(structs.replace(last, **_words(ending), done=done, finished=self._rows.clock(), preview=None))
+        self._live.drop(_over(last, ending, done))
         try:
             await self._files.delete(gone)
         except StorageFailed as error:
@@ -266,5 +268,7 @@ def _held(row: JobRow) -> tuple[str, str, int]:
     return row.state, row.runner, row.attempt
 
 
-def _words(ending: Ending) -> dict[str, Any]:
-    return structs.asdict(ending)
+def _over(last: SeenJob, ending: Ending, done: int) -> SeenJob:
+    """A job as its row will have it."""
+    words = structs.asdict(ending)
+    return structs.replace(last, **words, done=done, note="", estimate=None, preview=None, index=0)
