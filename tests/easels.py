@@ -19,8 +19,8 @@ from canonical.requests import AS_CONFIGURED, LoadOptions
 from gateway.engine import Engine
 from gateway.jobs import Job, Jobs
 from gateway.jobs.files import Files, files_from
-from gateway.settings import ModelEntry, Settled
 from gateway.settings import Jobs as Settings
+from gateway.settings import ModelEntry, Settled
 from gateway.store import Store
 from tests.stored import ANN, Place
 
