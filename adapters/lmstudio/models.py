@@ -29,12 +29,12 @@ _encode = msgspec.json.Encoder().encode
 
 def models_reply(models: Sequence[ModelInfo], resident: Resident) -> bytes:
     """The answer of ``GET /api/v1/models``."""
-    return _encode(wire.ModelList([_row(model, resident) for model in models if _listed(model)]))
+    return _encode(wire.ModelList([_row(model, resident) for model in models if listed(model)]))
 
 
 def old_models_reply(models: Sequence[ModelInfo], resident: Resident) -> bytes:
     """The answer of ``GET /api/v0/models``."""
-    return _encode(wire.OldList(data=[_old_row(model, resident) for model in models if _listed(model)]))
+    return _encode(wire.OldList(data=[_old_row(model, resident) for model in models if listed(model)]))
 
 
 def old_model_reply(model: ModelInfo, resident: Resident) -> bytes:
@@ -58,7 +58,8 @@ def load_config(info: ModelInfo, resident: LoadedModel | None) -> wire.LoadConfi
     return config
 
 
-def _listed(info: ModelInfo) -> bool:
+def listed(info: ModelInfo) -> bool:
+    """Whether there is a word for what it does."""
     return not info.capabilities or bool(info.capabilities & (_LANGUAGE | {Capability.EMBED}))
 
 

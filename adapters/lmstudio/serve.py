@@ -14,7 +14,7 @@ from adapters.lmstudio.managing import (
     read_unload,
     unloaded_reply,
 )
-from adapters.lmstudio.models import Resident, models_reply, old_model_reply, old_models_reply
+from adapters.lmstudio.models import Resident, listed, models_reply, old_model_reply, old_models_reply
 from adapters.lmstudio.old import with_stats
 from adapters.lmstudio.stream import ChatStream
 
@@ -28,6 +28,7 @@ __all__ = [
     "error_body",
     "error_status",
     "job_reply",
+    "listed",
     "loaded_reply",
     "models_reply",
     "old_model_reply",

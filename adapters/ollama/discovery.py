@@ -300,12 +300,14 @@ def _digest(info: ModelInfo) -> str:
 
 
 def _capabilities(info: ModelInfo) -> list[str]:
-    """Never none: clients hide a model without any, and many servers of other dialects tell none.
+    """Of a model of which nothing is known never none: clients hide one without any, and many servers of other dialects tell none.
 
     Then all that the gateway would let pass is said, so that nothing is closed to their users; but not thinking, which
     some clients turn on by themselves wherever they can.
     """
     told = [word for word, ours in CAPABILITIES if not info.capabilities.isdisjoint(ours)]
+    if info.capabilities and not told:
+        return ["image"] if Capability.PAINT in info.capabilities else []
     return told or (["embedding"] if _embeds(f"{info.id} {info.family}") else ["completion", "tools", "vision"])
 
 

@@ -31,6 +31,12 @@ def models_reply(models: list[ModelInfo]) -> bytes:
     return _encode(wire.ModelList(data=[_row(model) for model in models]))
 
 
+def _gives(model: ModelInfo) -> list[str]:
+    return (
+        ["image"] if Capability.PAINT in model.capabilities and Capability.CHAT not in model.capabilities else ["text"]
+    )
+
+
 def model_reply(model: ModelInfo) -> bytes:
     """The answer of ``GET /v1/models/{id}``."""
     return _encode(_row(model))
@@ -49,5 +55,5 @@ def _row(model: ModelInfo) -> wire.ModelRow:
     if model.capabilities:
         row.capabilities = sorted(model.capabilities)
         images = ["image"] if Capability.VISION in model.capabilities else []
-        row.architecture = wire.Architecture(["text", *images], ["text"])
+        row.architecture = wire.Architecture(["text", *images], _gives(model))
     return row

@@ -25,6 +25,7 @@ from gateway.web.hybrid import loaded
 from gateway.web.images import model_rows
 from gateway.web.in_session import HEADER as SESSION
 from gateway.web.in_session import sent, told
+from gateway.web.openai import LISTED
 
 Headers = Iterable[tuple[bytes, bytes]]
 Choose = Callable[[Exchange, Sequence[str], Sequence[str]], Awaitable[str]]
@@ -159,7 +160,7 @@ async def _models(exchange: Exchange, _: Sequence[str]) -> None:
     """OpenAI's list, and Brenda's names beside it; in a session, for nothing tells who has none yet from who wants none."""
     headers = exchange.scope["headers"]
     sent(headers)  # or it is refused
-    rows = list(await exchange.engine.models())
+    rows = list(await exchange.engine.models(LISTED))
     names = msgspec.json.encode([row.id for row in rows if not lacks(CHATS, row)])
     await exchange.json(serve.models_reply(rows)[:-1] + b',"models":' + names + b"}", headers=told(headers))
 
@@ -173,7 +174,7 @@ async def _bare_models(exchange: Exchange, owners: Sequence[str]) -> None:
         for model in await model_rows(exchange):
             row = {"key": model.id, "display_name": model.name, **rows.get(model.id, {}), **to_builtins(model)}
             rows[model.id] = row
-    models = serve.models_reply(list(await exchange.engine.models()))
+    models = serve.models_reply(list(await exchange.engine.models(LISTED)))
     await exchange.json(models[:-1] + b',"models":' + msgspec.json.encode(list(rows.values())) + b"}")
 
 

@@ -219,7 +219,10 @@ async def _old_models(exchange: Exchange) -> None:
 
 async def _old_model(exchange: Exchange) -> None:
     exchange.voice = _OLD_VOICE
-    info = await exchange.engine.model(str(exchange.scope["path_params"]["model"]).lstrip("/"))
+    name = str(exchange.scope["path_params"]["model"]).lstrip("/")
+    info = await exchange.engine.model(name)
+    if not serve.listed(info):
+        raise ModelNotFound(f"model '{name}' not found", param="model")  # its SDKs break off at any third type
     await exchange.json(serve.old_model_reply(info, _resident(exchange)))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from adapters.openai import serve
 from canonical.errors import NotImplementedHere
+from canonical.models import OF_TEXT, Capability
 from gateway.web import openai_images, responses
 from gateway.web.answering import answer, embed, rerank
 from gateway.web.exchange import Exchange, Handler
@@ -11,6 +12,9 @@ from gateway.web.voice import Voice
 
 VOICE = Voice("openai", b"application/json", serve.error_status, serve.error_body)
 PREFIXES = ("/v1/", "/v2/", "/chat/", "/completions", "/embeddings", "/images/", "/models", "/rerank", "/responses")
+
+LISTED = OF_TEXT | {Capability.PAINT}
+"""What its API can be asked for: its own list has models that paint, too."""
 
 
 async def _chat(exchange: Exchange) -> None:
@@ -30,7 +34,7 @@ async def _rerank(exchange: Exchange) -> None:
 
 
 async def _models(exchange: Exchange) -> None:
-    await exchange.json(serve.models_reply(list(await exchange.engine.models())))
+    await exchange.json(serve.models_reply(list(await exchange.engine.models(LISTED))))
 
 
 async def _model(exchange: Exchange) -> None:
