@@ -16,6 +16,7 @@ from msgspec import Struct
 from adapters.ollama.go import is_jinja
 from backends.base import TYPES
 from backends.clip.settings import ClipModelSettings, ClipSettings
+from backends.diffusers.settings import PainterModelSettings, PainterSettings
 from backends.llama_cpp import LlamaCppBackend
 from backends.llama_cpp.settings import LlamaCppModelSettings, LlamaCppSettings
 from backends.lmstudio.settings import LMStudioSettings, Loading
@@ -103,6 +104,8 @@ def test_every_commented_key_is_accepted(tmp_path):
         ClipModelSettings,
         OcrSettings,
         OcrModelSettings,
+        PainterSettings,
+        PainterModelSettings,
         LMStudioSettings,
         Loading,
     ],
