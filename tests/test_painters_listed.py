@@ -43,6 +43,8 @@ async def told(a: House, path: str, *headers: tuple[bytes, bytes]) -> Any:
 def test_lists_of_chat_models_have_none_that_paint(tmp_path: Path) -> None:
     async def story(a: House) -> None:
         assert [row["model"] for row in (await told(a, "/api/tags"))["models"]] == ["talker:latest"]
+        everything = {row["model"]: row["capabilities"] for row in (await told(a, "/api/tags?kinds=all"))["models"]}
+        assert everything == {"talker:latest": ["completion"], "stripes:latest": ["image"]}
         assert [row["model"] for row in await told(a, "/api/models")] == ["talker"]
         assert (await told(a, "/v1/models"))["models"] == ["talker"]
         of_anthropic = await told(a, "/v1/models", (b"anthropic-version", b"2023-06-01"))

@@ -72,7 +72,7 @@ def _create(client: Client, options: argparse.Namespace, console: Console) -> No
 
 
 def _list(client: Client, options: argparse.Namespace, console: Console) -> None:
-    rows = client.ask("GET", "/api/tags")["models"]
+    rows = client.ask("GET", "/api/tags?kinds=all")["models"]
     prefix = options.prefix.lower()
     console.print(shown.models([row for row in rows if row["name"].lower().startswith(prefix)], _now()))
 

@@ -8,7 +8,7 @@ from adapters.dialect import Ask, LoadAsk
 from adapters.ollama import serve
 from adapters.ollama.names import short
 from canonical.errors import BackendTimeout, BackendUnavailable, Forbidden, ModelNotFound, Unauthorized, Unsupported
-from canonical.models import ModelDetails
+from canonical.models import OF_TEXT, Capability, ModelDetails
 from gateway.web import ollama_models
 from gateway.web.answering import answer, embed, load
 from gateway.web.exchange import Exchange, Handler
@@ -64,7 +64,9 @@ async def _embeddings(exchange: Exchange) -> None:
 
 
 async def _tags(exchange: Exchange) -> None:
-    await exchange.json(serve.tags_reply(list(await exchange.engine.models())))
+    """All kinds of models only for who says so: Ollama's clients take all that is listed for one to talk to."""
+    able = frozenset(Capability) if b"kinds=all" in exchange.scope["query_string"].split(b"&") else OF_TEXT
+    await exchange.json(serve.tags_reply(list(await exchange.engine.models(able))))
 
 
 async def _ps(exchange: Exchange) -> None:

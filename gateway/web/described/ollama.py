@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from msgspec import UNSET, Raw, Struct, UnsetType
 
@@ -16,6 +16,7 @@ from gateway.web.described.operation import (
     Form,
     Operation,
     Operations,
+    Parameter,
     Reply,
     json,
     lines,
@@ -117,7 +118,15 @@ _EMPTY = ok(text("Nothing."))
 DESCRIBED: Operations = {
     "/": read(Operation("Whether there is a server", replies=ok(text("`Ollama is running`")))),
     "/api/version": read(Operation("Whose API this is", replies=ok(json(Version)))),
-    "/api/tags": read(Operation("List the models", replies=ok(json(wire.Tags)))),
+    "/api/tags": read(
+        Operation(
+            "List the models",
+            parameters=(
+                Parameter("kinds", "query", Literal["all"], "Not Ollama's: also those that paint, translate and see."),
+            ),
+            replies=ok(json(wire.Tags)),
+        )
+    ),
     "/api/ps": {"GET": Operation("List the models in memory", replies=ok(json(wire.Running)))},
     "/api/show": {
         "POST": Operation("Tell of a model", body=wire.ShowRequest, replies=ok(json(wire.Shown)), errors=LOOKS)
