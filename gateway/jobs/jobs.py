@@ -22,6 +22,7 @@ from gateway.jobs.files import Files, is_name, new_name, type_of
 from gateway.jobs.job import Job, Queue, told
 from gateway.jobs.live import Live
 from gateway.jobs.loop import Loop
+from gateway.jobs.spread import Spread
 from gateway.jobs.work import IMAGES, Input, sha256
 from gateway.painting import prepared
 from gateway.settings import Config
@@ -56,7 +57,11 @@ class Jobs:
         self._rows = rows
         self._files = files
         self._live = Live()
-        self._loop = Loop(engine, rows, files, self._live, config.jobs)
+        self._loop: Loop | Spread = (
+            Spread(rows, files, self._live, config.jobs)
+            if config.jobs.queue
+            else Loop(engine, rows, files, self._live, config.jobs)
+        )
         self._known = Queue()
         self._looking: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -187,7 +192,7 @@ class Jobs:
             async with asyncio.timeout(SOON):
                 counts = await self._rows.counts()
             self._known = Queue(waiting=counts.get("queued", 0), running=counts.get("running", 0))
-        return self._known
+        return structs.replace(self._known, reachable=self._loop.reachable)
 
     async def close(self) -> None:
         """Stop what runs; it is taken up again at the next start, but for what only a waiting client wanted."""
@@ -287,7 +292,8 @@ class Jobs:
         if line is None or row.over:
             return job
         position, estimate = until_done(line, row.id, slots=self._loop.slots, now=self._rows.clock())
-        return structs.replace(job, position=position, estimate=estimate)
+        note = self._loop.note if row.state == "queued" else ""
+        return structs.replace(job, position=position, estimate=estimate, note=note)
 
     def _look(self) -> None:
         """See to it that somebody looks at the rows of what is watched and does not run here."""
@@ -317,7 +323,8 @@ class Jobs:
     async def _begin(self) -> None:
         try:
             if await self._rows.counts():
-                await self._rows.sweep(tries=self._settings.tries)
+                if not self._settings.queue:  # else a gateway that is dead is no dead worker
+                    await self._rows.sweep(tries=self._settings.tries)
                 self._loop.wake()
         except StorageFailed as error:
             logger.warning("%s", error.message)

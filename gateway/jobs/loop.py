@@ -32,12 +32,19 @@ NOTE = 0.4
 """Seconds between two notes in a row of how far it is."""
 SLACK = 2.5
 """Seconds that a step may take to end when this process does."""
+REST = 0.05
+"""Seconds between two looks whether what runs at the end is over."""
 LONG = 86_400
 logger = logging.getLogger("dragoman")
 
 
 class Loop:
-    """Begun with the first job, and ended with its process."""
+    """Begun with the first job, and ended with its process. ``Spread`` has the same verbs."""
+
+    reachable = True
+    """Whether the server can be reached over which workers get jobs: here is none."""
+    note = ""
+    """What all jobs that wait are waiting for, beside their turn."""
 
     def __init__(self, engine: Engine, rows: JobRows, files: Files, live: Live, settings: Settings) -> None:
         self._engine = engine
@@ -56,7 +63,7 @@ class Loop:
 
     def start(self) -> None:
         """Take jobs from now on; a second call changes nothing."""
-        if self._task is not None or not self._settings.running:
+        if self._task is not None:
             return
         from saq.worker import Worker
 
@@ -67,6 +74,9 @@ class Loop:
 
         logging.getLogger("saq").setLevel(logging.ERROR)
         self._queue = StoreQueue(self._rows, self._files, self._live, tries=self._settings.tries)
+        if not self._settings.running:
+            self._task = asyncio.create_task(self._sweep(self._queue), name="jobs")
+            return
         self._worker = OurWorker(
             self._queue,
             [(FUNCTION, self._paint)],
@@ -84,19 +94,36 @@ class Loop:
 
     async def abort(self, id: str) -> None:
         """Stop what its row says is to be stopped; a step may take its time."""
-        if self._queue is not None and id in self._queue.claims:
+        if self._worker is not None and self._queue is not None and id in self._queue.claims:
             await self._worker.abort(0)
 
-    async def stop(self) -> None:
-        """Give back what runs, and take nothing more."""
+    async def stop(self, grace: float = 0) -> None:
+        """Take nothing more, finish within ``grace`` what runs, and give the rest back."""
         if self._task is None or self._queue is None:
             return
-        await self._worker.stop()
+        if self._worker is not None:
+            await self._rest(self._queue, grace)
+            await self._worker.stop()
+        self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         for claim in list(self._queue.claims.values()):
             with contextlib.suppress(StorageFailed):
                 await self._queue.give_back(claim)
         self._task = self._queue = self._worker = None
+
+    async def _sweep(self, queue: StoreQueue) -> None:
+        """Look after the jobs of workers elsewhere, without taking any."""
+        while True:
+            await queue.sweep()
+            await asyncio.sleep(SWEEP)
+
+    async def _rest(self, queue: StoreQueue, grace: float) -> None:
+        """Take nothing more, and give what was taken some time."""
+        queue.resting = True
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + grace
+        while queue.claims and loop.time() < deadline:
+            await asyncio.wait(self._worker.tasks, timeout=REST)
 
     async def _paint(self, context: dict[str, Any]) -> Outcome:
         assert self._queue is not None

@@ -53,6 +53,8 @@ class StoreQueue(Queue):
         super().__init__("dragoman", None, None)
         self.claims: dict[str, JobRow] = {}
         """What this process works on, by id."""
+        self.resting = False
+        """Whether no more is to be taken."""
         self._rows = rows
         self._files = files
         self._live = live
@@ -191,6 +193,9 @@ class StoreQueue(Queue):
         claim = self.claims.get(job.key)
         if claim is None:
             return
+        if status == Status.COMPLETE and isinstance(result, Outcome) and result.died:
+            await self._again(claim)
+            return
         if status == Status.ABORTED:
             ending = Ending(state="cancelled")
         elif isinstance(result, Outcome) and not result.code and not result.error:
@@ -229,8 +234,20 @@ class StoreQueue(Queue):
         except StorageFailed as error:
             logger.warning("%s", error.message)
 
+    async def _again(self, claim: JobRow) -> None:
+        """The process that painted it has died: begin it again, as often as may be."""
+        while True:
+            try:
+                await self._rows.again(claim, tries=self._tries)
+                break
+            except StorageFailed:
+                await asyncio.sleep(AGAIN)
+        self.claims.pop(claim.id, None)
+        await self._lost(claim)
+        self.wake()
+
     async def _lost(self, claim: JobRow) -> None:
-        """Somebody else has ended it or works on it."""
+        """It is not ours any more: its row says what it is."""
         try:
             found = await self._rows.find(claim.id)
         except StorageFailed:
