@@ -166,7 +166,8 @@ def check_paint(request: Paint) -> None:
 
 def _within(what: str, value: float | None, least: float, most: float, param: str = "") -> None:
     if value is not None and not least <= value <= most:
-        raise InvalidRequest(f"{what} must be from {least:g} to {most:g}, not {value:g}", param=param or what)
+        shown = [str(one) if isinstance(one, int) else f"{one:g}" for one in (least, most, value)]
+        raise InvalidRequest(f"{what} must be from {shown[0]} to {shown[1]}, not {shown[2]}", param=param or what)
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

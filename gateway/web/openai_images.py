@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
 import time
@@ -25,6 +26,9 @@ from gateway.web.caller import in_body
 from gateway.web.exchange import Exchange, Handler
 from gateway.web.signed import FILES
 
+BEAT = b": still painting\n\n"
+SILENCE = 15.0
+"""Seconds after which a stream says that it is there: proxies cut what is silent for a minute."""
 METADATA = b"x-generation-metadata"
 _SLASHES = re.compile(r"/{2,}")
 
@@ -93,8 +97,11 @@ async def _stream(exchange: Exchange, jobs: Jobs, wish: Wish) -> None:
         created = int(time.time())
         partials: dict[int, int] = {}
         sent, seen = 0, None
-        async with contextlib.aclosing(_followed(exchange, jobs, request)) as states:
+        async with contextlib.aclosing(_beating(_followed(exchange, jobs, request))) as states:
             async for job in states:
+                if job is None:
+                    await _piece(exchange, BEAT)
+                    continue
                 preview, index = job.preview, job.index
                 fresh = preview is not None and preview != seen and index >= len(job.results)
                 if fresh and preview is not None and partials.get(index, 0) < request.previews:
@@ -158,6 +165,28 @@ async def _followed(exchange: Exchange, jobs: Jobs, request: Paint) -> AsyncGene
                 exchange.headers.append((b"x-should-retry", b"false"))  # OpenAI's SDKs repeat a conflict
                 raise Conflict("the picture was cancelled while it was being made", code="cancelled")
             yield job
+
+
+async def _beating(states: AsyncGenerator[Job, None]) -> AsyncGenerator[Job | None, None]:
+    """The states, and None whenever there was none for ``SILENCE``."""
+    coming: asyncio.Future[Job | None] | None = None
+    try:
+        while True:
+            coming = coming or asyncio.ensure_future(anext(states, None))
+            await asyncio.wait((coming,), timeout=SILENCE)
+            if not coming.done():
+                yield None
+                continue
+            job, coming = coming.result(), None
+            if job is None:
+                return
+            yield job
+    finally:
+        if coming is not None:
+            coming.cancel()
+            with contextlib.suppress(asyncio.CancelledError, GatewayError):
+                await coming
+        await states.aclose()
 
 
 async def _done(exchange: Exchange, jobs: Jobs, wish: Wish, result: Result) -> Done:
