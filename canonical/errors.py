@@ -9,7 +9,7 @@
      ├ Busy 503 (retry_after) · OutOfMemory 503
      ├ NotImplementedHere 501
      ├ StorageFailed 507
-     └ BackendError 502 ─ BackendUnavailable 502 · BackendTimeout 504
+     └ BackendError 502 ─ BackendUnavailable 502 · BackendTimeout 504 · WorkerDied 502
 
 A dialect turns one into bytes with its own ``error_body``; it may override a status with a small table.
 """
@@ -169,6 +169,10 @@ class BackendTimeout(BackendError):
     """The backend was silent past a limit."""
 
     status, code = 504, "backend_timeout"
+
+
+class WorkerDied(BackendError):
+    """The process that a model ran in has ended in the middle of the work: another one may do better."""
 
 
 def shutting_down() -> Busy:

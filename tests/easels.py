@@ -42,8 +42,8 @@ class Easel:
         self.now = 0
         """How many paint."""
         self.most = 0
-        self.fails: dict[str, Exception] = {}
-        """By prompt."""
+        self.fails: dict[str, list[Exception]] = {}
+        """By prompt: what goes wrong, one after the other."""
         self._news = asyncio.Event()
         self._may = asyncio.Semaphore(0)
         self.free = free
@@ -69,8 +69,8 @@ class Easel:
         self.now += 1
         self.most = max(self.most, self.now)
         try:
-            if request.prompt in self.fails:
-                raise self.fails[request.prompt]
+            if self.fails.get(request.prompt):
+                raise self.fails[request.prompt].pop(0)
             for event in painted_echo(request):
                 if isinstance(event, Step):
                     if not self.free:
@@ -131,7 +131,7 @@ class Studio:
 
     async def die(self) -> None:
         """As if the process were killed: nothing is given back, and its sign of life is gone."""
-        queue = self.jobs._loop._queue
+        queue = getattr(self.jobs._loop, "_queue", None)
         if queue is not None:
             queue.claims.clear()
         await self.close()

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from canonical.errors import Busy, InvalidRequest, NotFound, StorageFailed
+from canonical.errors import BackendUnavailable, Busy, InvalidRequest, NotFound, StorageFailed, WorkerDied
 from canonical.media import Blob
 from canonical.painting import Paint
 from gateway.jobs import Job
@@ -131,7 +131,7 @@ def test_a_waiting_job_that_is_cancelled_never_begins(file: Place) -> None:
 def test_what_fails_is_told_and_not_tried_again(file: Place) -> None:
     async def story() -> None:
         easel = Easel(free=True)
-        easel.fails = {"bad": InvalidRequest("no such thing", param="prompt"), "worse": RuntimeError("secret")}
+        easel.fails = {"bad": [InvalidRequest("no such thing", param="prompt")], "worse": [RuntimeError("secret")]}
         async with studio(file, easel) as one:
             bad = await one.ended(await one.submit("bad"))
             assert (bad.state, bad.error, bad.code, bad.status) == ("failed", "no such thing", "invalid_value", 400)
@@ -139,6 +139,27 @@ def test_what_fails_is_told_and_not_tried_again(file: Place) -> None:
             assert (worse.state, worse.code, worse.status) == ("failed", "internal_error", 500)
             assert "secret" not in worse.error
             assert len(easel.requests) == 2
+
+    run(story())
+
+
+def test_what_died_is_begun_again_and_what_is_busy_is_waited_for(file: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.jobs.work.PAUSE", 0.001)
+    monkeypatch.setattr("gateway.jobs.work.LONGEST_PAUSE", 0.001)
+    died = WorkerDied("the worker of the model 'm' was killed")
+
+    async def story() -> None:
+        easel = Easel(free=True)
+        later = BackendUnavailable("it keeps dying", status=503, retry_after=60)
+        easel.fails = {"twice": [died, later, Busy("no slot came free"), died], "always": [died] * 3}
+        async with studio(file, easel) as one:
+            twice = await one.ended(await one.submit("twice"))
+            assert (twice.state, len(easel.requests)) == ("done", 5)
+            always = await one.ended(await one.submit("always"))
+            assert (always.state, always.code, len(easel.requests)) == ("failed", "worker_died", 8)
+            away = BackendUnavailable("nobody is there")
+            easel.fails = {"away": [away]}
+            assert (await one.ended(await one.submit("away"))).status == 502
 
     run(story())
 

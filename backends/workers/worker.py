@@ -21,7 +21,7 @@ from backends.workers.failing import Failed, could_not
 from backends.workers.frames import Ask, Open, Ping, Stop, Taken
 from backends.workers.life import Answer, Life
 from backends.workers.pulse import Watch
-from canonical.errors import BackendError, BackendTimeout, BackendUnavailable, GatewayError
+from canonical.errors import BackendTimeout, BackendUnavailable, GatewayError, WorkerDied
 
 LOADING = 600.0
 """Seconds a model may take to load."""
@@ -241,7 +241,7 @@ class Worker:
         if life.wanted:
             self._deaths.add()
             logger.warning("%s", how)
-        kind = BackendTimeout if life.hung else BackendError
+        kind = BackendTimeout if life.hung else WorkerDied
         for answer in list(life.answers.values()):
             answer.end(kind(how))
 

@@ -140,7 +140,7 @@ class Folder:
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             try:
-                with part.open("xb") as file:
+                with open(part, "xb", opener=_secret) as file:
                     file.write(data)
                     file.flush()
                     os.fsync(file.fileno())
@@ -164,6 +164,11 @@ class Folder:
                 os.fsync(folder)
             finally:
                 os.close(folder)
+
+
+def _secret(path: str, flags: int) -> int:
+    """What is nobody else's to read on this machine."""
+    return os.open(path, flags, 0o600)
 
 
 def _is_ours(name: str) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 
 from msgspec import Struct, structs
 
-from canonical.errors import BackendTimeout, GatewayError
+from canonical.errors import BackendTimeout, Busy, GatewayError, WorkerDied
 from canonical.media import Blob
 from canonical.painting import SEED, Paint, Painted, Step
 from gateway.engine import Engine
@@ -25,6 +25,9 @@ IMAGES = ("image", "mask", "reference")
 """The fields of a request that are files while it waits."""
 TOO_LONG = "job_time"
 """The code of a job that ran longer than it may."""
+PATIENCE = 900.0
+"""Seconds for which a model that is busy is tried again."""
+PAUSE, LONGEST_PAUSE = 1.0, 30.0
 logger = logging.getLogger("dragoman")
 
 
@@ -53,6 +56,8 @@ class Outcome(Struct, frozen=True, kw_only=True):
     error: str = ""
     code: str = ""
     status: int = 0
+    died: bool = False
+    """The process that painted has: another one may do better."""
 
 
 Tell = Callable[[Step], Awaitable[None]]
@@ -68,7 +73,9 @@ async def work(engine: Engine, files: Files, order: Order, *, tell: Tell, keep: 
     limit = asyncio.timeout(time or None)
     try:
         async with limit:
-            await _paint(engine, files, order, results, tell, keep)
+            await _patiently(lambda: _paint(engine, files, order, results, tell, keep))
+    except WorkerDied as error:
+        return structs.replace(_failed(results, error), died=True)
     except GatewayError as error:
         return _failed(results, error)
     except Exception:
@@ -77,6 +84,23 @@ async def work(engine: Engine, files: Files, order: Order, *, tell: Tell, keep: 
         logger.exception("a job failed")
         return _failed(results, GatewayError("something went wrong here", code="internal_error"))
     return Outcome(results=tuple(results))
+
+
+async def _patiently(paint: Callable[[], Awaitable[None]]) -> None:
+    """Paint, and try again where the model cannot be had for now: its memory is another's, or its process keeps dying.
+
+    Raises:
+        GatewayError: as ``paint``; where the model cannot be had for long.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + PATIENCE
+    while True:
+        try:
+            return await paint()
+        except GatewayError as error:
+            if not error.retry or error.status != Busy.status or loop.time() > deadline:
+                raise
+            await asyncio.sleep(min(max(error.retry_after or PAUSE, PAUSE), LONGEST_PAUSE))
 
 
 async def _paint(  # noqa: PLR0917  all that there is to a job
