@@ -17,7 +17,8 @@ from canonical.models import Capability
 from canonical.painting import Paint
 from gateway.engine import Engine
 from gateway.jobs import Job, Jobs
-from gateway.painting import PAINT, offer
+from gateway.painting import offer, painters
+from gateway.picture_formats import converted
 from gateway.web.brenda_events import tell
 from gateway.web.exchange import Exchange, Handler
 from gateway.web.in_session import session, sessions_of
@@ -55,7 +56,7 @@ async def _follow(exchange: Exchange, request: Paint) -> None:
             async with aclosing(generation.each(following)) as seen:
                 async for job in seen:
                     exchange.model = job.request.model
-                    yield events.feed(job.done, job.total)
+                    yield events.feed(1, 1) if job.state == "done" else events.feed(job.done, job.total)
             if job is None or not job.over:  # it was stopped in its session
                 raise GatewayError("the picture was stopped", code="cancelled")
             yield await _last(jobs, job)
@@ -70,13 +71,12 @@ async def _last(jobs: Jobs, job: Job) -> bytes:
     if not job.results:
         raise GatewayError(job.error or "there is no picture", status=job.status or 500, code=job.code or None)
     (result, *_) = job.results
-    image = await jobs.picture(result.name, owner=job.owner)
+    image = await converted(await jobs.picture(result.name, owner=job.owner), "png")
     return painting.PaintStream.end(image, structs.replace(result.made, model=job.request.model), result.warnings)
 
 
 async def _models(exchange: Exchange) -> None:
-    rows = await exchange.engine.models(PAINT)
-    await exchange.json(serve.models_reply(row.id for row in rows if Capability.PAINT in row.capabilities))
+    await exchange.json(serve.models_reply(row.id for row in await painters(exchange.engine)))
 
 
 async def _usual(engine: Engine) -> str:
