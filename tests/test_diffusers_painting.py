@@ -143,11 +143,13 @@ def test_strength_is_how_much_of_a_picture_is_given_up(easel: Easel) -> None:
     assert change[0.2] < change[0.9]
 
 
-@pytest.mark.parametrize("how", ["white", "transparent", "inverted"])
+@pytest.mark.parametrize("how", ["white", "transparent", "inverted", "opaque"])
 def test_what_a_mask_leaves_out_stays_to_the_pixel(easel: Easel, how: str) -> None:
     start = shape("yellow", "triangle").resize((64, 64))
     mask = part(white=how != "inverted", alpha=how == "transparent")
-    meant = {"mask_alpha": how == "transparent", "mask_invert": how == "inverted"}
+    meant = {"mask_alpha": how in {"transparent", "opaque"}, "mask_invert": how == "inverted"}
+    if how == "opaque":  # drawn in white, by a program that adds an alpha channel to everything
+        mask = mask.convert("RGBA")
     made = pixels(easel.picture(image=blob(start), mask=blob(mask), prompt="a blue square", **meant))
     assert (made[:, 32:] == pixels(start)[:, 32:]).all()
     assert np.abs(made[:, :32] - pixels(start)[:, :32]).mean() > 5

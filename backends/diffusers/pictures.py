@@ -21,10 +21,13 @@ def opened(blob: Blob, size: Size, param: str) -> Image.Image:
 
 
 def opened_mask(blob: Blob, size: Size, *, by_alpha: bool) -> Image.Image:
-    """A mask in this size, white where it says so; ``by_alpha``: where it is transparent, if it can be. Raises Wrong."""
+    """A mask in this size, white where it says so; ``by_alpha``: where it is transparent, if any of it is. Raises Wrong."""
     image = _decoded(blob, size, "mask", ground=not by_alpha)
-    grey = image.getchannel("A").point(lambda alpha: 255 - alpha) if image.mode == "RGBA" else image.convert("L")
-    return _fitted(grey, size)
+    if image.mode == "RGBA":
+        alpha = image.getchannel("A")
+        if alpha.getextrema() != (255, 255):
+            return _fitted(alpha.point(lambda of: 255 - of), size)
+    return _fitted(image.convert("L"), size)
 
 
 def png(image: Image.Image) -> bytes:

@@ -10,7 +10,7 @@ from canonical.media import Blob, image_size
 from canonical.painting import MULTIPLE, SIDE, Paint
 
 Size = tuple[int, int]
-_SMALLEST = 64
+_SMALLEST = 32
 """Pixels of a side that is not asked for."""
 _NEAR = (0.5, 1.5)
 """How many of its best pixels a model does well with: a picture of so many is painted over in its own size."""
