@@ -1,4 +1,4 @@
-"""The command line: ``dragoman serve``, ``check``, ``probe`` and the commands on models; ``python -m gateway`` is the same."""
+"""The command line: ``dragoman serve``, ``worker``, ``check``, ``probe`` and the commands on models; ``python -m gateway`` is the same."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
         description="One gateway between AI applications and AI models.",
         epilog=f"More commands, each with its --help: probe (what can a server do?), {', '.join(ON_MODELS)}.",
     )
-    parser.add_argument("command", nargs="?", choices=("serve", "check"), default="serve")
+    parser.add_argument("command", nargs="?", choices=("serve", "worker", "check"), default="serve")
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--config", type=Path, default=Path("config.yaml"), help="default: ./config.yaml")
     source.add_argument(
@@ -44,6 +44,9 @@ def main(arguments: list[str] | None = None) -> int:
     )
     source.add_argument("--env", action="store_true", help="the same by the environment alone")
     parser.add_argument("--port", type=int, help="serve on this port of 127.0.0.1 alone, whatever the file says")
+    parser.add_argument(
+        "--jobs", type=_positive, metavar="N", help="worker: how many at once (default: jobs.running of the file, or 1)"
+    )
     parser.add_argument("-v", "--verbose", action="store_true", help="log loads, unloads and backends' troubles")
     options = parser.parse_args(given)
     logging.basicConfig(
@@ -63,6 +66,9 @@ def main(arguments: list[str] | None = None) -> int:
             told = options.config
         if options.command == "check":
             print(f"{told} is good: {len(settled.models)} models, {len(settled.backends)} backends")
+            return 0
+        if options.command == "worker":
+            _work(settled, options.jobs)
             return 0
         _serve(settled if options.port is None else on_port(settled, options.port))
     except config.ConfigError as error:
@@ -85,6 +91,21 @@ def _serve(settled: Settled) -> None:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(settled))
+
+
+def _work(settled: Settled, jobs: int | None) -> None:
+    import uvloop
+
+    from gateway.jobs.worker import work
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(work(settled, jobs=jobs))
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of jobs")
+    return int(text)
 
 
 if __name__ == "__main__":

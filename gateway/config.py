@@ -10,7 +10,7 @@ import importlib
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
@@ -24,7 +24,7 @@ from backends.strict_yaml import YamlError, read_yaml
 from canonical.durations import seconds
 from gateway.brought import brought_along, in_jinja
 from gateway.memory import amount
-from gateway.settings import ANY_ADDRESS, Config, Defaults, Images, Memory, ModelEntry, Settled, is_loopback
+from gateway.settings import ANY_ADDRESS, Config, Defaults, Images, Jobs, Memory, ModelEntry, Settled, is_loopback
 from gateway.store.postgres import check_url
 
 KEY_LENGTH = 8
@@ -78,6 +78,7 @@ def settle(document: Any, *, base: Path, environ: Mapping[str, str]) -> Settled:
     _check_duration(config.jobs.keep, "$.jobs.keep")
     _check_image_hosts(config.images)
     _check_database(config.database)
+    _check_jobs(config.jobs)
     backends = {name: _backend(name, section, base) for name, section in config.backends.items()}
     if not all(listener.loopback for listener in config.listeners):
         for backend in backends.values():
@@ -210,10 +211,30 @@ def _check_database(url: str) -> None:
         return
     if not have("psycopg"):
         raise ConfigError(f"{missing('postgres').message} - at `$.database`")
+    _check_url(check_url, url, "$.database")
+
+
+def _check_jobs(jobs: Jobs) -> None:
+    """The messages never quote a URL: keys and passwords may be in it."""
+    if jobs.queue:
+        if not have("redis"):
+            raise ConfigError(f"{missing('redis').message} - at `$.jobs.queue`")
+        from gateway.jobs import shared
+
+        _check_url(shared.check_url, jobs.queue, "$.jobs.queue")
+    if jobs.results.startswith("s3:"):
+        if not have("obstore"):
+            raise ConfigError(f"{missing('s3').message} - at `$.jobs.results`")
+        from gateway.jobs import s3
+
+        _check_url(s3.check_url, jobs.results, "$.jobs.results")
+
+
+def _check_url(check: Callable[[str], None], url: str, place: str) -> None:
     try:
-        check_url(url)
+        check(url)
     except ValueError as error:
-        raise ConfigError(f"{error} - at `$.database`") from None
+        raise ConfigError(f"{error} - at `{place}`") from None
 
 
 def _check_memory(memory: Memory) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from canonical.errors import NotFound, StorageFailed
+from gateway.config import ConfigError
 from gateway.settings import Jobs as Settings
 
 FOLDER = "pictures"
@@ -75,6 +76,14 @@ def files_from(settings: Settings, data: Path, base: Path | None = None) -> File
 
         return S3Files(settings.results)
     return Folder((base or Path()) / settings.results if settings.results else data / FOLDER)
+
+
+async def checked(files: Files) -> None:
+    """See whether pictures can be kept. Raises ConfigError where they never will be."""
+    try:
+        await files.check()
+    except ValueError as error:
+        raise ConfigError(f"{error} - at `$.jobs.results`") from None
 
 
 class Folder:

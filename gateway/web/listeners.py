@@ -23,7 +23,7 @@ from gateway.background import Jobs as Background
 from gateway.config import ConfigError
 from gateway.engine import Engine
 from gateway.jobs import Jobs
-from gateway.jobs.files import files_from
+from gateway.jobs.files import checked, files_from
 from gateway.sessions import Sessions
 from gateway.settings import ANY_ADDRESS, Config, Listener, Settled
 from gateway.store import Store
@@ -87,7 +87,9 @@ async def serve(settled: Settled) -> None:
         engine = Engine(settled)
         store = Store(config, settled.data_dir)
         background = Background(engine, store.responses, limit=config.limits.waiting, log=log)
-        jobs = Jobs(engine, config, store.jobs, files_from(config.jobs, settled.data_dir, settled.base))
+        files = files_from(config.jobs, settled.data_dir, settled.base)
+        await checked(files)
+        jobs = Jobs(engine, config, store.jobs, files)
         sessions = Sessions(store.sessions, system=config.sessions.system)
         gateway = Gateway(
             engine,
