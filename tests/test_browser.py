@@ -248,6 +248,45 @@ def test_b6_a_page_reads_a_stream_of_plain_text_with_its_line_breaks(town: Town)
     assert "".join(told["events"][:-1]) == said
 
 
+def test_b11_b15_a_page_watches_a_picture_and_shows_it(town: Town) -> None:
+    """As the document's readers do it: an event at a time, and what is completed goes into an image."""
+    script = """
+    async function painted(path, body, more) {
+      const answer = await fetch(given.url + path, post(body, more));
+      const shares = [], reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+      for (let rest = "";;) {
+        const { value, done } = await reader.read();
+        if (done) throw new Error("it ended without a picture: " + rest);
+        const blocks = (rest + value).split("\\n\\n");
+        rest = blocks.pop();
+        for (const block of blocks.filter((one) => one.startsWith("data: "))) {
+          const event = JSON.parse(block.slice(6));
+          if (event.error) return { status: answer.status, error: event.error };
+          if (event.status !== "completed") { shares.push(event.progress); continue; }
+          const image = document.createElement("img");
+          image.src = "data:image/png;base64," + event.image;
+          document.body.append(image);
+          await image.decode();
+          return { shares, src: image.src, size: [image.naturalWidth, image.naturalHeight], session: answer.headers.get("X-Session-ID") };
+        }
+      }
+    }
+    const json = { credentials: "include", headers: { "Content-Type": "application/json" } };
+    const first = await painted("/v1/images/generate", { prompt: "un coucher de soleil", width: 96, height: 40, steps: 4 }, json);
+    const headers = { ...json.headers, "X-Session-ID": first.session };
+    const anew = await painted("/v1/images/refine", { image: first.src, prompt: "en hiver", width: 96, height: 40 }, { ...json, headers });
+    const refused = await painted("/v1/images/generate", { prompt: "x", width: 7 }, json);
+    return [first, anew, refused];
+    """
+    first, anew, refused = town.browser.run(FOREIGN, script, url=town.brenda)
+    assert (first["shares"][0], first["shares"][-1]) == (0, 1)
+    assert first["size"] == anew["size"] == [96, 40]
+    assert first["src"] != anew["src"]
+    assert first["session"] == anew["session"]
+    assert refused["status"] == 400
+    assert "width" in refused["error"]
+
+
 def posted(body: Any) -> dict[str, Any]:
     return {"method": "POST", "body": json.dumps(body)}
 
