@@ -29,7 +29,7 @@ BACKENDS = frozenset({501, 502, 503, 504, 507})
 
 LISTENERS = (
     ("ollama", "openai", "anthropic", "lmstudio", "conversation", "libretranslate"),
-    ("hybrid", "brenda"),
+    ("hybrid", "brenda", "automatic1111"),
     ("openai", "anthropic", "brenda", "hybrid"),
 )
 """The last has a path of two dialects for each way to decide; only those are driven there."""
@@ -62,6 +62,7 @@ _RESPONSE = {
     "store": None,
     "max_output_tokens": None,
 }
+_PAINTED = {"prompt": _TEXT, "steps": {"enum": [1, 2]}, "batch_size": {"enum": [1, 2]}, "send_images": None}
 GOOD: dict[str, dict[str, Any]] = {
     "AnthropicCountRequest": {"messages": None, "model": _PIP, "system": _TEXT},
     "AnthropicMessage": _TURN,
@@ -72,6 +73,12 @@ GOOD: dict[str, dict[str, Any]] = {
         "max_tokens": None,
         "system": _TEXT,
     },
+    "Automatic1111ImageToImage": {
+        "init_images": {"type": "array", "items": {"enum": [_RED]}, "minItems": 1, "maxItems": 1},
+        **_PAINTED,
+    },
+    "Automatic1111PictureAsked": {"image": {"enum": [_RED]}},
+    "Automatic1111TextToImage": _PAINTED,
     "BrendaAnalyzeRequest": {"image": {"enum": [_RED]}, "labels": None},
     "BrendaOcrRequest": {"image": {"enum": [_RED]}},
     "BrendaChatRequest": {"messages": None, "model": MODELS, "stream": None, "system": _TEXT, "max_tokens": None},

@@ -110,7 +110,7 @@ _SETTINGS: dict[str, tuple[Any, ...]] = {
     "do_not_show_images": (True, False),
     "show_progress_every_n_steps": tuple(range(-1, 100)),
 }
-READ_SETTINGS = frozenset(("CLIP_stop_at_last_layers", "sd_model_checkpoint"))
+READ_SETTINGS = ("CLIP_stop_at_last_layers", "sd_model_checkpoint")
 _APPROXIMATED: dict[str, tuple[tuple[Any, ...], str]] = {
     "resize_mode": ((0,), "the picture is stretched to the size"),
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -16,18 +16,18 @@ import msgspec
 from msgspec import Struct
 
 from adapters.automatic1111 import fields, wire
-from adapters.automatic1111.asked import Ask, clip_skip_of, wrong
+from adapters.automatic1111.asked import Ask, wrong
 from adapters.reading import read_body
 from adapters.recipe import of_png
 from adapters.recipe.parameters import parameters
 from adapters.recipe.samplers import AUTOMATIC, a1111_sampler
 from adapters.recipe.tags import with_tags
-from canonical.errors import InvalidRequest
 from canonical.media import Blob, image_from_base64
 from canonical.models import ModelInfo
 from canonical.painting import LoraInfo, Offer, Paint
 from canonical.report import Report
 
+_choice = msgspec.json.Decoder(wire.Choice, strict=False)
 _said = msgspec.json.Decoder(dict[str, Any])
 _picture = msgspec.json.Decoder(wire.PictureAsked)
 _encode = msgspec.json.Encoder().encode
@@ -191,25 +191,17 @@ def upscalers() -> bytes:
     return _encode([wire.Upscaler(name="None")])
 
 
-def read_options(body: bytes) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """``POST /sdapi/v1/options``: the settings that count, and the names of those that have no effect. Raises InvalidRequest."""
-    said = read_body(_said, body, wrong)
-    told = {name: value for name, value in said.items() if name in fields.READ_SETTINGS and value is not None}
-    clip_skip_of(told.get("CLIP_stop_at_last_layers"))
-    checkpoint = told.get("sd_model_checkpoint")
-    if checkpoint is not None and not isinstance(checkpoint, str):
-        raise InvalidRequest("sd_model_checkpoint must be a name", param="sd_model_checkpoint")
-    return told, tuple(fields.dropped_settings(said))
+def read_options(body: bytes) -> tuple[wire.Choice, Report]:
+    """``POST /sdapi/v1/options``: what is chosen, and what becomes of all that is said. Raises InvalidRequest."""
+    choice, said = read_body(_choice, body, wrong), read_body(_said, body, wrong)
+    made = tuple(name for name in fields.READ_SETTINGS if said.get(name) is not None)
+    return choice, Report(made, {}, tuple(fields.dropped_settings(said)))
 
 
-def options_report(said: Mapping[str, Any], without_effect: tuple[str, ...]) -> Report:
-    """What becomes of settings."""
-    return Report(tuple(said), {}, without_effect)
-
-
-def options(checkpoint: str | None, clip_skip: int | None) -> bytes:
+def options(chosen: wire.Choice) -> bytes:
     """The answer of ``GET /sdapi/v1/options``."""
-    return _encode(wire.Options(sd_model_checkpoint=checkpoint, CLIP_stop_at_last_layers=clip_skip or 1))
+    skip = chosen.CLIP_stop_at_last_layers or 1
+    return _encode(wire.Options(sd_model_checkpoint=chosen.sd_model_checkpoint, CLIP_stop_at_last_layers=skip))
 
 
 def png_info(body: bytes) -> bytes:

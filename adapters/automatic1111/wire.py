@@ -143,6 +143,13 @@ class Options(Struct, kw_only=True):
     return_grid: bool = False
 
 
+class Choice(Struct, kw_only=True):
+    """What is chosen for later requests. Clients send all other options back with it, as they were told."""
+
+    sd_model_checkpoint: str | None = None
+    CLIP_stop_at_last_layers: Annotated[int, Meta(ge=1, le=12)] | None = None
+
+
 class PictureAsked(Struct, kw_only=True):
     """The body of ``png-info``."""
 

@@ -13,7 +13,7 @@ from time import time
 
 from msgspec import structs
 
-from adapters.automatic1111 import asked, serve
+from adapters.automatic1111 import asked, serve, wire
 from adapters.automatic1111.errors import error_body, error_status
 from canonical.errors import GatewayError, ModelNotFound, NotImplementedHere, StorageFailed
 from canonical.painting import Offer, nearest
@@ -64,10 +64,9 @@ async def _paint(exchange: Exchange, ask: asked.Ask) -> None:
 
 async def _ready(exchange: Exchange, ask: asked.Ask) -> asked.Ask:
     """``ask`` with what its key has chosen, and in the names of what there is. Raises Unsupported under strict."""
-    chosen = exchange.gateway.chosen.get(exchange.caller.owner, {})
-    request = ask.request
-    model = await _meant(exchange, request.model or chosen.get("sd_model_checkpoint", ""))
-    clip_skip = request.clip_skip or asked.clip_skip_of(chosen.get("CLIP_stop_at_last_layers"))
+    chosen, request = _chosen(exchange), ask.request
+    model = await _meant(exchange, request.model or chosen.sd_model_checkpoint or "")
+    clip_skip = request.clip_skip or asked.clip_skip_of(chosen.CLIP_stop_at_last_layers)
     ask = structs.replace(ask, request=structs.replace(request, model=model, clip_skip=clip_skip))
     given = await _offer(exchange, model)
     if given is not None:
@@ -165,13 +164,16 @@ def _running(job: Job) -> serve.Running:
 # What there is, and what is chosen
 
 
+def _chosen(exchange: Exchange) -> wire.Choice:
+    return exchange.gateway.chosen.get(exchange.caller.owner, wire.Choice())
+
+
 async def _models(exchange: Exchange) -> None:
     await exchange.json(serve.models(await painters(exchange.engine)))
 
 
 async def _chosen_offer(exchange: Exchange) -> Offer | None:
-    checkpoint = exchange.gateway.chosen.get(exchange.caller.owner, {}).get("sd_model_checkpoint", "")
-    return await _offer(exchange, checkpoint)
+    return await _offer(exchange, _chosen(exchange).sd_model_checkpoint or "")
 
 
 async def _samplers(exchange: Exchange) -> None:
@@ -187,9 +189,9 @@ async def _loras(exchange: Exchange) -> None:
 
 
 async def _options(exchange: Exchange) -> None:
-    chosen = exchange.gateway.chosen.get(exchange.caller.owner, {})
-    checkpoint = chosen.get("sd_model_checkpoint") or await _default(exchange)
-    await exchange.json(serve.options(checkpoint, asked.clip_skip_of(chosen.get("CLIP_stop_at_last_layers"))))
+    chosen = _chosen(exchange)
+    checkpoint = chosen.sd_model_checkpoint or await _default(exchange)
+    await exchange.json(serve.options(structs.replace(chosen, sd_model_checkpoint=checkpoint)))
 
 
 async def _default(exchange: Exchange) -> str | None:
@@ -200,20 +202,24 @@ async def _default(exchange: Exchange) -> str | None:
 
 
 async def _choose(exchange: Exchange) -> None:
-    said, without_effect = serve.read_options(await exchange.body())
-    checkpoint = said.get("sd_model_checkpoint")
-    if checkpoint:
-        said["sd_model_checkpoint"] = name = await _meant(exchange, checkpoint)
-        rows = [row.id for row in await painters(exchange.engine)]
+    choice, report = serve.read_options(await exchange.body())
+    if choice.sd_model_checkpoint:
+        name = await _meant(exchange, choice.sd_model_checkpoint)
         try:
             await exchange.engine.leases.route(name, PAINT)
         except ModelNotFound as error:
-            raise ModelNotFound(error.message + nearest(checkpoint, rows), param="sd_model_checkpoint") from None
-    exchange.learn(serve.options_report(said, without_effect))
-    if without_effect and exchange.caller.strict:
-        raise forbidden(serve.options_report(said, without_effect), NAME)
-    chosen = exchange.gateway.chosen
-    chosen[exchange.caller.owner] = chosen.get(exchange.caller.owner, {}) | said
+            rows = [row.id for row in await painters(exchange.engine)]
+            words = error.message + nearest(choice.sd_model_checkpoint, rows)
+            raise ModelNotFound(words, param="sd_model_checkpoint") from None
+        choice = structs.replace(choice, sd_model_checkpoint=name)
+    exchange.learn(report)
+    if report.dropped and exchange.caller.strict:
+        raise forbidden(report, NAME)
+    before = _chosen(exchange)
+    exchange.gateway.chosen[exchange.caller.owner] = wire.Choice(
+        sd_model_checkpoint=choice.sd_model_checkpoint or before.sd_model_checkpoint,
+        CLIP_stop_at_last_layers=choice.CLIP_stop_at_last_layers or before.CLIP_stop_at_last_layers,
+    )
     await exchange.json(b"null")
 
 
@@ -227,8 +233,7 @@ async def _png_info(exchange: Exchange) -> None:
 
 
 async def _unload(exchange: Exchange) -> None:
-    chosen = exchange.gateway.chosen.get(exchange.caller.owner, {})
-    checkpoint = chosen.get("sd_model_checkpoint") or await _default(exchange)
+    checkpoint = _chosen(exchange).sd_model_checkpoint or await _default(exchange)
     if checkpoint:
         await exchange.engine.loads.unload(checkpoint)
     await exchange.json(b"{}")

@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from msgspec import structs
 
+from adapters.automatic1111.wire import Choice
 from backends.base import tell_nobody
 from canonical.errors import (
     BackendUnavailable,
@@ -70,7 +71,7 @@ class Gateway:
         """Responses that are made in the background, and their store; None: nothing is kept."""
         self.jobs = jobs
         """Pictures that are being made, and those that were; None: nothing is kept."""
-        self.chosen: dict[str, dict[str, Any]] = {}
+        self.chosen: dict[str, Choice] = {}
         """What each key has chosen in A1111's options; forgotten with the process."""
         self.downloads = Downloads(engine.library.pull)
         """Pulls that nobody waits for."""

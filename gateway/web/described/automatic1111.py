@@ -92,7 +92,7 @@ DESCRIBED: Operations = {
         **read(Operation("Tell what the caller has chosen", replies=ok(json(wire.Options)), errors=LOOKS)),
         "POST": Operation(
             "Choose a model, and the clip skip, for later requests of the same key",
-            body=dict[str, Any],
+            body=wire.Choice,
             replies=ok(json(None)),
             errors=LOOKS,
         ),
