@@ -57,6 +57,21 @@ def test_a_plain_request_leaves_all_to_the_model() -> None:
 
 
 @pytest.mark.parametrize(
+    ("model", "said", "link"),
+    [
+        ("dall-e-3", None, True),
+        ("dall-e-2", "b64_json", False),
+        ("gpt-image-1", None, False),
+        ("gpt-image-1", "url", True),
+        (None, None, False),
+        (None, "", False),
+    ],
+)
+def test_links_go_to_who_asks_for_them_and_to_who_is_used_to_them(model: str, said: str, link: bool) -> None:
+    assert asked(model=model, response_format=said).link is link
+
+
+@pytest.mark.parametrize(
     ("size", "sides", "told"),
     [
         ("auto", (None, None), None),

@@ -15,7 +15,13 @@ Quality = Annotated[
     str, Meta(extra_json_schema={"enum": ["auto", "low", "medium", "standard", "high", "hd", "xhigh", "max"]})
 ]
 Format = Annotated[str, Meta(extra_json_schema={"enum": ["png", "jpeg", "jpg", "webp"]})]
-ReplyForm = Annotated[str, Meta(extra_json_schema={"enum": ["b64_json", "url"]})]
+ReplyForm = Annotated[
+    str,
+    Meta(
+        extra_json_schema={"enum": ["b64_json", "url"]},
+        description="`b64_json`, unless the model is asked for as `dall-e-...`, where it is `url`.",
+    ),
+]
 Size = Annotated[str, Meta(description="Width and height, `1024x768`; `auto` is the model's own.")]
 Pictures = Annotated[int, Meta(ge=1, le=10)]
 Partials = Annotated[int, Meta(ge=0, le=3)]

@@ -160,7 +160,7 @@ def _wish(asked: wire.Painting, told: dict[str, bytes], *, images: tuple[Source,
         steps=factor,
         form=_form(asked.output_format),
         compression=asked.output_compression,
-        link=_one_of("response_format", asked.response_format, ("b64_json", "url")) == "url",
+        link=_link(asked),
         stream=stream,
         names={
             "width": "size",
@@ -219,6 +219,12 @@ def _size(text: str | None) -> tuple[int | None, int | None, str]:
         )
     width, height = ((side + MULTIPLE // 2) // MULTIPLE * MULTIPLE for side in asked)
     return width, height, f"{width}x{height}" if (width, height) != asked else ""
+
+
+def _link(asked: wire.Painting) -> bool:
+    word = _one_of("response_format", asked.response_format, ("b64_json", "url"))
+    # Who asks for an older model of OpenAI's by its name is used to links; the others never send any.
+    return word == "url" or (not word and (asked.model or "").startswith("dall-e"))
 
 
 def _form(text: str | None) -> Form | None:
