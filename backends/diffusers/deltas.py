@@ -109,8 +109,10 @@ def _lokr(parts: Parts, weight: torch.Tensor, scale: float | None) -> torch.Tens
                 raise Unfit
             rank = b.shape[0]
             if half == "2" and "lokr_t2" in parts:
-                _must(a.dim() >= 2 and b.dim() >= 2 and a[0].numel() * b[0].numel() <= size)
-                whole = _tucker(parts["lokr_t2"], a, b, a[0].numel() * b[0].numel() * prod(parts["lokr_t2"].shape[2:]))
+                a, b = _flat(a), _flat(b)
+                made = a.shape[1] * b.shape[1] * prod(parts["lokr_t2"].shape[2:])
+                _must(made <= size)
+                whole = _tucker(parts["lokr_t2"], a, b, made)
             else:
                 a, flat = _flat(a), _flat(b)
                 _must(a.shape[1] == flat.shape[0] and a.shape[0] * flat.shape[1] <= size)

@@ -24,6 +24,11 @@ def pipeline(start: Start, dtype: torch.dtype) -> Any:
     Raises:
         ValueError: it cannot be loaded as it is; in words.
     """
+    from diffusers.utils import logging as ours
+    from transformers.utils import logging as theirs
+
+    ours.disable_progress_bar()
+    theirs.disable_progress_bar()  # type: ignore[no-untyped-call]
     where = Path(start.path)
     try:
         more = {"vae": _vae(start, dtype)} if start.vae else {}
