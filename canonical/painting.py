@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from msgspec import Struct, structs
 
 from canonical.errors import InvalidRequest
-from canonical.media import Blob
+from canonical.media import Blob, image_size
 
 LORAS = 4
 """Adapters in one stack."""
@@ -24,6 +24,8 @@ SIDE = (16, 8192)
 """Pixels that a side may have; how many a model paints is for its backend to say."""
 SEED = 2**32 - 1
 """The largest; A1111's are as wide."""
+GIVEN = 40_000_000
+"""Pixels of a picture that one begins with: it is made as small as what is painted, and whole it takes half a gigabyte."""
 PROMPT = 10_000
 """Characters of a prompt."""
 
@@ -160,6 +162,11 @@ def check_paint(request: Paint) -> None:
     _within("strength", request.strength, 0, 1)
     if request.strength == 0:
         raise InvalidRequest("strength must be above 0: with 0 there is nothing to paint", param="strength")
+    for name in ("image", "mask", "reference"):
+        given = getattr(request, name)
+        width, height = (0, 0) if given is None else image_size(given.data)
+        if width * height > GIVEN:
+            raise InvalidRequest(f"{name} may have at most {GIVEN} pixels, not {width} x {height}", param=name)
     if request.mask is not None and request.image is None:
         raise InvalidRequest("a mask needs the image that it belongs to", param="mask")
 

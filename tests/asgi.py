@@ -187,6 +187,8 @@ class House:
     async def close(self) -> None:
         assert not self.gateway.running
         await self.gateway.downloads.close()
+        if self.jobs is not None:
+            await self.jobs.close()
         await self.engine.close()
         if self.store is not None:
             await self.store.close()
