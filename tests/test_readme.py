@@ -38,7 +38,10 @@ def test_example(gateway: Served, tmp_path: Path, kind: str, code: str) -> None:
     file = tmp_path / {"sh": "example.sh", "python": "example.py", "js": "example.mjs"}[kind]
     file.write_text(code)
     program = {"sh": "sh", "python": sys.executable, "js": "node"}[kind]
-    run = subprocess.run([program, file], capture_output=True, text=True, timeout=60, check=False, env=os.environ)
+    place = tmp_path if kind == "python" else ROOT  # some write files
+    run = subprocess.run(
+        [program, file], capture_output=True, text=True, timeout=60, check=False, env=os.environ, cwd=place
+    )
     assert run.returncode == 0, run.stderr
     text = "".join(re.findall(r'"content":"([^"]*)"', run.stdout)) or run.stdout
     assert (
@@ -47,6 +50,7 @@ def test_example(gateway: Served, tmp_path: Path, kind: str, code: str) -> None:
         or '"relevance_score":' in text
         or "Bonjour !" in text
         or "garçon" in text
+        or "a red circle" in text
     )
     assert ('"best":"red"' in text) == ("images/analyze" in code)
     for promised in re.findall(r"^# (.+)$", code, re.MULTILINE) if kind == "python" else ():
