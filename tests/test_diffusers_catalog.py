@@ -268,6 +268,21 @@ def test_an_adapter_that_there_is_not_is_not_found_with_what_there_is() -> None:
     assert House().refused(loras=(Lora("night"), Lora("NIGHT"))).param == "loras"
 
 
+def test_adapters_stand_in_the_order_in_which_they_are_configured() -> None:
+    house = House().named("two", folder=BASE, loras=("night", "gone", "frame-kohya"))
+    assert [lora.id for lora in house.offer("two").loras] == ["night", "frame-kohya"]
+    assert house.rows()["two"].loras == ("night", "frame-kohya")
+
+
+def test_a_damaged_adapter_is_offered_to_nobody_and_says_why(folder: Path) -> None:
+    path = folder / "loras" / "night.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    assert "night" not in {lora.id for lora in House(folder).offer().loras}
+    refused = House(folder).refused(loras=(Lora("night"),))
+    assert (refused.status, refused.param) == (400, "loras")
+    assert "cut short" in refused.message
+
+
 def test_an_unknown_sampler_is_refused_with_the_nearest() -> None:
     assert House().prepared(sampler="Euler a").sampler == "euler_a"
     refused = House().refused(sampler="eular_a")
@@ -374,7 +389,7 @@ def test_what_a_model_takes_is_known_before_it_is_loaded() -> None:
         return asyncio.run(House(**settings).backend.need(BASE, AS_CONFIGURED))
 
     numbers = House().rows()[BASE].parameter_count
-    assert need(device="cpu").ram - need(device="cpu", dtype="bfloat16").ram == 2 * numbers
+    assert need(device="cpu").ram - need(device="cpu", dtype="bfloat16").ram == 3 * numbers, "and half of it for adapters"
     assert need(device="cpu").vram == 0
     assert (
         need(device="cuda").vram

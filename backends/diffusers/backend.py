@@ -90,12 +90,14 @@ class DiffusersBackend:
         preset = presets.offer(known, self._settings).preset
         work = (preset.width or 0) * (preset.height or 0) * PER_PIXEL
         weights = self._weights(known)
+        # What adapters are added to is kept as it was meanwhile; most touch the larger half.
+        kept = weights // 2 if known.loras else 0
         if self._settings.device != "cuda":
-            return Need(ram=BASE + work + weights)
+            return Need(ram=BASE + work + weights + kept)
         if self._settings.offload == "none":
-            return Need(ram=2 * BASE, vram=BASE + work + weights)
+            return Need(ram=2 * BASE + kept, vram=BASE + work + weights)
         share = 0.75 if self._settings.offload == "model" else 0.05  # of SDXL's weights three quarters are the UNet's
-        return Need(ram=2 * BASE + weights, vram=BASE + work + int(weights * share))
+        return Need(ram=2 * BASE + weights + kept, vram=BASE + work + int(weights * share))
 
     async def open(self, name: str, options: LoadOptions = AS_CONFIGURED, tell: Tell = tell_nobody) -> PaintingModel:
         """Load a model.
@@ -174,7 +176,7 @@ def _far(known: Known, part: float) -> Progress:
 
 
 def _must_have() -> None:
-    must_have("images", "torch", "diffusers", "transformers", "accelerate", "peft", "lycoris", "PIL")
+    must_have("images", "torch", "diffusers", "transformers", "accelerate", "PIL")
 
 
 class PaintingModel:

@@ -35,7 +35,7 @@ class Known(Struct, frozen=True, kw_only=True):
     of: Recognised
     settings: PainterModelSettings
     loras: dict[str, LoraFile]
-    """Those that may be laid over it, by id."""
+    """Those that may be laid over it, by id; also those that are damaged, in words."""
 
 
 class Catalog:
@@ -122,13 +122,7 @@ class Catalog:
         if one_file and not of.trouble:
             config = self.place(settings.config) or self._config_for(of)
             of = self._described(of, config)
-        loras = {
-            lora: file
-            for lora, file in shelf.items()
-            if not file.trouble
-            and file.family in {"", of.family}
-            and (settings.loras is None or lora in settings.loras)
-        }
+        loras = _fitting(of, settings, shelf)
         marks = of.marks
         info = ModelInfo(
             id=id,
@@ -142,7 +136,7 @@ class Catalog:
             family=of.family,
             parameter_count=of.numbers,
             title=settings.title,
-            loras=tuple(sorted(loras)),
+            loras=tuple(id for id, file in loras.items() if not file.trouble),
             trouble=of.trouble,
         )
         return Known(info=info, path=path, single=one_file, config=config, of=of, settings=settings, loras=loras)
@@ -179,6 +173,12 @@ class Catalog:
             return seen[1]
         except (OSError, ValueError, msgspec.MsgspecError, RecursionError):
             return None  # it goes meanwhile, is no JSON, or has a name that no file has
+
+
+def _fitting(of: Recognised, settings: PainterModelSettings, shelf: dict[str, LoraFile]) -> dict[str, LoraFile]:
+    """In the order in which they are configured, or else of their ids."""
+    named = sorted(shelf) if settings.loras is None else settings.loras
+    return {id: shelf[id] for id in named if id in shelf and shelf[id].family in {"", of.family}}
 
 
 def _look(path: Path, *, halves: bool) -> Recognised | None:

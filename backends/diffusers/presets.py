@@ -27,7 +27,7 @@ def offer(model: Known, settings: PainterSettings) -> Offer:
     return Offer(
         preset=_preset(model),
         samplers=SAMPLERS,
-        loras=tuple(model.loras[id].info for id in sorted(model.loras)),
+        loras=tuple(file.info for file in model.loras.values() if not file.trouble),
         max_pixels=_most(model, settings),
         references=bool(model.settings.ip_adapter),
     )
@@ -44,7 +44,8 @@ def prepared(model: Known, settings: PainterSettings, request: Paint) -> Paint:
     assert usual.width is not None
     assert usual.height is not None
     width, height = size(request, (usual.width, usual.height), _most(model, settings))
-    steps = request.steps or usual.steps or STEPS
+    steps = usual.steps if request.steps is None else request.steps
+    assert steps is not None
     return structs.replace(
         request,
         prompt=_prefixed(request.prompt, usual.prompt),
@@ -105,9 +106,14 @@ def _stack(request: Paint, model: Known) -> tuple[Lora, ...]:
     for lora in request.loras:
         id = lora.name if lora.name in model.loras else spelled.get(lora.name.removesuffix(".safetensors").casefold())
         if id is None:
-            raise NotFound(f"there is no LoRA {lora.name[:80]!r} here{nearest(lora.name, model.loras)}", param="loras")
+            raise NotFound(
+                f"there is no LoRA {lora.name[:80]!r} here{nearest(lora.name, [one for one, file in model.loras.items() if not file.trouble])}",
+                param="loras",
+            )
         if id in found:
             raise InvalidRequest(f"the LoRA {id!r} stands twice", param="loras")
+        if model.loras[id].trouble:
+            raise InvalidRequest(f"the LoRA {id!r} cannot be used: {model.loras[id].trouble}", param="loras")
         weight = model.loras[id].info.default_weight if lora.weight is None else lora.weight
         found[id] = Lora(id, weight)
     return tuple(found[id] for id in sorted(found))
