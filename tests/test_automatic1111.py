@@ -14,7 +14,7 @@ from adapters.automatic1111 import asked, serve
 from adapters.automatic1111.fields import dropped
 from adapters.recipe import json_of, of_png, read_a1111
 from canonical.errors import InvalidRequest
-from canonical.painting import Lora, Offer, Paint
+from canonical.painting import Lora, LoraInfo, Offer, Paint
 from gateway.settings import Config, Jobs, Key, Listener, ModelEntry
 from tests.asgi import Call, House
 from tests.calling import until
@@ -202,6 +202,14 @@ def test_a_schedule_that_a_sampler_lacks_costs_no_picture(
     assert list(ask.report.approximated) == ([near] if near else [])
     nowhere = asked.fitting(read(sampler_name="Euler"), Offer(preset=Paint(prompt="")))
     assert (nowhere.request.sampler, nowhere.report.dropped) == (None, ("sampler_name",))
+
+
+def test_adapters_are_found_by_their_titles_too() -> None:
+    offered = Offer(
+        preset=Paint(prompt=""), loras=(LoraInfo(id="bright", title="Brighter stripes"), LoraInfo(id="dark"))
+    )
+    ask = asked.fitting(read(prompt="<lora:brighter stripes:0.5><lora:dark:1><lora:other:1>"), offered)
+    assert [lora.name for lora in ask.request.loras] == ["bright", "dark", "other"]
 
 
 def test_models_are_found_by_what_clients_make_of_their_names() -> None:

@@ -20,6 +20,7 @@ from adapters.recipe.parameters import parameters
 from adapters.recipe.png import HEADER_LIMIT, TEXT_LIMIT
 from adapters.recipe.samplers import SCHEDULES, a1111_sampler, our_sampler
 from adapters.recipe.tags import without_tags
+from backends.diffusers.samplers import SAMPLERS
 from backends.painted_echo import painted_echo
 from canonical.media import Blob
 from canonical.painting import SEED, Lora, Paint, Painted
@@ -202,6 +203,12 @@ def test_samplers_have_two_names(sampler: str, schedule: str, ours: str) -> None
 def test_each_sampler_comes_back(name: str, end: str) -> None:
     name = f"{name}_{end}" if end else name
     assert our_sampler(*a1111_sampler(name)) == name
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_each_sampler_of_diffusers_is_meant_by_a1111s_names(name: str) -> None:
+    assert our_sampler(*a1111_sampler(name)) == name
+    assert a1111_sampler(name)[0] != name, "A1111 has a name for it"
 
 
 def test_pillow_reads_both_texts() -> None:

@@ -124,6 +124,17 @@ def _ask(asked: wire.TextToImage | wire.ImageToImage, said: dict[str, Any]) -> A
 
 
 def fitting(ask: Ask, offer: Offer) -> Ask:
+    """``ask`` in the names of what the model has: adapters by their titles, too, and a sampler without a schedule that it lacks."""
+    known = {lora.id for lora in offer.loras}
+    titles = {lora.title.casefold(): lora.id for lora in offer.loras}
+    loras = tuple(
+        lora if lora.name in known else structs.replace(lora, name=titles.get(lora.name.casefold(), lora.name))
+        for lora in ask.request.loras
+    )
+    return _sampled(structs.replace(ask, request=structs.replace(ask.request, loras=loras)), offer)
+
+
+def _sampled(ask: Ask, offer: Offer) -> Ask:
     """``ask`` with a sampler that the model has: one that has no such schedule is taken with its own, and the report says so."""
     if not ask.sampler or ask.request.sampler in offer.samplers:
         return ask
