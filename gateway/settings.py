@@ -234,7 +234,7 @@ class Jobs(Section, frozen=True):
     running: Count = 1
     """Jobs that this process works on at once; 0: it leaves them to ``dragoman worker`` processes."""
     waiting: Count = 100
-    """Jobs that may wait; beyond that they are refused."""
+    """Jobs that may wait; beyond that they are refused, but for the first of a key, up to twice as many."""
     time: Seconds = 3600.0
     """How long one may run; 0: as long as it takes."""
     tries: Annotated[int, Meta(ge=1, le=10)] = 3

@@ -295,6 +295,40 @@ def test_two_gateways_share_a_queue_and_do_nothing_twice(place: Place) -> None:
     run(story())
 
 
+def test_a_start_that_finds_nothing_to_do_opens_nothing(file: Place) -> None:
+    async def story() -> None:
+        async with studio(file) as one:
+            assert not await one.store.jobs.unfinished()
+            await one.ended(await one.submit("a"))
+        async with studio(file, running=0) as two:
+            assert await two.store.database.glance("SELECT 1 FROM jobs") is True
+            assert not await two.store.jobs.unfinished()
+            assert await two.store.database.glance("SELECT 1 FROM nothing") is None
+            assert two.store.database._readers == []
+            await two.submit("b")
+        async with studio(file) as three:
+            assert await three.store.jobs.unfinished()
+            assert three.store.database._readers == []
+
+    run(story())
+
+
+def test_a_gateway_without_jobs_of_its_own_helps_others_on_its_database(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not place.url:
+        pytest.skip("a file is one gateway's, and its workers'")
+    monkeypatch.setattr("gateway.jobs.jobs.ATTEND", 0.01)
+
+    async def story() -> None:
+        async with studio(place, running=0) as one, studio(place) as two:
+            two.jobs.begin()
+            assert (await one.ended(await one.submit("a"))).state == "done"
+            assert len(two.easel.requests) == 1
+
+    run(story())
+
+
 def test_a_job_is_watched_and_cancelled_from_another_gateway(place: Place) -> None:
     async def story() -> None:
         easel = Easel()
@@ -349,6 +383,11 @@ def test_a_full_queue_says_when_to_come_again(file: Place) -> None:
             assert pictures(file) == kept
             queue = await one.jobs.queue()
             assert (queue.waiting, queue.running) == (1, 1)
+            # Another key's first is let in all the same, and its second is not.
+            await one.submit("d", owner=BEN)
+            with pytest.raises(Busy):
+                await one.submit("e", owner=BEN)
+            easel.let_all()
 
     run(story())
 
@@ -433,8 +472,7 @@ def test_files_of_nobody_are_cleared_away_and_others_are_not(file: Place) -> Non
         for name in (*theirs, *orphans, job.results[0].name):
             os.utime(folder / name, (old, old))
         async with studio(file) as two:
-            two.jobs.begin()
-            await asyncio.gather(*two.jobs._tasks)
+            await two.jobs._clear()
             assert pictures(file) == sorted([*theirs, fresh, job.results[0].name])
 
     run(story())

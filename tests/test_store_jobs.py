@@ -25,7 +25,7 @@ __all__ = ("file", "place", "postgres")
 DONE = Ending(state="done")
 
 
-def always(waiting: int, running: int) -> bool:
+def always(waiting: int, running: int, mine: int) -> bool:
     return True
 
 

@@ -24,7 +24,7 @@ from gateway.jobs.live import Live
 from gateway.jobs.loop import Loop
 from gateway.jobs.spread import Spread
 from gateway.jobs.work import IMAGES, Input, sha256
-from gateway.painting import prepared
+from gateway.painting import PAINT, prepared
 from gateway.settings import Config
 from gateway.store.jobs import FileRow, JobRow, JobRows, Line
 
@@ -32,6 +32,10 @@ LOOK = 0.3
 """Seconds between two looks at the rows of jobs that are watched here and do not run here."""
 SOON = 1.0
 """Seconds for the database to say how much there is to do."""
+ATTEND = 2.0
+"""Seconds between two looks for the first job in a database that others share."""
+FIRST, TEND = 60.0, 3600.0
+"""Seconds from the start, and from then on, between two looks for files whose time is over."""
 ORPHAN = 3600.0
 """Seconds after which a file that no row knows is nobody's: its job may be on its way to the store until then."""
 PAGE = 200
@@ -62,14 +66,15 @@ class Jobs:
             if config.jobs.queue
             else Loop(engine, rows, files, self._live, config.jobs)
         )
+        self._shared = bool(config.database)
         self._known = Queue()
         self._looking: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def begin(self) -> None:
         """Go on with what was not over when the last process ended, and clear away what it left half done."""
-        if self._rows.exists:
-            self._own(self._begin())
+        self._own(self._resume())
+        self._own(self._tend())
 
     async def submit(self, request: Paint, *, owner: str, priority: int = 0, dialect: str = "") -> Job:
         """Check the request, make it complete and queue it; it is durable when this returns.
@@ -211,7 +216,7 @@ class Jobs:
             encoded = msgspec.json.encode(plain)
         except UnicodeEncodeError as error:  # half a surrogate pair
             raise InvalidRequest("the prompt is no text", param="prompt") from error
-        await self._check_room()
+        await self._check_room(owner)
         row = JobRow(
             id=str(uuid.uuid4()),
             owner=owner,
@@ -263,13 +268,15 @@ class Jobs:
                 await self._refuse()
         raise StorageFailed("an image that it begins with was deleted meanwhile")
 
-    def _room(self, waiting: int, running: int) -> bool:
-        """Whether one more may wait: one that can begin at once does not."""
-        return waiting < self._settings.waiting + max(0, self._loop.slots - running)
+    def _room(self, waiting: int, running: int, mine: int) -> bool:
+        """Whether one more may wait: one that can begin at once does not. A key that fills the queue keeps none from its first."""
+        limit = self._settings.waiting if mine else self._settings.waiting * 2
+        return waiting < limit + max(0, self._loop.slots - running)
 
-    async def _check_room(self) -> None:
+    async def _check_room(self, owner: str) -> None:
         line = await self._rows.line()
-        if not self._room(len(line.waiting), len(line.running)):
+        mine = sum(job.owner == owner for job in line.waiting)
+        if not self._room(len(line.waiting), len(line.running), mine):
             await self._refuse(line)
 
     async def _refuse(self, line: Line | None = None) -> None:
@@ -320,21 +327,38 @@ class Jobs:
             if job != news.job:
                 news.tell(job)
 
-    async def _begin(self) -> None:
-        try:
-            if await self._rows.counts():
-                if not self._settings.queue:  # else a gateway that is dead is no dead worker
-                    await self._rows.sweep(tries=self._settings.tries)
-                self._loop.wake()
-        except StorageFailed as error:
-            logger.warning("%s", error.message)
-        with contextlib.suppress(StorageFailed):
-            await self._clear()
+    async def _resume(self) -> None:
+        """Find what is not over. Where others may put jobs into the same database, look for them too."""
+        while True:
+            with contextlib.suppress(GatewayError):
+                if await self._rows.unfinished() and await self._paints():
+                    if not self._settings.queue:  # else a gateway that is dead is no dead worker
+                        await self._rows.sweep(tries=self._settings.tries)
+                    self._loop.wake()
+                    return
+            if not self._shared:
+                return
+            await asyncio.sleep(ATTEND)
+
+    async def _paints(self) -> bool:
+        """Whether there is a model here for any of it; what this gateway had before has to be ended, if nothing else."""
+        return not self._shared or any(row.capabilities >= PAINT for row in await self._engine.models(PAINT))
+
+    async def _tend(self) -> None:
+        """Where there are files, let go of those whose time is over, now and then."""
+        pause = FIRST
+        while True:
+            await asyncio.sleep(pause)
+            pause = TEND
+            with contextlib.suppress(StorageFailed):
+                await self._clear()
 
     async def _clear(self) -> None:
         """Delete files that no job has: their process died before their row was written, or after it was deleted."""
         old = time.time() - ORPHAN
         names = [name async for name, written in self._files.names() if written < old]
+        if names:
+            await self._files.delete(await self._rows.evict())
         for start in range(0, len(names), PAGE):
             page = names[start : start + PAGE]
             known = await self._rows.known(page)

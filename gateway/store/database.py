@@ -78,6 +78,12 @@ class Database:
         """Whether there can be anything to read: looking for it makes nothing."""
         return self._writer is not None or self._source.exists
 
+    async def glance(self, question: str) -> bool | None:
+        """Whether a plain SELECT finds anything, without opening the database; None: that cannot be told so."""
+        if not self.exists:
+            return False
+        return None if self._writer is not None else await asyncio.to_thread(self._source.glance, question)
+
     async def read(self, work: Work[T]) -> T:
         """What ``work`` finds; each of its statements sees what is committed then. It may run twice.
 

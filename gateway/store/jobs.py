@@ -27,6 +27,8 @@ SPEEDS = 5
 """Finished jobs of a model that tell how fast it is."""
 NEWEST = 2**62
 Added = Literal["kept", "full", "gone"]
+Room = Callable[[int, int, int], bool]
+"""Whether one more may wait, told how many wait, how many run, and how many of those that wait are of the same owner."""
 LOST = "worker_died"
 """The code of a job that was begun as often as may be, and whose worker died each time."""
 
@@ -125,6 +127,11 @@ class JobRows:
         """How this process is called among those that share the database."""
         return self._database.alive.token
 
+    async def unfinished(self) -> bool:
+        """Whether any job is not over: what each start asks, and most need not open the database for. Raises StorageFailed."""
+        found = await self._database.glance("SELECT 1 FROM jobs WHERE state IN ('queued', 'running') LIMIT 1")
+        return bool(await self.counts()) if found is None else found
+
     async def counts(self) -> dict[str, int]:
         """How many jobs wait, and how many run, by state. Raises StorageFailed."""
         return await self._database.read(_counts) if self.exists else {}
@@ -134,12 +141,12 @@ class JobRows:
         row: JobRow,
         files: Sequence[FileRow] = (),
         *,
-        room: Callable[[int, int], bool],
+        room: Room,
         waits: bool = False,
         shared: Collection[str] = (),
         size: int = 0,
     ) -> Added:
-        """Keep a new job, durably. ``full``: ``room``, told how many wait and how many run, has none; nothing was kept.
+        """Keep a new job, durably. ``full``: ``room`` has none, and nothing was kept.
 
         ``waits``: a client of this gateway waits for it. ``shared``: files that another job brought; ``gone``: it has been
         deleted meanwhile, and nothing was kept. ``size``: bytes of the others. Raises StorageFailed.
@@ -151,7 +158,8 @@ class JobRows:
             from gateway.store.sql import jobs as sql
 
             counts = _counts(db)
-            if not room(counts.get("queued", 0), counts.get("running", 0)):
+            mine: int = db.execute(sql.MINE, {"b_owner": row.owner}).scalar_one()
+            if not room(counts.get("queued", 0), counts.get("running", 0), mine):
                 return "full"
             if shared and set(db.execute(sql.SHARED, {"b_names": list(shared)}).scalars()) != set(shared):
                 return "gone"

@@ -61,6 +61,9 @@ class Source(Protocol):
     def exists(self) -> bool:
         """Whether there can be anything to read: looking for it makes nothing."""
 
+    def glance(self, question: str) -> bool | None:
+        """Whether a plain SELECT finds anything, at no cost worth speaking of; None: only an opened database could tell."""
+
     def open(self, *, writes: bool) -> Connection:
         """A connection to the database, in which every table is as the newest version has it."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sqlite3
 import threading
@@ -54,6 +55,15 @@ class SqliteFile:
     def exists(self) -> bool:
         """Whether there is a file, of this version or of an earlier one."""
         return self._file.exists() or (self._folder / EARLIER).exists()
+
+    def glance(self, question: str) -> bool | None:
+        """Without SQLAlchemy, which no start should wait for; of a file of an earlier version nothing is said."""
+        try:
+            found = sqlite3.connect(f"{self._file.absolute().as_uri()}?mode=rw", uri=True, timeout=PATIENCE)
+            with contextlib.closing(found) as db:
+                return db.execute(question).fetchone() is not None
+        except sqlite3.Error:
+            return None
 
     def open(self, *, writes: bool) -> Connection:
         """A connection."""

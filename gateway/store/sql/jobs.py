@@ -41,6 +41,7 @@ LINE = (
     .order_by(_j.number)
 )
 COUNTS = select(_j.state, func.count()).where(_j.state.in_(OPEN)).group_by(_j.state)
+MINE = select(func.count()).where(_j.state == "queued", _owner)
 SPEED = (
     select(_j.cost, _j.finished - _j.started)
     .where(_j.model == bindparam("b_model"), _j.state == "done")
