@@ -66,7 +66,7 @@ def sampled(name: str, config: dict[str, Any]) -> torch.Tensor:
     """What a sampler makes of noise, where the model is a simple sum."""
     made = scheduler(name, config)
     chance = torch.Generator().manual_seed(1)
-    made.set_timesteps(4)
+    made.set_timesteps(5)
     sample = torch.randn((1, 4, 8, 8), generator=chance) * made.init_noise_sigma
     for step in made.timesteps:
         guess = made.scale_model_input(sample, step) * 0.9
