@@ -181,6 +181,7 @@ async def _stream(exchange: Exchange, id: str, *, previews: bool) -> None:
     seen = next((value for name, value in exchange.scope["headers"] if name == b"last-event-id"), b"")
     watch = _jobs(exchange).watch(id, owner=exchange.caller.owner)
     shown: Blob | None = None
+    last = b""
     quiet = monotonic()
     try:
         async with aclosing(watched(exchange.gateway, watch)) as jobs:
@@ -197,6 +198,9 @@ async def _stream(exchange: Exchange, id: str, *, previews: bool) -> None:
                     preview = job.preview if previews and job.preview is not shown else None
                     shown = job.preview
                     frame = serve.event(job, preview, job.index)
+                    if frame == last:  # what has changed is nothing that is told
+                        continue
+                    last = frame
                 if not exchange.status:
                     await exchange.begin("text/event-stream")
                 await exchange.piece(frame)
