@@ -30,6 +30,7 @@ BACKENDS = frozenset({501, 502, 503, 504, 507})
 LISTENERS = (
     ("ollama", "openai", "anthropic", "lmstudio", "conversation", "libretranslate"),
     ("hybrid", "brenda", "automatic1111"),
+    ("images",),
     ("openai", "anthropic", "brenda", "hybrid"),
 )
 """The last has a path of two dialects for each way to decide; only those are driven there."""
@@ -82,11 +83,19 @@ GOOD: dict[str, dict[str, Any]] = {
     "BrendaAnalyzeRequest": {"image": {"enum": [_RED]}, "labels": None},
     "BrendaOcrRequest": {"image": {"enum": [_RED]}},
     "BrendaChatRequest": {"messages": None, "model": MODELS, "stream": None, "system": _TEXT, "max_tokens": None},
+    "BrendaGenerateRequest": {
+        "prompt": _TEXT,
+        "steps": {"enum": [1, 2]},
+        "model_type": MODELS,
+        "seed": {"enum": [-1, 7]},
+    },
+    "BrendaRefineRequest": {"prompt": _TEXT, "steps": {"enum": [5, 9]}, "image": {"enum": [_RED]}},
     "BrendaMessage": {"role": {"enum": ["user", "ai"]}, "content": _TEXT},
     "BrendaTranslateRequest": {"text": _TEXT, "from_lang": _CODE, "to_lang": _CODE},
     "ConversationQuery": {"prompt": _TEXT, "model": MODELS},
     "HybridMessage": _TURN,
     "HybridChatRequest": {"messages": None, "model_key": MODELS, "config": None},
+    "ImagesGenerateRequest": {"prompt": _TEXT, "model": MODELS, "steps": {"enum": [1, 2]}, "n": {"enum": [1, 2]}},
     "LMStudioChatRequest": {"model": MODELS, "input": _TEXT, "stream": None, "store": None, "temperature": None},
     "LibreTranslateTranslateRequest": {"q": _TEXT, "source": _CODE, "target": _CODE},
     "OllamaCopyRequest": {"source": {"enum": ["pip", "made"]}, "destination": _MADE},
