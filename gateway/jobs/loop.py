@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 LOOK = 0.5
 """Seconds between two looks whether another process has cancelled what runs here."""
-SWEEP = 10.0
+SWEEP = 3.0
 """Seconds between two looks for jobs whose runner is dead, and two signs of life of ours."""
 NOTE = 0.4
 """Seconds between two notes in a row of how far it is."""

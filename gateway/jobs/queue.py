@@ -33,7 +33,7 @@ AGAIN = 1.0
 """Seconds before a database that failed is tried again."""
 PATIENCE = 20.0
 """Seconds for which the end of a job that went well is tried to be stored, before it counts as failed."""
-ROUNDS = 6
+ROUNDS = 20
 """Sweeps between two evictions."""
 logger = logging.getLogger("dragoman")
 
