@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pickle
 import resource
 import signal
 from collections.abc import AsyncGenerator, Iterator
@@ -15,13 +16,14 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import save_file
 
 from backends.diffusers import DiffusersBackend
 from backends.diffusers.backend import PaintingModel
 from backends.diffusers.settings import PainterModelSettings, PainterSettings
-from canonical.errors import BackendError, BackendTimeout, GatewayError, InvalidRequest
+from canonical.errors import BackendError, BackendTimeout, GatewayError, InvalidRequest, NotFound
 from canonical.media import Blob
-from canonical.painting import Paint, Painted, Step
+from canonical.painting import Lora, Paint, Painted, Step
 from tests.drawing import encoded, shape
 from tests.serving import ROOT
 
@@ -255,3 +257,38 @@ def test_memory_that_runs_out_is_told_and_the_process_goes_on(easel: Easel) -> N
     assert failed.value.code == "out_of_memory"
     assert easel.picture() == first
     assert easel.model.worker.pid == process
+
+
+STACK = (Lora("night", 0.5), Lora("frame-kohya", 0.6), Lora("night-loha", 0.3))
+
+
+def test_i9_a_stack_changes_the_picture_and_its_order_does_not(easel: Easel) -> None:
+    plain = easel.picture()
+    stacked = easel.picture(loras=STACK)
+    assert abs(pixels(stacked) - pixels(plain)).mean() > 10
+    assert easel.picture(loras=STACK[::-1]) == stacked
+    assert easel.picture() == plain
+    lighter = easel.picture(loras=(Lora("night", 0.1), *STACK[1:]))
+    assert pixels(lighter).mean() > pixels(stacked).mean()
+
+
+def test_i9_weight_0_is_no_adapter_and_no_weight_is_its_own(easel: Easel) -> None:
+    assert (pixels(easel.picture(loras=(Lora("night", 0.0),))) == pixels(easel.picture())).all()
+    assert easel.picture(loras=(Lora("night"),)) == easel.picture(loras=(Lora("night", 0.6),))
+
+
+def test_i9_an_adapter_that_is_not_there_or_not_for_this_model_is_told(tmp_path: Path, easel: Easel) -> None:
+    with pytest.raises(NotFound, match="did you mean 'night'"):
+        easel.run(easel.asked(loras=(Lora("nigth"),)))
+    loras = tmp_path / "loras"
+    loras.mkdir()
+    name = "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_k"
+    tensors = {f"{name}.lora_down.weight": np.ones((4, 768)), f"{name}.lora_up.weight": np.ones((320, 4))}
+    save_file({key: value.astype(np.float16) for key, value in tensors.items()}, loras / "old.safetensors")
+    (loras / "pickled.safetensors").write_bytes(pickle.dumps({"lora": 1}))
+    (tmp_path / "tiny-sdxl-base").symlink_to(ROOT / "models" / "painting" / "tiny-sdxl-base")
+    backend = DiffusersBackend("painter", PainterSettings(models_dir=str(tmp_path)))
+    for lora, words in (("old", "sd1"), ("pickled", "no safetensors file")):
+        with pytest.raises(InvalidRequest, match=words):
+            easel.run(backend.prepared("tiny-sdxl-base", Paint(prompt="", loras=(Lora(lora),))))
+    assert easel.run(backend.offer("tiny-sdxl-base")).loras == ()

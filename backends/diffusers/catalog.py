@@ -35,7 +35,7 @@ class Known(Struct, frozen=True, kw_only=True):
     of: Recognised
     settings: PainterModelSettings
     loras: dict[str, LoraFile]
-    """Those that may be laid over it, by id; also those that are damaged, in words."""
+    """Those that may be laid over it, by id; also such as cannot, with the reason."""
 
 
 class Catalog:
@@ -122,7 +122,7 @@ class Catalog:
         if one_file and not of.trouble:
             config = self.place(settings.config) or self._config_for(of)
             of = self._described(of, config)
-        loras = _fitting(of, settings, shelf)
+        loras = _allowed(of, settings, shelf)
         marks = of.marks
         info = ModelInfo(
             id=id,
@@ -175,10 +175,16 @@ class Catalog:
             return None  # it goes meanwhile, is no JSON, or has a name that no file has
 
 
-def _fitting(of: Recognised, settings: PainterModelSettings, shelf: dict[str, LoraFile]) -> dict[str, LoraFile]:
+def _allowed(of: Recognised, settings: PainterModelSettings, shelf: dict[str, LoraFile]) -> dict[str, LoraFile]:
     """In the order in which they are configured, or else of their ids."""
     named = sorted(shelf) if settings.loras is None else settings.loras
-    return {id: shelf[id] for id in named if id in shelf and shelf[id].family in {"", of.family}}
+    return {id: _held_against(of, shelf[id]) for id in named if id in shelf}
+
+
+def _held_against(of: Recognised, lora: LoraFile) -> LoraFile:
+    if lora.trouble or lora.family in {"", of.family}:
+        return lora
+    return structs.replace(lora, trouble=f"it is made for models of the family {lora.family}, and this is {of.family}")
 
 
 def _look(path: Path, *, halves: bool) -> Recognised | None:
