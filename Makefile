@@ -1,4 +1,4 @@
-# make serve: the gateway on config.yaml; EXTRAS=translation,vision installs these too.
+# make serve: the gateway on config.yaml; EXTRAS=images,translation,vision installs these too.
 # make test: every check.   make bench: the benchmark kit, side by side.
 # make simulate: the model pool in 20,000 lives on a clock that jumps (SEEDS=n for another number).
 # make matrix: what each client's abilities become behind each backend.
@@ -54,7 +54,8 @@ simulate: .venv/test.stamp
 	$(BIN)/python -m tests.simulation $(SEEDS)
 
 # Side by side, a file at a time: fixtures that start a gateway are shared by a file's tests. TESTS="-n 0" is one by one.
-TESTS ?= -n auto --maxprocesses 4 --dist loadfile
+# The longest files go first (tests/conftest.py), so that none is left over for one process at the end.
+TESTS ?= -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 test: lint simulate tests/js/node_modules tests/js/frameworks/node_modules .venv-frameworks/stamp
 	$(BIN)/python -m pytest $(TESTS) --cov --cov-report=term:skip-covered --cov-fail-under=90
 
