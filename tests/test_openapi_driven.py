@@ -31,7 +31,7 @@ LISTENERS = (
     ("ollama", "openai", "anthropic", "lmstudio", "conversation", "libretranslate"),
     ("hybrid", "brenda", "automatic1111"),
     ("images",),
-    ("openai", "anthropic", "brenda", "hybrid"),
+    ("openai", "anthropic", "brenda", "hybrid", "images", "conversation"),
 )
 """The last has a path of two dialects for each way to decide; only those are driven there."""
 CONFIG = f"""
