@@ -374,6 +374,35 @@ def test_what_was_done_before_an_interrupt_is_answered(tmp_path: Path) -> None:
     live(tmp_path, story, painter)
 
 
+def test_jobs_of_other_apis_are_neither_told_nor_stopped(tmp_path: Path) -> None:
+    painter = Painter(at=1)
+
+    async def story(a: House) -> None:
+        assert a.jobs is not None
+        job = await a.jobs.submit(Paint(prompt="x"), owner="", dialect="images")
+        await until(lambda: painter.asked)
+        assert await count(a) == 0
+        await a.ask("POST", "/sdapi/v1/interrupt")
+        painter.going.set()
+        seen = [seen async for seen in a.jobs.watch(job.id, owner="")]
+        assert seen[-1].state == "done"
+
+    live(tmp_path, story, painter)
+
+
+def test_a_job_that_has_just_begun_is_not_taken_for_none(tmp_path: Path) -> None:
+    painter = Painter(at=1)
+
+    async def story(a: House) -> None:
+        waiting = a.call("POST", TXT2IMG, CUBE)
+        await until(lambda: painter.asked)
+        assert (await a.ask("GET", PROGRESS)).json()["progress"] == 0.01
+        painter.going.set()
+        assert picture(await waiting.end())
+
+    live(tmp_path, story, painter)
+
+
 def test_who_leaves_is_not_painted_for(tmp_path: Path) -> None:
     painter = Painter(at=2)
 
