@@ -114,6 +114,24 @@ def test_a_running_job_is_cancelled_within_a_step(file: Place) -> None:
     run(story())
 
 
+def test_within_one_process_nobody_waits_for_a_look(file: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("queue.POLL", "loop.LOOK", "loop.SWEEP", "jobs.LOOK"):
+        monkeypatch.setattr(f"gateway.jobs.{name}", 1000)
+
+    async def story() -> None:
+        easel = Easel()
+        async with studio(file, easel) as one:
+            for prompt in "abc":
+                job = await one.submit(prompt)
+                easel.let(4)
+                assert (await one.ended(job)).state == "done"
+            job = await one.submit("d")
+            await easel.until("d")
+            assert (await one.jobs.cancel(job.id, owner=ANN)).state == "cancelled"
+
+    run(story())
+
+
 def test_a_waiting_job_that_is_cancelled_never_begins(file: Place) -> None:
     async def story() -> None:
         easel = Easel()
@@ -251,6 +269,8 @@ def test_what_only_a_waiting_client_wanted_ends_with_its_gateway(file: Place, ho
             job = await anext(following)
             await easel.until("a")
             await getattr(one, how)()
+            state = (await two.store.jobs.several([job.id]))[0].state
+            assert state == {"close": "cancelled", "die": "running"}[how]
             two.jobs.begin()
             assert (await two.ended(job)).state == "cancelled"
             assert two.easel.requests == []
