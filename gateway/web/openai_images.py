@@ -61,7 +61,7 @@ async def _file(exchange: Exchange) -> None:
     await exchange.reply(
         200,
         image.media_type.encode(),
-        b"" if exchange.scope["method"] == "HEAD" else image.data,
+        image.data,
         [(b"cache-control", b"private, max-age=%d" % seconds), (b"x-content-type-options", b"nosniff")],
     )
 
