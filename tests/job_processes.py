@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from tests.serving import ROOT, Served, serving
 
-PATIENCE = 40.0
+PATIENCE = 90.0
 T = TypeVar("T")
 
 
@@ -116,3 +116,8 @@ def gateway(config: Path) -> Iterator[Client]:
 def kill(client: Client) -> None:
     client.served.process.send_signal(signal.SIGKILL)
     client.served.process.wait(30)
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,9 +12,10 @@ from typing import Any
 import pytest
 
 from tests.gated import Gate
-from tests.job_processes import Client, gateway, kill, until, working
+from tests.job_processes import Client, children, gateway, kill, until, working
 from tests.postgres import Server
 from tests.redis_server import PASSWORD, RedisServer, redis_server
+from tests.serving import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -201,6 +204,28 @@ def test_redis_may_lose_everything(spread: House, redis: RedisServer) -> None:
         assert client.ask("DELETE", f"/jobs/{stopped}")[0] == 200
         redis.start()
         until(lambda: spread.gate.done("stopped", "c"), what="the worker hears of it when Redis is back")
+
+
+def test_a_process_that_dies_while_it_paints_is_begun_again(redis: RedisServer, tmp_path: Path) -> None:
+    redis.kill()
+    redis.start()
+    house = House(tmp_path, queue=redis.url)
+    document = json.loads(house.config.read_text())
+    document["backends"] = {"painter": {"type": "diffusers", "models_dir": str(ROOT / "models" / "painting")}}
+    config = tmp_path / "torch.yaml"
+    config.write_text(json.dumps(document))
+    asked = {"model": "painter/tiny-sdxl-base", "width": 64, "height": 64, "seed": 5}
+    with gateway(config) as client, working(config) as worker:
+        id = client.submit("a red square", **asked, steps=40)
+        until(lambda: (client.job(id).get("meta") or {}).get("current", 0) > 0)
+        (torch,) = children(worker.pid)
+        os.kill(torch, signal.SIGKILL)
+        client.until(id, "SUCCESS")
+        (again,) = children(worker.pid)
+        assert again != torch
+        kill(client)
+        worker.kill()
+        until(lambda: not Path(f"/proc/{again}").exists(), what="the end of what painted")
 
 
 def test_two_gateways_share_one_database_and_one_redis(redis: RedisServer, postgres: Server, tmp_path: Path) -> None:

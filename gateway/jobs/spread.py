@@ -254,7 +254,9 @@ class Spread:
         outcome = await self._heard(queue, handed, job)
         if handed.claim.id not in self._handed:
             return
-        if outcome is not None:
+        if outcome is not None and outcome.died:
+            await self._again(queue, handed, None)
+        elif outcome is not None:
             await self._end(handed, _ending(outcome))
         elif handed.stopping:
             await self._stop(queue, handed, job)
