@@ -9,11 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from canonical.models import Capability
 from gateway.config import ConfigError, settle
-from gateway.settings import Listener, Mounted
-from gateway.web.crossroads import has_marks
+from gateway.settings import Config, Defaults, Listener, Mounted
+from gateway.web.crossroads import Wish, has_marks, wish_of
 from tests.asgi import House
 from tests.houses import HELLO, Home, tells
+from tests.painter import Painter
 from tests.virtual_time import run
 
 TALK = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": 'Say "ai" and "system":'}]
@@ -138,3 +140,101 @@ def test_a_prefix_that_no_path_can_have_is_refused(prefix: str) -> None:
     document = {"listeners": [{"port": 1, "dialects": [{"name": "openai", "prefix": prefix}]}]}
     with pytest.raises(ConfigError, match=r"dialects\[0\]\.prefix"):
         settle(document, base=Path(), environ={})
+
+
+@pytest.mark.parametrize(
+    ("sent", "wish"),
+    [
+        (b'{"prompt":"x"}', Wish()),
+        (b'{"prompt":"x","model":"a"}', Wish("a")),
+        (b'{"prompt":"x","model":null}', Wish()),
+        (b'{"prompt":"x","model":"a","seed":1}', Wish("a", pictures=True)),
+        (b'{"prompt":"x","loras":[]}', Wish(pictures=True)),
+        (b'{"prompt":"x","temperature":1,"stream":true}', Wish()),
+        (b'{"prompt":"steps","x":{"steps":1}}', Wish()),
+        (b'{"model":5,"steps":1}', Wish()),
+        (b'["steps"]', Wish()),
+        (b'{"steps":', Wish()),
+        (b"", Wish()),
+        (b'{"steps":' + b"[" * 5000, Wish()),
+    ],
+)
+def test_a_body_shows_whether_it_asks_for_a_picture(sent: bytes, wish: Wish) -> None:
+    assert wish_of(sent) == wish
+
+
+PAINTS = [Capability.PAINT]
+CHATS = [Capability.CHAT]
+BOTH = Listener(port=1, dialects=("conversation", "images"))
+
+
+@pytest.mark.parametrize(
+    ("abilities", "chat", "fields", "pictures"),
+    [
+        (PAINTS, "", {}, True),
+        (PAINTS, "", {"steps": 2}, True),
+        (CHATS, "", {}, False),
+        (CHATS, "", {"steps": 2}, True),
+        (CHATS + PAINTS, "", {}, False),
+        (CHATS + PAINTS, "m", {}, False),
+        (CHATS + PAINTS, "m", {"seed": 2}, True),
+        (CHATS + PAINTS, "", {"model": "m"}, False),
+        (CHATS + PAINTS, "", {"model": "m", "n": 1}, True),
+        (CHATS, "", {"model": "m", "n": 1}, False),
+        (PAINTS, "m", {"model": "m"}, True),
+        (PAINTS, "", {"model": "mm"}, True),
+        (CHATS, "", {"model": "mm"}, False),
+        ([], "", {"model": "m"}, False),
+        ([], "", {"model": "m", "steps": 1}, True),
+    ],
+)
+def test_a_prompt_goes_to_who_can_do_what_it_asks_for(
+    abilities: list[Capability], chat: str, fields: dict[str, Any], pictures: bool
+) -> None:
+    async def whole() -> None:
+        home = Home(tells(HELLO), abilities=abilities)
+        house = House(a=home, listener=BOTH, config=Config(defaults=Defaults(chat=chat and "a")))
+        asked = {"prompt": "x", **fields}
+        if "model" in asked:
+            asked["model"] = asked["model"].replace("m", "a", 1) if asked["model"] == "m" else "aa"
+        call = await house.ask("POST", "/generate", asked)
+        assert (b'"status":"failed"' in call.body) is pictures, "this gateway keeps no jobs"
+        await house.close()
+
+    run(whole())
+
+
+def test_one_list_has_what_is_loaded_and_what_paints_and_who_stands_first_gets_its_own() -> None:
+    async def whole() -> None:
+        for names, keys in [
+            (("openai", "hybrid", "images"), {"object", "data", "models"}),
+            (("openai", "images"), {"object", "data", "models"}),
+            (("images", "hybrid", "openai"), {"models"}),
+            (("hybrid", "images"), None),
+            (("anthropic", "images"), {"models"}),
+        ]:
+            house = House(a=Painter(), listener=Listener(port=1, dialects=names))
+            listed = (await house.ask("GET", "/models")).json()
+            assert listed == [] if keys is None else set(listed) == keys
+            if keys is not None:
+                (row,) = listed["models"]
+                assert (row["id"], row["supported_loras"], row["loaded"]) == ("a", ["bright", "dark"], False)
+                assert ("key" in row) is ("data" in keys)
+            await house.close()
+
+    run(whole())
+
+
+def test_one_answer_about_health_has_what_all_look_for() -> None:
+    async def whole() -> None:
+        for names, keys in [
+            (("hybrid", "images", "libretranslate"), {"status", "backends", "queue"}),
+            (("libretranslate", "hybrid"), {"status", "backends"}),
+            (("libretranslate",), {"status"}),
+        ]:
+            house = House(a=Home(tells(HELLO)), listener=Listener(port=1, dialects=names))
+            told = (await house.ask("GET", "/health")).json()
+            assert (set(told), told["status"]) == (keys, "ok")
+            await house.close()
+
+    run(whole())

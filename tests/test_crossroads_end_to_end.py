@@ -15,7 +15,7 @@ import pytest
 
 from tests.serving import Served, serving
 
-COMMON = ("ollama", "openai", "anthropic", "hybrid", "brenda", "conversation", "libretranslate")
+COMMON = ("ollama", "openai", "anthropic", "hybrid", "images", "brenda", "conversation", "libretranslate")
 CONFIG = f"""
 listeners:
   - {{port: 0, dialects: [{", ".join(COMMON)}]}}
@@ -24,8 +24,10 @@ listeners:
 backends:
   local: {{type: llama_cpp, models_dir: ./models, threads: 1}}
   translation: {{type: marian, models_dir: ./models/translation, threads: 1}}
+  painter: {{type: "tests.stripes:StripesBackend"}}
 models:
   - {{id: pip, backend: local, file: pip.gguf, mmproj: pip-mmproj.gguf, thinking: off, temperature: 0, slots: 4}}
+  - {{id: sdxl-base, backend: painter, name: echo}}
 defaults: {{chat: pip}}
 """
 ASKED = "What is 7 + 8?"
@@ -97,6 +99,15 @@ def loaded(rows: Any) -> bool:
     return isinstance(rows, list) and all({"key", "display_name", "loaded"} <= set(row) for row in rows)
 
 
+def painters(answer: httpx.Response) -> bool:
+    rows = {row["id"]: row for row in answer.json()["models"]}
+    return {"name", "supported_loras", "loaded", "defaults"} <= set(rows["sdxl-base"])
+
+
+def job_error(answer: httpx.Response) -> bool:
+    return set(answer.json()) == {"status", "error", "detail"}
+
+
 TABLE = [
     # GET /v1/models: one object for OpenAI's clients and Brenda's, another one for Anthropic's
     Row("openai", "GET", "/v1/models", keys("object", "data"), shared=has("object", "data", "models")),
@@ -108,8 +119,10 @@ TABLE = [
     # GET /models: OpenAI's without /v1, and what the hybrid API has loaded
     Row("openai", "GET", "/models", keys("object", "data"), shared=has("object", "data", "models")),
     Row("hybrid", "GET", "/models", lambda a: loaded(a.json()), shared=lambda a: loaded(a.json()["models"])),
+    Row("images", "GET", "/models", lambda a: keys("models")(a) and painters(a), shared=painters),
     # GET /health: one object
-    Row("hybrid", "GET", "/health", keys("status", "backends")),
+    Row("hybrid", "GET", "/health", keys("status", "backends"), shared=has("status", "backends")),
+    Row("images", "GET", "/health", keys("status", "backends", "queue")),
     Row("libretranslate", "GET", "/health", keys("status"), shared=lambda a: a.json()["status"] == "ok"),
     # POST /v1/chat/completions: OpenAI's, unless it bears one of Brenda's marks
     Row("openai", "POST", "/v1/chat/completions", without_session(has("id", "choices")), {"model": "pip", "messages": TALK}),
@@ -146,7 +159,17 @@ TABLE = [
     Row("hybrid", "POST", "/chat", worded(detail=str), {"model_key": "none", "messages": TALK}, status=404),
     Row("hybrid", "POST", "/chat", worded(detail=list), {}, status=422),
     Row("hybrid", "POST", "/models/load", keys("loaded", "error"), {"model_key": "none"}),
+    # POST /generate: by the kind of the model that is named, else by what only pictures have
     Row("conversation", "POST", "/generate", lines('data: {"model":"pip"'), {"prompt": ASKED}),
+    Row("conversation", "POST", "/generate", lines('data: {"model":"pip"'), {"prompt": ASKED, "model": "pip"}),
+    Row("images", "POST", "/generate", has("job_id", "state", "meta"), {"prompt": ASKED, "model": "sdxl-base"}),
+    Row("images", "POST", "/generate", has("job_id", "state", "meta"), {"prompt": ASKED, "seed": 42}),
+    Row("images", "POST", "/generate", job_error, {"prompt": ASKED, "model": "sdxl-bas"}, status=404),
+    Row("images", "POST", "/generate", job_error, {"prompt": ASKED, "width": 7}, status=422),
+    Row("images", "GET", "/image/none", job_error, status=404),
+    Row("images", "GET", "/status/none", job_error, status=404),
+    Row("images", "GET", "/jobs", keys("jobs", "next")),
+    Row("images", "GET", "/loras", lambda a: [row["id"] for row in a.json()["loras"]] == ["bright", "dark"]),
     Row("conversation", "POST", "/generate", worded(detail=list), {}, status=422),
     Row("conversation", "GET", "/api/models", lambda a: a.json() == [{"model": "pip", "version": "latest"}]),
     Row("conversation", "GET", "/api/conversation/none", worded(detail=str), status=404),

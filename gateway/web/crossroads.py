@@ -141,9 +141,10 @@ async def _paints(engine: Engine, wish: Wish) -> bool:
         if lacks(PAINT, info) or lacks(CHATS, info):
             return not lacks(PAINT, info)
         return wish.pictures
-    if wish.pictures or engine.leases.usual(CHATS) or not engine.leases.usual(PAINT):
+    if wish.pictures or engine.leases.usual(CHATS):
         return wish.pictures
-    return all(lacks(CHATS, row) for row in await engine.models(CHATS | PAINT))
+    rows = await engine.models(CHATS | PAINT)
+    return bool(rows) and all(lacks(CHATS, row) for row in rows)
 
 
 CROSSROADS: dict[str, Choose] = {
