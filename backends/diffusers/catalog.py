@@ -15,6 +15,7 @@ from backends.diffusers.lora_files import LoraFile
 from backends.diffusers.recognising import PICKLED, PICKLES, Recognised
 from backends.diffusers.settings import PainterModelSettings, PainterSettings
 from backends.diffusers.shelf import Shelf
+from backends.seeing.machine import may_have_gpu
 from canonical.errors import ModelNotFound, Unsupported
 from canonical.models import Capability, ModelInfo
 
@@ -47,7 +48,9 @@ class Catalog:
         self._shelf = Shelf(
             base / Path(settings.loras_dir).expanduser() if settings.loras_dir else self._root / "loras"
         )
-        self._halves = settings.dtype in {"float16", "bfloat16"}
+        self._halves = settings.dtype in {"float16", "bfloat16"} or (
+            settings.dtype == "auto" and settings.device != "cpu" and may_have_gpu()
+        )
         self._configured: dict[str, PainterModelSettings] = {}
         self._seen: dict[Path, tuple[object, Recognised | None]] = {}
 

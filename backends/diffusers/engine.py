@@ -37,7 +37,7 @@ from backends.diffusers import loading, placing, prompts, samplers
 from backends.diffusers.asking import Asked, Drawn, Stepped
 from backends.diffusers.canvas import Canvas
 from backends.diffusers.decoder import Decoder
-from backends.diffusers.pictures import opened, png
+from backends.diffusers.pictures import png, seen
 from backends.diffusers.previews import Guess, Previews
 from backends.diffusers.references import References
 from backends.diffusers.stack import Stack
@@ -88,6 +88,7 @@ class Painter:
         self._original = dict(pipe.scheduler.config)
         placing.placed(pipe, start, self._place)
         self._pipe = pipe
+        self._numbers = pipe.vae.dtype
         self._pipes: dict[str, Any] = {}
         self._stack = Stack(pipe)
         self._references = References(pipe, start.ip_adapter)
@@ -125,11 +126,13 @@ class Painter:
     def clear(self) -> None:
         """After each request: give back what it took, whatever became of it."""
         self._glance = lambda: None
+        if self._pipe.vae.dtype != self._numbers:  # it was left while it computed in wider ones
+            self._pipe.vae.to(dtype=self._numbers)
         for pipe in self._pipes.values():
             pipe.scheduler = self._pipe.scheduler
         self._pipe.maybe_free_model_hooks()
-        if self._place == "cuda":
-            torch.cuda.empty_cache()
+        if self._place != "cpu":
+            getattr(torch, self._place).empty_cache()
 
     def _one(self, made: Paint, index: int, work: _Work) -> Drawn:
         pipe, canvas = self._of(work.canvas.kind), work.canvas
@@ -165,7 +168,7 @@ class Painter:
     def _taking_after(self, request: Paint) -> AbstractContextManager[dict[str, Any]]:
         if request.reference is None:
             return nullcontext({})
-        picture = opened(request.reference, (request.width or 0, request.height or 0), "reference")
+        picture = seen(request.reference, "reference")
         guided = (request.guidance_scale or 0) > 1
         return self._references.worn(picture, request.reference_scale or 0.0, guided=guided)
 

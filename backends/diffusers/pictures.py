@@ -11,6 +11,8 @@ from backends.seeing.serving import Wrong
 from canonical.media import Blob
 
 Size = tuple[int, int]
+_LOOKED_AT = (512, 512)
+"""More than what looks at pictures makes out."""
 _PACKED = 6
 """How hard a PNG is packed: the same each time, as its bytes are promised to be."""
 
@@ -18,6 +20,11 @@ _PACKED = 6
 def opened(blob: Blob, size: Size, param: str) -> Image.Image:
     """A picture from a stranger, in this size. Raises Wrong."""
     return _fitted(_decoded(blob, size, param, ground=True), size)
+
+
+def seen(blob: Blob, param: str) -> Image.Image:
+    """A picture from a stranger, in its own shape. Raises Wrong."""
+    return _decoded(blob, _LOOKED_AT, param, ground=True)
 
 
 def opened_mask(blob: Blob, size: Size, *, by_alpha: bool) -> Image.Image:

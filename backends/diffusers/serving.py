@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 from backends.diffusers.asking import Drawn, Refused, Stepped, encode, read_asked
 from backends.diffusers.decoder import NotNumbers
 from backends.diffusers.engine import Painter, Tell, starved
@@ -32,6 +34,9 @@ def serving(start: Start, far: Far) -> Serve:
             painter.clear()
             broom.sweep()
         if refused is not None:
+            if refused.starved:
+                gc.collect()  # whatever of the picture still hangs in cycles
+                painter.clear()
             emit(encode(refused))
 
     return serve
