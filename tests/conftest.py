@@ -8,16 +8,38 @@ from __future__ import annotations
 import os
 import sys
 
+import pytest
 from hypothesis import settings
 
 from tests.stored import file, fresh, place, postgres  # noqa: F401  fixtures
 from tests.undisturbed import keep_undisturbed
+
+LONGEST = (
+    "test_cuts",
+    "test_matrix",
+    "test_frameworks",
+    "test_pictures",
+    "test_openapi_driven",
+    "test_job_kills",
+    "test_images_end_to_end",
+    "test_diffusers_live",
+    "test_llama_cpp",
+    "test_walls",
+    "test_readme",
+)
+"""Files that take a minute or so each: begun last, they would be waited for alone."""
 
 keep_undisturbed()
 
 settings.register_profile("explore", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile(os.environ.get("EXAMPLES", "explore"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files stay whole, and the longest go first; workers have to agree on an order, and do."""
+    ranks = {name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path.stem, len(LONGEST)))
 
 
 def pytest_unconfigure() -> None:
