@@ -647,6 +647,7 @@ def test_a_link_opens_its_picture_without_a_key_and_nothing_else(tmp_path: Path)
             f"{path}?{query[:-1]}": 403,
             f"{path}?{query}&signature=": 401,
             f"{path}?{query}&more=": 403,
+            f"{path}?expires=9999999999&{query}": 403,
             f"/v1/models?{query}": 401,
             f"/v1/models{path.removeprefix('/v1')}?{query}": 401,
             f"{path}/?{query}": 403,
