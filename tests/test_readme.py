@@ -51,6 +51,7 @@ def test_example(gateway: Served, tmp_path: Path, kind: str, code: str) -> None:
         or "Bonjour !" in text
         or "garçon" in text
         or "a red circle" in text
+        or '"status":"completed"' in text
     )
     assert ('"best":"red"' in text) == ("images/analyze" in code)
     for promised in re.findall(r"^# (.+)$", code, re.MULTILINE) if kind == "python" else ():
