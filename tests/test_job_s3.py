@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import logging
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from canonical.errors import NotFound, StorageFailed
 from gateway.jobs.files import new_name
 from gateway.jobs.s3 import S3Files, check_url
+from tests.job_processes import gateway
 from tests.s3_server import KEY, SECRET, S3Server, s3_server
+from tests.serving import ROOT
 
 A, B, C, D, E, F = sorted(new_name() for _ in range(6))
 
@@ -120,6 +127,53 @@ def test_a_server_that_is_away_is_waited_for_and_no_secret_is_told(
     assert "does not answer" in caplog.text
     for secret in (KEY, SECRET, E, str(server.port)):
         assert secret not in caplog.text
+
+
+def house(folder: Path, url: str) -> Path:
+    path = folder / "config.yaml"
+    document = {
+        "listeners": [{"port": 0, "dialects": ["images"]}],
+        "backends": {"demo": {"type": "echo"}},
+        "data_dir": str(folder / "data"),
+        "jobs": {"results": url},
+    }
+    path.write_text(json.dumps(document))
+    return path
+
+
+@pytest.mark.parametrize("command", ["serve", "worker"])
+def test_a_bucket_that_is_not_there_is_refused_at_the_start(server: S3Server, tmp_path: Path, command: str) -> None:
+    path = house(tmp_path, server.url("nowhere/x"))
+    run = subprocess.run(
+        [sys.executable, "-m", "gateway", command, "--config", str(path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=ROOT,
+        check=False,
+    )
+    assert run.returncode == 2
+    assert run.stderr == "dragoman: the object store has no such bucket (NoSuchBucket) - at `$.jobs.results`\n"
+
+
+def test_pictures_and_what_they_begin_with_are_there_for_all_machines(server: S3Server, tmp_path: Path) -> None:
+    image = base64.b64encode((ROOT / "models" / "clip" / "red-square.png").read_bytes()).decode()
+    with gateway(house(tmp_path, server.url())) as client:
+        id = client.submit("a", image=image, strength=0.5)
+        client.until(id, "SUCCESS")
+        assert client.picture(id).startswith(b"\x89PNG")
+        assert sorted(name.rpartition(".")[2] for name in server.kept()) == ["in", "png"]
+        server.stop()
+        waiting = client.submit("b")
+        client.until(waiting, "PROGRESS")
+        server.start()
+        client.until(waiting, "SUCCESS")
+        assert client.picture(waiting).startswith(b"\x89PNG")
+        for one in (id, waiting):
+            assert client.ask("DELETE", f"/jobs/{one}")[0] == 200
+        assert server.kept() == []
+        assert SECRET not in client.served.log()
+    assert not (tmp_path / "data" / "pictures").exists()
 
 
 @pytest.mark.parametrize(
