@@ -83,6 +83,36 @@ def test_a_job_is_its_owners_alone(file: Place) -> None:
     run(story())
 
 
+@pytest.mark.parametrize("id", ["", "\0", "\ud800", "x" * 100_000, "' OR 1=1 --", "../../dragoman.db"])
+def test_ids_that_nobody_has(place: Place, id: str) -> None:
+    async def story() -> None:
+        async with studio(place, running=0) as one:
+            await one.submit("a")
+            for refused in (
+                one.jobs.get(id, owner=ANN),
+                one.jobs.cancel(id, owner=ANN),
+                one.jobs.remove(id, owner=ANN),
+                one.jobs.picture(id, owner=ANN),
+                one.jobs.known(id, owner=ANN),
+            ):
+                with pytest.raises(NotFound) as said:
+                    await refused
+                assert len(said.value.message) < 500
+
+    run(story())
+
+
+def test_words_that_are_no_text_are_refused(file: Place) -> None:
+    async def story() -> None:
+        async with studio(file) as one:
+            with pytest.raises(InvalidRequest):
+                await one.submit("\ud800")
+            job = await one.ended(await one.submit("nul \0 and 'quotes' \\u0041", owner="\0ann"))
+            assert (job.state, job.request.prompt) == ("done", "nul \0 and 'quotes' \\u0041")
+
+    run(story())
+
+
 def test_jobs_are_listed_newest_first(file: Place) -> None:
     async def story() -> None:
         async with studio(file, running=0) as one:
