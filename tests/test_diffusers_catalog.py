@@ -182,6 +182,17 @@ def test_a_single_file_needs_a_folder_that_is_built_like_it(folder: Path) -> Non
     assert "built like it" in told.rows()["large"].trouble
 
 
+def test_what_belongs_to_a_model_and_is_not_there_is_told_before_it_is_loaded() -> None:
+    house = House().named("one", folder=BASE, vae="nowhere").named("two", folder=BASE, ip_adapter="nowhere")
+    house.named("three", folder=BASE, vae=f"{BASE}/vae")
+    rows = house.rows()
+    assert [rows[id].trouble for id in ("one", "two", "three")] == [
+        "what its `vae` names is not there",
+        "what its `ip_adapter` names is not there",
+        "",
+    ]
+
+
 def test_single_files_are_told_by_their_tensors(tmp_path: Path) -> None:
     first = "model.diffusion_model.input_blocks.0.0.weight"
     safetensors(tmp_path / "sd1.safetensors", {first: [320, 4, 3, 3], "cond_stage_model.transformer.x": [1]})
@@ -362,7 +373,7 @@ def test_a_photograph_that_was_taken_sideways_is_measured_upright(turn: int, bec
 def test_a_model_without_an_ip_adapter_takes_after_nothing() -> None:
     assert House().offer().references is False
     assert House().refused(reference=PICTURE).param == "reference"
-    house = House().named("taking", folder=BASE, ip_adapter="somewhere")
+    house = House().named("taking", folder=BASE, ip_adapter="loras")
     assert house.offer("taking").references
     assert house.prepared("taking", reference=PICTURE).reference_scale == 0.6
 
@@ -389,7 +400,9 @@ def test_what_a_model_takes_is_known_before_it_is_loaded() -> None:
         return asyncio.run(House(**settings).backend.need(BASE, AS_CONFIGURED))
 
     numbers = House().rows()[BASE].parameter_count
-    assert need(device="cpu").ram - need(device="cpu", dtype="bfloat16").ram == 3 * numbers, "and half of it for adapters"
+    assert need(device="cpu").ram - need(device="cpu", dtype="bfloat16").ram == 3 * numbers, (
+        "and half of it for adapters"
+    )
     assert need(device="cpu").vram == 0
     assert (
         need(device="cuda").vram

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from msgspec import Struct
 from PIL import Image, ImageOps
@@ -37,7 +37,7 @@ class Canvas(Struct, frozen=True):
         return cls(size, image, ImageOps.invert(mask) if request.mask_invert else mask)
 
     @property
-    def kind(self) -> str:
+    def kind(self) -> Literal["text", "image", "mask"]:
         """Which pipeline paints on it."""
         return "text" if self.image is None else "image" if self.mask is None else "mask"
 

@@ -125,6 +125,10 @@ class Catalog:
         if one_file and not of.trouble:
             config = self.place(settings.config) or self._config_for(of)
             of = self._described(of, config)
+        for name in ("vae", "ip_adapter"):
+            beside = self.place(getattr(settings, name))
+            if beside is not None and not beside.exists() and not of.trouble:
+                of = structs.replace(of, trouble=f"what its `{name}` names is not there")
         loras = _allowed(of, settings, shelf)
         marks = of.marks
         info = ModelInfo(

@@ -25,11 +25,6 @@ os.environ.update(
 )
 
 import torch
-from diffusers.pipelines.auto_pipeline import (
-    AutoPipelineForImage2Image,
-    AutoPipelineForInpainting,
-    AutoPipelineForText2Image,
-)
 from msgspec import Struct
 
 from adapters.recipe import in_png
@@ -42,6 +37,7 @@ from backends.diffusers.previews import Guess, Previews
 from backends.diffusers.references import References
 from backends.diffusers.stack import Stack
 from backends.diffusers.start import Start
+from backends.diffusers.tasks import Task, sharing
 from canonical.painting import Paint, alone
 
 Tell = Callable[[Stepped | Drawn | None], None]
@@ -51,11 +47,6 @@ MASKED = 9
 """Channels that a UNet reads which was made for masks: the picture, what stays of it, and where that is."""
 _BLOCKS = {"BasicTransformerBlock", "ResnetBlock2D"}
 """Parts of a step between which it can be left: a step of a large picture takes a processor half a minute."""
-_AUTO: dict[str, Any] = {
-    "text": AutoPipelineForText2Image,
-    "image": AutoPipelineForImage2Image,
-    "mask": AutoPipelineForInpainting,
-}
 
 
 def starved(error: BaseException) -> bool:
@@ -89,7 +80,7 @@ class Painter:
         placing.placed(pipe, start, self._place)
         self._pipe = pipe
         self._numbers = pipe.vae.dtype
-        self._pipes: dict[str, Any] = {}
+        self._pipes: dict[Task, Any] = {}
         self._stack = Stack(pipe)
         self._references = References(pipe, start.ip_adapter)
         self._decoder = Decoder(pipe.vae)
@@ -160,7 +151,8 @@ class Painter:
             "callback_on_step_end": stepped,
         }
         known = inspect.signature(pipe.__call__).parameters
-        warned = () if "guidance_rescale" in known or not made.guidance_rescale else ("guidance_rescale is left out",)
+        lost = bool(made.guidance_rescale) and "guidance_rescale" not in known
+        warned = ("guidance_rescale has no effect on what this model paints over",) if lost else ()
         latents = pipe(**{name: value for name, value in asked.items() if name in known}).images
         image = canvas.finished(self._decoder.image(latents))
         return Drawn(index, in_png(png(image), made), (*work.warnings, *warned))
@@ -172,13 +164,10 @@ class Painter:
         guided = (request.guidance_scale or 0) > 1
         return self._references.worn(picture, request.reference_scale or 0.0, guided=guided)
 
-    def _of(self, kind: str) -> Any:
+    def _of(self, kind: Task) -> Any:
         """The pipeline for text alone, for a picture to start from, or for one with a mask; all of the same weights."""
         if kind not in self._pipes:
-            self._pipes[kind] = _AUTO[kind].from_pipe(self._pipe)
-            self._pipes[kind].set_progress_bar_config(disable=True)
-            if hasattr(self._pipes[kind], "watermark"):
-                self._pipes[kind].watermark = None
+            self._pipes[kind] = sharing(self._pipe, kind)
         return self._pipes[kind]
 
     def _watch(self, part: torch.nn.Module) -> None:
