@@ -24,7 +24,7 @@ class Shelf:
         seen: dict[Path, tuple[object, LoraFile | None]] = {}
         for path in islice(self._paths(), _MOST):
             try:
-                mark = (_mark(path), _mark(path.with_suffix(".json")))
+                mark = tuple(_mark(path.with_suffix(end)) for end in (path.suffix, ".json", ".civitai.info"))
                 known = self._seen.get(path)
                 seen[path] = known if known is not None and known[0] == mark else (mark, lora_file(path))
             except OSError:
