@@ -269,6 +269,21 @@ def test_a_job_goes_back_at_once_where_its_process_ends(file: Place) -> None:
     run(story())
 
 
+def test_what_comes_at_the_very_end_waits_for_the_next_start(file: Place) -> None:
+    async def story() -> None:
+        async with studio(file) as one, studio(file) as two:
+            await one.ended(await one.submit("a"))
+            await one.jobs.close()
+            late = await one.submit("b")
+            assert getattr(one.jobs._loop, "_task", None) is None, "nothing takes it here any more"
+            assert [row.state for row in await two.store.jobs.several([late.id])] == ["queued"]
+            two.jobs.begin()
+            assert (await two.ended(late)).state == "done"
+            assert len(two.easel.requests) == 1
+
+    run(story())
+
+
 def test_a_job_that_kills_its_worker_is_not_begun_for_ever(file: Place) -> None:
     async def story() -> None:
         job = None

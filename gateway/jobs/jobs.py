@@ -68,6 +68,7 @@ class Jobs:
         )
         self._shared = bool(config.database)
         self._known = Queue()
+        self._closed = False
         self._looking: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -201,6 +202,7 @@ class Jobs:
 
     async def close(self) -> None:
         """Stop what runs; it is taken up again at the next start, but for what only a waiting client wanted."""
+        self._closed = True
         await self._loop.stop()
         for task in list(self._tasks):
             task.cancel()
@@ -229,7 +231,7 @@ class Jobs:
             request=encoded,
         )
         await self._add(row, {field: blob for field in IMAGES if (blob := getattr(request, field)) is not None}, waits)
-        self._loop.wake()
+        self._wake()
         return await self._seen(row)
 
     async def _add(self, row: JobRow, images: dict[str, Blob], waits: bool) -> None:
@@ -334,7 +336,7 @@ class Jobs:
                 if await self._rows.unfinished() and await self._paints():
                     if not self._settings.queue:  # else a gateway that is dead is no dead worker
                         await self._rows.sweep(tries=self._settings.tries)
-                    self._loop.wake()
+                    self._wake()
                     return
             if not self._shared:
                 return
@@ -343,6 +345,11 @@ class Jobs:
     async def _paints(self) -> bool:
         """Whether there is a model here for any of it; what this gateway had before has to be ended, if nothing else."""
         return not self._shared or any(row.capabilities >= PAINT for row in await self._engine.models(PAINT))
+
+    def _wake(self) -> None:
+        """There is a job: it is begun here, unless this process is at its end."""
+        if not self._closed:
+            self._loop.wake()
 
     async def _tend(self) -> None:
         """Where there are files, let go of those whose time is over, now and then."""
