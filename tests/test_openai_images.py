@@ -779,7 +779,7 @@ def test_without_pillow_there_is_png_and_a_clear_word(tmp_path: Path, monkeypatc
 def test_a_gateway_that_keeps_nothing_paints_nothing() -> None:
     async def whole() -> None:
         house = House(listener=Listener(port=1, dialects=(Mounted("openai"),)), p=Painter())
-        assert (await house.ask("POST", GENERATIONS, {"prompt": "a"})).status == 501
+        assert (await house.ask("POST", GENERATIONS, {"prompt": "a"})).status == 507
         assert (await house.ask("GET", "/v1/images/files/a.png?signature=a")).status == 404
         await house.close()
 

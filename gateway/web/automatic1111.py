@@ -15,10 +15,10 @@ from msgspec import structs
 
 from adapters.automatic1111 import asked, serve, wire
 from adapters.automatic1111.errors import error_body, error_status
-from canonical.errors import GatewayError, ModelNotFound, NotImplementedHere, StorageFailed
+from canonical.errors import GatewayError, ModelNotFound, NotImplementedHere
 from canonical.painting import Offer, nearest
 from canonical.report import forbidden
-from gateway.jobs import Job, Jobs
+from gateway.jobs import Job
 from gateway.memory import Machine
 from gateway.painting import PAINT, loras, offer, painters
 from gateway.web.exchange import Exchange, Handler
@@ -42,7 +42,7 @@ async def _paint(exchange: Exchange, ask: asked.Ask) -> None:
     exchange.model = ask.request.model
 
     async def work() -> None:
-        jobs, caller = _jobs(exchange), exchange.caller
+        jobs, caller = exchange.jobs, exchange.caller
         ready = await _ready(exchange, ask)
         job: Job | None = None
         following = jobs.follow(ready.request, owner=caller.owner, priority=caller.priority, dialect=NAME)
@@ -118,7 +118,7 @@ async def _progress(exchange: Exchange) -> None:
 async def _interrupt(exchange: Exchange) -> None:
     job = await _current(exchange)
     if job is not None:
-        await _jobs(exchange).cancel(job.id, owner=exchange.caller.owner)
+        await exchange.jobs.cancel(job.id, owner=exchange.caller.owner)
     await exchange.json(b"{}")
 
 
@@ -245,13 +245,6 @@ async def _tell(exchange: Exchange, *, body: bytes) -> None:
 
 async def _not_here(_: Exchange, *, what: str) -> None:
     raise NotImplementedHere(f"this gateway does not {what}")
-
-
-def _jobs(exchange: Exchange) -> Jobs:
-    jobs = exchange.gateway.jobs
-    if jobs is None:
-        raise StorageFailed("this gateway keeps no pictures")
-    return jobs
 
 
 def _told(body: bytes) -> dict[str, Handler]:

@@ -12,7 +12,7 @@ from contextlib import aclosing
 from msgspec import structs
 
 from adapters.brenda import painting, serve
-from canonical.errors import GatewayError, ModelNotFound, StorageFailed
+from canonical.errors import GatewayError, ModelNotFound
 from canonical.models import Capability
 from canonical.painting import Paint
 from gateway.engine import Engine
@@ -46,7 +46,7 @@ async def _follow(exchange: Exchange, request: Paint) -> None:
     exchange.model = request.model
     request = await _sized(exchange.engine, request)
     with sessions_of(exchange).generating(session(exchange)) as generation:
-        jobs = _jobs_of(exchange)
+        jobs = exchange.jobs
 
         async def frames() -> AsyncGenerator[bytes, None]:
             events, job = painting.PaintStream(), None
@@ -93,13 +93,6 @@ async def _sized(engine: Engine, request: Paint) -> Paint:
         return painting.sized(request, await offer(engine, request.model))
     except GatewayError:
         return request  # whoever takes the job says it, with more of what is meant
-
-
-def _jobs_of(exchange: Exchange) -> Jobs:
-    jobs = exchange.gateway.jobs
-    if jobs is None:
-        raise StorageFailed("this gateway keeps no pictures")
-    return jobs
 
 
 ROUTES: dict[str, dict[str, Handler]] = {

@@ -20,6 +20,7 @@ from canonical.errors import (
     GatewayError,
     InvalidRequest,
     MethodNotAllowed,
+    StorageFailed,
     TooLarge,
     shutting_down,
 )
@@ -138,6 +139,14 @@ class Exchange:
     def engine(self) -> Engine:
         """The models."""
         return self.gateway.engine
+
+    @property
+    def jobs(self) -> Jobs:
+        """Pictures, which are jobs in every dialect. Raises StorageFailed where nothing is kept."""
+        jobs = self.gateway.jobs
+        if jobs is None:
+            raise StorageFailed("this gateway keeps nothing, and pictures are jobs")
+        return jobs
 
     async def run(self, methods: dict[str, Handler]) -> None:
         """Answer by the handler of the request's method; whatever happens, the client gets an answer or has left."""

@@ -33,11 +33,24 @@ async def watched(
     gateway: Gateway, jobs: AsyncGenerator[Job, None], end: float = ENDLESS
 ) -> AsyncGenerator[Job | None, None]:
     """A job at each of its changes, and None now and then between; it ends with the job, or when the gateway is to end."""
+
+    def pause() -> float | None:
+        return None if gateway.draining else max(0.0, min(GLANCE, end - monotonic()))
+
+    async with aclosing(with_pauses(jobs, pause)) as states:
+        async for job in states:
+            yield job
+
+
+async def with_pauses(
+    jobs: AsyncGenerator[Job, None], pause: Callable[[], float | None]
+) -> AsyncGenerator[Job | None, None]:
+    """A job at each of its changes, and None whenever there was none for ``pause()`` seconds; it ends where that is None."""
     coming: asyncio.Future[Job | None] | None = None
     try:
-        while not gateway.draining:
+        while (seconds := pause()) is not None:
             coming = coming or asyncio.ensure_future(anext(jobs, None))
-            await asyncio.wait((coming,), timeout=max(0.0, min(GLANCE, end - monotonic())))
+            await asyncio.wait((coming,), timeout=seconds)
             if not coming.done():
                 yield None
                 continue

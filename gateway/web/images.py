@@ -22,7 +22,6 @@ from canonical.errors import (
     InvalidRequest,
     ModelNotFound,
     NotFound,
-    StorageFailed,
     shutting_down,
 )
 from canonical.media import Blob
@@ -52,7 +51,7 @@ async def _generate(exchange: Exchange) -> None:
     exchange.model = asked.request.model
 
     async def work() -> None:
-        jobs, caller = _jobs(exchange), exchange.caller
+        jobs, caller = exchange.jobs, exchange.caller
         known = {name: await _known(jobs, name, digest, caller.owner) for name, digest in asked.digests.items()}
         request = structs.replace(asked.request, **known)
         job = await jobs.submit(request, owner=caller.owner, priority=caller.priority, dialect="images")
@@ -106,7 +105,7 @@ async def _image(exchange: Exchange) -> None:
 
 async def _download(exchange: Exchange) -> None:
     name = str(exchange.scope["path_params"]["filename"])
-    blob = await _jobs(exchange).picture(name, owner=exchange.caller.owner)
+    blob = await exchange.jobs.picture(name, owner=exchange.caller.owner)
     await _send_blob(exchange, name, blob, "attachment", [])
 
 
@@ -121,7 +120,7 @@ def _picture(job: Job, index: int | None) -> Result | None:
 async def _send(
     exchange: Exchange, result: Result, disposition: str, headers: list[tuple[bytes, bytes]], *, whole: str
 ) -> None:
-    blob = await _jobs(exchange).picture(result.name, owner=exchange.caller.owner)
+    blob = await exchange.jobs.picture(result.name, owner=exchange.caller.owner)
     told = serve.metadata_header(header(blob.data), result.made, whole)
     await _send_blob(exchange, result.name, blob, disposition, [*headers, (b"x-generation-metadata", told)])
 
@@ -144,21 +143,19 @@ async def _send_blob(
 async def _list(exchange: Exchange) -> None:
     page = serve.read_page(exchange.scope["query_string"])
     after = _checked(page.after) if page.after else ""
-    found = await _jobs(exchange).list(
-        owner=exchange.caller.owner, states=page.states, limit=page.limit + 1, after=after
-    )
+    found = await exchange.jobs.list(owner=exchange.caller.owner, states=page.states, limit=page.limit + 1, after=after)
     shown = found[: page.limit]
     following = shown[-1].id if len(found) > page.limit else None
     await exchange.json(serve.jobs_reply(shown, following), headers=[(b"cache-control", b"no-store")])
 
 
 async def _cancel(exchange: Exchange) -> None:
-    job = await _jobs(exchange).cancel(_id(exchange), owner=exchange.caller.owner)
+    job = await exchange.jobs.cancel(_id(exchange), owner=exchange.caller.owner)
     await exchange.json(serve.job_reply(job), headers=[_named(job)])
 
 
 async def _delete(exchange: Exchange) -> None:
-    jobs, id, owner = _jobs(exchange), _id(exchange), exchange.caller.owner
+    jobs, id, owner = exchange.jobs, _id(exchange), exchange.caller.owner
     if not (await jobs.get(id, owner=owner)).over:
         await _cancel(exchange)
         return
@@ -172,14 +169,14 @@ async def _events(exchange: Exchange) -> None:
 
 
 async def _events_head(exchange: Exchange) -> None:
-    await _jobs(exchange).get(_id(exchange), owner=exchange.caller.owner)
+    await exchange.jobs.get(_id(exchange), owner=exchange.caller.owner)
     await exchange.reply(200, b"text/event-stream", b"")
 
 
 async def _stream(exchange: Exchange, id: str, *, previews: bool) -> None:
     """Each change of a job, up to its end."""
     seen = next((value for name, value in exchange.scope["headers"] if name == b"last-event-id"), b"")
-    watch = _jobs(exchange).watch(id, owner=exchange.caller.owner)
+    watch = exchange.jobs.watch(id, owner=exchange.caller.owner)
     shown: Blob | None = None
     last = b""
     quiet = monotonic()
@@ -217,7 +214,7 @@ async def _stream(exchange: Exchange, id: str, *, previews: bool) -> None:
 
 async def _awaited(exchange: Exchange, seconds: float, enough: Callable[[Job], bool]) -> Job:
     """The request's job, as soon as it is ``enough``, or as it is when the time is over or the gateway is to end."""
-    jobs, id, owner = _jobs(exchange), _id(exchange), exchange.caller.owner
+    jobs, id, owner = exchange.jobs, _id(exchange), exchange.caller.owner
     job = await jobs.get(id, owner=owner)
     if seconds <= 0 or enough(job):
         return job
@@ -270,13 +267,6 @@ async def _health(exchange: Exchange) -> None:
 
 
 # Words that several have
-
-
-def _jobs(exchange: Exchange) -> Jobs:
-    jobs = exchange.gateway.jobs
-    if jobs is None:
-        raise StorageFailed("this gateway keeps no jobs")
-    return jobs
 
 
 def _id(exchange: Exchange) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import re
 import time
@@ -24,6 +23,7 @@ from gateway.painting import offer, prepared
 from gateway.picture_formats import check_form, converted
 from gateway.web.caller import in_body
 from gateway.web.exchange import Exchange, Handler
+from gateway.web.holding import with_pauses
 from gateway.web.signed import FILES
 
 BEAT = b": still painting\n\n"
@@ -67,9 +67,7 @@ async def _file(exchange: Exchange) -> None:
 
 
 async def _answer(exchange: Exchange, wish: Wish) -> None:
-    jobs = exchange.gateway.jobs
-    if jobs is None:
-        raise NotImplementedHere("this gateway keeps nothing, and pictures are jobs")
+    jobs = exchange.jobs
     exchange.model = wish.paint.model
     exchange.report = wish.report
     if exchange.caller.strict and wish.report.dropped:
@@ -97,7 +95,7 @@ async def _stream(exchange: Exchange, jobs: Jobs, wish: Wish) -> None:
         created = int(time.time())
         partials: dict[int, int] = {}
         sent, seen = 0, None
-        async with contextlib.aclosing(_beating(_followed(exchange, jobs, request))) as states:
+        async with contextlib.aclosing(with_pauses(_followed(exchange, jobs, request), lambda: SILENCE)) as states:
             async for job in states:
                 if job is None:
                     await _piece(exchange, BEAT)
@@ -165,28 +163,6 @@ async def _followed(exchange: Exchange, jobs: Jobs, request: Paint) -> AsyncGene
                 exchange.headers.append((b"x-should-retry", b"false"))  # OpenAI's SDKs repeat a conflict
                 raise Conflict("the picture was cancelled while it was being made", code="cancelled")
             yield job
-
-
-async def _beating(states: AsyncGenerator[Job, None]) -> AsyncGenerator[Job | None, None]:
-    """The states, and None whenever there was none for ``SILENCE``."""
-    coming: asyncio.Future[Job | None] | None = None
-    try:
-        while True:
-            coming = coming or asyncio.ensure_future(anext(states, None))
-            await asyncio.wait((coming,), timeout=SILENCE)
-            if not coming.done():
-                yield None
-                continue
-            job, coming = coming.result(), None
-            if job is None:
-                return
-            yield job
-    finally:
-        if coming is not None:
-            coming.cancel()
-            with contextlib.suppress(asyncio.CancelledError, GatewayError):
-                await coming
-        await states.aclose()
 
 
 async def _done(exchange: Exchange, jobs: Jobs, wish: Wish, result: Result) -> Done:
