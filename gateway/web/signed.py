@@ -72,7 +72,9 @@ class Links:
             Forbidden: it is too old, or nobody here signed it.
         """
         try:
-            pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, strict_parsing=True, max_num_fields=_FIELDS)
+            pairs = parse_qsl(
+                query.decode("ascii"), keep_blank_values=True, strict_parsing=True, max_num_fields=_FIELDS
+            )
         except ValueError:
             return None
         fields = dict(pairs)
