@@ -63,10 +63,20 @@ def read_form(content_type: bytes, body: bytes, *, parts: int = PARTS) -> list[P
         raise InvalidRequest(f"the boundary of the form has more than {BOUNDARY} characters")
     try:
         return list(_parts(boundary.encode("latin-1"), body, parts))
-    except ParserLimitReached as error:
-        raise InvalidRequest(f"the form has more than {parts} parts, or a part with too long a head") from error
     except (MultipartError, UnicodeError) as error:
-        raise InvalidRequest(f"the form cannot be read: {error}") from error
+        _let_go(error)
+        if isinstance(error, ParserLimitReached):
+            words = f"the form has more than {parts} parts, or a part with too long a head"
+        else:
+            words = f"the form cannot be read: {error}"
+        raise InvalidRequest(words) from error
+
+
+def _let_go(error: BaseException | None) -> None:
+    """The parser keeps its error, and that its frames: a circle, in which the whole body would stay behind."""
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__context__
 
 
 def _parts(boundary: bytes, body: bytes, most: int) -> Iterator[Part]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import time
 
 import pytest
@@ -66,6 +67,23 @@ def test_parts_are_read_however_they_are_written(kind: bytes, head: bytes) -> No
 def test_what_is_no_whole_form_is_refused(kind: bytes, body: bytes) -> None:
     with pytest.raises(InvalidRequest):
         read_form(kind, body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        form(("a", b"b"), end=b""),
+        form(*[("a", b"b")] * (PARTS + 1)),
+        b"--x\r\n" + b"A" * (2 * HEAD) + b": b\r\n\r\n\r\n--x--",
+        b"--x\r\n" * 2,
+        b'--x\r\nContent-Disposition: form-data; name="\xff"\r\n\r\na\r\n--x--',
+    ],
+)
+def test_nothing_of_a_form_that_is_refused_stays_in_memory(body: bytes) -> None:
+    gc.collect()
+    with contextlib.suppress(InvalidRequest):
+        read_form(KIND, body)
+    assert gc.collect() == 0  # a circle would hold the body until the next full collection, which is hours away
 
 
 def test_a_part_without_a_name_is_none() -> None:
