@@ -14,6 +14,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.ports import own_port
+
 PASSWORD = "hunter2-of-redis"
 
 
@@ -25,9 +27,7 @@ class RedisServer:
         self._folder = folder
         self._program = program
         self._process: subprocess.Popen[bytes] | None = None
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = own_port()
         self.start()
 
     @property
@@ -42,8 +42,10 @@ class RedisServer:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
         deadline = time.monotonic() + 30
         while True:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
-                return
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1) as line:
+                line.sendall(f"AUTH {PASSWORD}\r\nPING\r\n".encode())
+                if line.makefile("rb").read(len("+OK\r\n+PONG")).endswith(b"PONG"):
+                    return
             assert self._process.poll() is None, self._log.read_text()
             assert time.monotonic() < deadline, self._log.read_text()
             time.sleep(0.02)

@@ -12,6 +12,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.ports import own_port
+
 KEY, SECRET = "dragoman-tests", "hunter2-the-secret"
 
 
@@ -22,9 +24,7 @@ class S3Server:
         self.folder = folder
         self._log = folder.with_suffix(".log")
         self._process: subprocess.Popen[bytes] | None = None
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = own_port()
         (folder / "pictures").mkdir(parents=True)
         self.start()
 

@@ -48,8 +48,6 @@ class Painter:
         class OurWorker(Worker[Any]):
             SIGNALS = []  # noqa: RUF012  SAQ's; they are the process's to take
 
-        # It would log whole jobs, prompts and all.
-        logging.getLogger("saq").setLevel(logging.CRITICAL)
         self._worker = OurWorker(
             queue,
             [(FUNCTION, self._paint)],

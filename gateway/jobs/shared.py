@@ -48,7 +48,6 @@ PREVIEW = 60
 """Seconds for which a preview is kept."""
 AWAY = (RedisError, OSError, asyncio.TimeoutError)
 """What a server that is away, starts, or is not ours to use raises."""
-logger = logging.getLogger("dragoman")
 
 
 class Said(Struct, frozen=True):
@@ -93,6 +92,8 @@ class SharedQueue(RedisQueue):
             retry=Retry(NoBackoff(), 1),
         )
         super().__init__(redis, NAME)
+        # It would log whole jobs, prompts and all.
+        logging.getLogger("saq").setLevel(logging.CRITICAL)
         self.closing = False
         """Whether no more jobs are to be taken."""
         self._members = self.namespace("workers")

@@ -159,7 +159,7 @@ class Spread:
     async def _follow(self, queue: SharedQueue, messages: object) -> None:
         async def listen() -> None:
             while True:
-                if await messages.get_message(ignore_subscribe_messages=True, timeout=None) is not None:  # type: ignore[attr-defined]
+                if await messages.get_message(ignore_subscribe_messages=True, timeout=POLL) is not None:  # type: ignore[attr-defined]
                     self._news.set()
 
         listening = asyncio.ensure_future(listen())
