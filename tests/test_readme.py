@@ -68,4 +68,4 @@ def test_configuration_examples_are_good(tmp_path: Path) -> None:
     for code in found:
         path = tmp_path / "config.yaml"
         path.write_text(code)
-        assert config.load(path, {"CLOUD_KEY": "sk-secret-key"}).models
+        assert config.load(path, {"CLOUD_KEY": "sk-secret-key", "PASSWORD": "a-password"}).models
