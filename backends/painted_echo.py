@@ -43,10 +43,11 @@ def prepared_echo(request: Paint) -> Paint:
     known = {lora.id: lora for lora in OFFER.loras}
     for lora in request.loras:
         if lora.name not in known:
-            raise NotFound(f"there is no LoRA {lora.name!r}{nearest(lora.name, known)}", param="loras")
+            raise NotFound(f"there is no LoRA {lora.name[:80]!r}{nearest(lora.name, known)}", param="loras")
     if request.sampler not in {None, *OFFER.samplers}:
         raise InvalidRequest(
-            f"there is no sampler {request.sampler!r}{nearest(request.sampler or '', OFFER.samplers)}", param="sampler"
+            f"there is no sampler {(request.sampler or '')[:80]!r}{nearest(request.sampler or '', OFFER.samplers)}",
+            param="sampler",
         )
     if (request.width or 0) * (request.height or 0) > PIXELS:
         raise InvalidRequest(f"width times height may be at most {PIXELS}", param="width")

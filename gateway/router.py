@@ -26,6 +26,8 @@ _VERBS = {
     Capability.TRANSLATE: "translate",
 }
 """In words for who asks for it where nobody can."""
+NAME = 200
+"""Characters of a name that is told back: what nobody knows may have megabytes."""
 
 
 class Route(Struct, frozen=True):
@@ -153,7 +155,7 @@ def _find(name: str, needs: frozenset[Capability], names: Directory, defaults: D
             raise NoModelLoaded("model is required", param="model", code="missing_required_parameter")
     route = known(wanted, names)
     if route is None:
-        raise ModelNotFound(f"model '{wanted}' not found", param="model")
+        raise ModelNotFound(f"model '{wanted[:NAME]}' not found", param="model")
     return route
 
 

@@ -110,6 +110,8 @@ def test_a_text_of_a_picture_fills_what_is_open() -> None:
         ({"override_settings": {"CLIP_stop_at_last_layers": 40}}, "CLIP_stop_at_last_layers must be from 1 to 12"),
         ({"override_settings": {"CLIP_stop_at_last_layers": "two"}}, "CLIP_stop_at_last_layers must be from 1 to 12"),
         ({"override_settings": "none"}, "override_settings"),
+        ({"prompt": "<lora:a:1>" * 20_000}, "prompt may have at most"),
+        ({"infotext": "Steps: 1, " * 20_000}, "infotext may have at most"),
     ],
 )
 def test_what_is_no_request_is_refused_by_its_name(fields: dict[str, Any], words: str) -> None:

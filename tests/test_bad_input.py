@@ -74,6 +74,7 @@ TABLE = [
     (OCHAT, b'{"model":"echo",' + HELLO + b',"format":"xml"}', 400, "invalid format"),
     (OCHAT, b'{"model":"echo",' + HELLO + b',"options":{"num_ctx":"big"}}', 400, "num_ctx"),
     (OCHAT, b'{"model":"none",' + HELLO + b"}", 404, "model 'none' not found"),
+    (CHAT, b'{"model":"' + b"n" * 1_000_000 + b'",' + HELLO + b"}", 404, "n' not found"),
     (OCHAT, DEEP, 400, "nested"),
     (OCHAT, BIG, 413, "bytes"),
     ("/api/generate", b'{"prompt":"x"}', 404, "model '' not found"),
@@ -122,6 +123,7 @@ def test_m1_m2_bad_input_is_refused_in_the_callers_dialect(
     assert got == status, answer
     assert kind.startswith("application/json")
     assert says in message(path, answer)
+    assert len(answer) < 2000  # whatever was sent is not sent back
     assert ask(gateway, "GET", "/health/live")[0] == 200
 
 

@@ -74,7 +74,7 @@ def test_the_text_is_as_a1111_writes_it() -> None:
     )
 
 
-_texts = st.text(alphabet=st.characters(), max_size=60) | st.sampled_from(
+_texts = st.text(alphabet=st.characters(codec="utf-8"), max_size=60) | st.sampled_from(
     ["", "a\nb", "Negative prompt: x", "a\nNegative prompt: x", "x, Steps: 3, Seed: 2, Size: 1x1", " a ", "a\r\nb", '"']
 )
 _loras = st.lists(
@@ -103,7 +103,7 @@ _paints = st.builds(
 @given(made=_paints)
 @example(Paint(prompt="Steps: 3, Seed: 2, Size: 1x1"))
 @example(Paint(prompt="<lora:night:1>", loras=(Lora("night", 1.0),)))
-@example(Paint(prompt="<lora:night:one>", negative_prompt="\0\u2028\x85\ud800"))
+@example(Paint(prompt="<lora:night:one>", negative_prompt="\0\u2028\x85\U0001f600"))
 @example(Paint(prompt="", loras=(Lora("a:b>", None),)))
 def test_any_text_is_read_as_it_was_meant(made: Paint) -> None:
     assert read_a1111(a1111_text(made)) == made
@@ -161,14 +161,18 @@ def test_a_text_of_a1111_is_read() -> None:
         "<lora:" * 50_000,
         "Negative prompt:\n" * 10_000,
         'Prompt: "x", Loras: "[[1]]", Seed: 4',
+        "Steps: " + "9" * 400 + ", Clip skip: -" + "9" * 400 + ", Seed: 1",
+        'Prompt: "\\ud800", Negative prompt: "\\udfff", Model: "\\ud83d", Sampler: "\\ud800", Loras: "[]"',
     ],
-    ids=range(8),
+    ids=range(10),
 )
 def test_nonsense_is_read_without_much_ado(text: str) -> None:
     read = read_a1111(text)
     assert read.steps is None
     assert read.guidance_scale is None
     assert read.loras == ()
+    assert json_of(read)
+    f"{read.prompt} {read.negative_prompt} {read.model} {read.sampler} {parameters(text)}".encode()  # all of it is text
 
 
 def test_tags_are_taken_out_of_prompts() -> None:

@@ -28,6 +28,8 @@ PREVIEWS = 4
 """Half-finished pictures on the way of each: clients ask for them every second."""
 STRENGTH = 0.75
 """How much of a picture is given up where nothing is said."""
+TEXT = 100_000
+"""Characters of a prompt with its tags, and of a recipe: millions of tags would be read for seconds."""
 _OWN = frozenset(("automatic", "uniform", "normal"))
 """Schedules that are the sampler's own."""
 _ENDING = re.compile(r"\.(safetensors|ckpt|pt|gguf)$", re.IGNORECASE)
@@ -82,6 +84,9 @@ def read_img2img(body: bytes) -> Ask:
 
 def _ask(asked: wire.TextToImage | wire.ImageToImage, said: dict[str, Any]) -> Ask:
     with_picture = isinstance(asked, wire.ImageToImage)
+    for name in ("prompt", "infotext"):
+        if len(getattr(asked, name) or "") > TEXT:
+            raise InvalidRequest(f"{name} may have at most {TEXT} characters", param=name)
     base = read_a1111(asked.infotext) if asked.infotext else Paint(prompt="")
     settings = asked.override_settings or {}
     prompt, loras = without_tags(asked.prompt) if asked.prompt is not None else (base.prompt, base.loras)

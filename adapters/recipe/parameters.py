@@ -175,7 +175,7 @@ def _unquoted(text: str) -> str:
         value = json.loads(text)
     except ValueError:
         return text
-    return str(value)
+    return str(value).encode(errors="replace").decode()  # half a character is no text
 
 
 def _decoded(text: str) -> tuple[tuple[str, float | None], ...]:
@@ -188,6 +188,6 @@ def _decoded(text: str) -> tuple[tuple[str, float | None], ...]:
 def _number(text: str, kind: type[int | float]) -> int | float | None:
     try:
         value = kind(text)
-    except ValueError:
+        return value if math.isfinite(value) else None
+    except (ValueError, OverflowError):
         return None
-    return value if math.isfinite(value) else None
