@@ -20,11 +20,11 @@ with warnings.catch_warnings():
     from safetensors.torch import load_file, save_file
 
     from backends.diffusers import engine  # keeps the libraries from the network, and quiet
-    from backends.diffusers.deltas import Unfit, change
     from backends.diffusers.loading import pipeline
-    from backends.diffusers.lora_parts import KINDS, kind_of, part_of
-    from backends.diffusers.modules import original
-    from backends.diffusers.stack import Stack
+    from backends.diffusers.lora.deltas import Unfit, change
+    from backends.diffusers.lora.modules import original
+    from backends.diffusers.lora.parts import KINDS, kind_of, part_of
+    from backends.diffusers.lora.stack import Stack
     from backends.diffusers.start import Laid, Start
 from backends.seeing.serving import Wrong
 from tests.serving import ROOT

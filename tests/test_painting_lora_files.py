@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from backends.diffusers.lora_files import LoraFile, lora_file
-from backends.diffusers.lora_parts import Part, part_of
+from backends.diffusers.lora.files import LoraFile, lora_file
+from backends.diffusers.lora.parts import Part, part_of
 from canonical.painting import LoraInfo
 from tests.serving import ROOT
 

@@ -11,10 +11,10 @@ from msgspec import Struct, structs
 
 from backends.diffusers import recognising
 from backends.diffusers.headers import BadFile
-from backends.diffusers.lora_files import LoraFile
+from backends.diffusers.lora.files import LoraFile
+from backends.diffusers.lora.shelf import Shelf
 from backends.diffusers.recognising import PICKLED, PICKLES, Recognised
 from backends.diffusers.settings import PainterModelSettings, PainterSettings
-from backends.diffusers.shelf import Shelf
 from backends.seeing.machine import may_have_gpu
 from canonical.errors import ModelNotFound, Unsupported
 from canonical.models import Capability, ModelInfo

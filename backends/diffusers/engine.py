@@ -32,10 +32,10 @@ from backends.diffusers import loading, placing, prompts, samplers
 from backends.diffusers.asking import Asked, Drawn, Stepped
 from backends.diffusers.canvas import Canvas
 from backends.diffusers.decoder import Decoder
+from backends.diffusers.lora.stack import Stack
 from backends.diffusers.pictures import png, seen
 from backends.diffusers.previews import Guess, Previews
 from backends.diffusers.references import References
-from backends.diffusers.stack import Stack
 from backends.diffusers.start import Start
 from backends.diffusers.tasks import Task, sharing
 from canonical.painting import Paint, alone

@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from backends.diffusers import headers
 from backends.diffusers.headers import BadFile, Header
-from backends.diffusers.lora_parts import Part, kind_of, part_of
+from backends.diffusers.lora.parts import Part, kind_of, part_of
 from canonical.painting import WEIGHT, LoraInfo
 
 _BESIDE = 4 * 1024 * 1024

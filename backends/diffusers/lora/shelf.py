@@ -6,7 +6,7 @@ import os
 from itertools import islice
 from pathlib import Path
 
-from backends.diffusers.lora_files import LoraFile, lora_file
+from backends.diffusers.lora.files import LoraFile, lora_file
 
 _MOST = 10_000
 """Files that are looked at."""

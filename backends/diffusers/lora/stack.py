@@ -17,10 +17,10 @@ from msgspec import Struct
 from safetensors import SafetensorError, safe_open
 
 from backends.diffusers import headers
-from backends.diffusers.deltas import Unfit, change
 from backends.diffusers.headers import BadFile
-from backends.diffusers.lora_parts import kind_of, part_of
-from backends.diffusers.modules import Table, table
+from backends.diffusers.lora.deltas import Unfit, change
+from backends.diffusers.lora.modules import Table, table
+from backends.diffusers.lora.parts import kind_of, part_of
 from backends.diffusers.start import Laid
 from backends.seeing.serving import Wrong
 
