@@ -305,6 +305,31 @@ def test_a_job_that_kills_its_worker_is_not_begun_for_ever(file: Place) -> None:
     run(story())
 
 
+def test_a_request_that_is_cut_off_leaves_no_job_without_its_image(
+    file: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story() -> None:
+        async with studio(file, running=0) as one:
+            add = one.store.jobs.add
+            asked = asyncio.Event()
+
+            async def slow(*rest: Any, **more: Any) -> str:
+                asked.set()
+                return await add(*rest, **more)
+
+            monkeypatch.setattr(one.store.jobs, "add", slow)
+            submitting = asyncio.ensure_future(one.submit("a", image=PNG))
+            await asked.wait()
+            submitting.cancel()
+            await asyncio.gather(submitting, return_exceptions=True)
+            (job,) = await one.jobs.list(owner=ANN)
+        async with studio(file) as two:
+            two.jobs.begin()
+            assert (await two.ended(job)).state == "done"
+
+    run(story())
+
+
 @pytest.mark.parametrize("how", ["close", "die"])
 def test_what_only_a_waiting_client_wanted_ends_with_its_gateway(file: Place, how: str) -> None:
     async def story() -> None:
@@ -381,8 +406,6 @@ def test_a_start_that_finds_nothing_to_do_opens_nothing(file: Place) -> None:
 def test_a_gateway_without_jobs_of_its_own_helps_others_on_its_database(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not place.url:
-        pytest.skip("a file is one gateway's, and its workers'")
     monkeypatch.setattr("gateway.jobs.jobs.ATTEND", 0.01)
 
     async def story() -> None:

@@ -33,7 +33,7 @@ LOOK = 0.3
 SOON = 1.0
 """Seconds for the database to say how much there is to do."""
 ATTEND = 2.0
-"""Seconds between two looks for the first job in a database that others share."""
+"""Seconds between two looks for the first job that is not this gateway's: others may share the database."""
 FIRST, TEND = 60.0, 3600.0
 """Seconds from the start, and from then on, between two looks for files whose time is over."""
 ORPHAN = 3600.0
@@ -257,9 +257,15 @@ class Jobs:
                         files[digest] = FileRow(name, digest, True)
                     inputs[field] = Input(files[digest].name, blob.media_type)
                 full = structs.replace(row, inputs=msgspec.json.encode(inputs))
-                added = await self._rows.add(
-                    full, list(files.values()), room=self._room, waits=waits, shared=shared, size=size
+                adding = asyncio.ensure_future(
+                    self._rows.add(full, list(files.values()), room=self._room, waits=waits, shared=shared, size=size)
                 )
+                try:
+                    added = await asyncio.shield(adding)
+                except asyncio.CancelledError:
+                    await asyncio.wait([adding])  # it is in the line of writers: its row may need the files
+                    added = "failed" if adding.exception() else adding.result()
+                    raise
             finally:
                 if added != "kept" and ours:
                     with contextlib.suppress(StorageFailed):
@@ -330,21 +336,21 @@ class Jobs:
                 news.tell(job)
 
     async def _resume(self) -> None:
-        """Find what is not over. Where others may put jobs into the same database, look for them too."""
+        """Find what is not over, and later what others put into the same database, until there is work here."""
+        ours = not self._shared  # what this gateway had before has to be ended, if nothing else
         while True:
             with contextlib.suppress(GatewayError):
-                if await self._rows.unfinished() and await self._paints():
+                if await self._rows.unfinished() and (ours or await self._paints()):
                     if not self._settings.queue:  # else a gateway that is dead is no dead worker
                         await self._rows.sweep(tries=self._settings.tries)
                     self._wake()
                     return
-            if not self._shared:
-                return
+                ours = False
             await asyncio.sleep(ATTEND)
 
     async def _paints(self) -> bool:
-        """Whether there is a model here for any of it; what this gateway had before has to be ended, if nothing else."""
-        return not self._shared or any(row.capabilities >= PAINT for row in await self._engine.models(PAINT))
+        """Whether there is a model here for any of it."""
+        return any(row.capabilities >= PAINT for row in await self._engine.models(PAINT))
 
     def _wake(self) -> None:
         """There is a job: it is begun here, unless this process is at its end."""

@@ -50,6 +50,8 @@ class SqliteFile:
         self.alive = Files(folder)
         self._lock = threading.Lock()
         self._engines: tuple[Engine, Engine] | None = None
+        self._glanced: tuple[object, bool] | None = None
+        """What was asked last, of which state of the file; and what was found."""
 
     @property
     def exists(self) -> bool:
@@ -57,13 +59,26 @@ class SqliteFile:
         return self._file.exists() or (self._folder / EARLIER).exists()
 
     def glance(self, question: str) -> bool | None:
-        """Without SQLAlchemy, which no start should wait for; of a file of an earlier version nothing is said."""
+        """Without SQLAlchemy, which no start should wait for; of a file of an earlier version nothing is said.
+
+        Who asks again of a file that nobody has opened since does not have it opened, which makes two files each time.
+        """
         try:
-            found = sqlite3.connect(f"{self._file.absolute().as_uri()}?mode=rw", uri=True, timeout=PATIENCE)
-            with contextlib.closing(found) as db:
-                return db.execute(question).fetchone() is not None
-        except sqlite3.Error:
+            found = self._file.stat()
+            now = (question, found.st_mtime_ns, found.st_size)
+            if (
+                self._glanced is not None
+                and self._glanced[0] == now
+                and not self._file.with_name(f"{FILE}-wal").exists()
+            ):
+                return self._glanced[1]
+            opened = sqlite3.connect(f"{self._file.absolute().as_uri()}?mode=rw", uri=True, timeout=PATIENCE)
+            with contextlib.closing(opened) as db:
+                there = db.execute(question).fetchone() is not None
+        except (sqlite3.Error, OSError):
             return None
+        self._glanced = now, there
+        return there
 
     def open(self, *, writes: bool) -> Connection:
         """A connection."""
