@@ -96,7 +96,7 @@ def _serve(settled: Settled) -> None:
 def _work(settled: Settled, jobs: int | None) -> None:
     import uvloop
 
-    from gateway.jobs.worker import work
+    from gateway.jobs.worker_process import work
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(work(settled, jobs=jobs))

@@ -219,9 +219,9 @@ def _check_jobs(jobs: Jobs) -> None:
     if jobs.queue:
         if not have("redis"):
             raise ConfigError(f"{missing('redis').message} - at `$.jobs.queue`")
-        from gateway.jobs import shared
+        from gateway.jobs.over_redis import queue
 
-        _check_url(shared.check_url, jobs.queue, "$.jobs.queue")
+        _check_url(queue.check_url, jobs.queue, "$.jobs.queue")
     if jobs.results.startswith("s3:"):
         if not have("obstore"):
             raise ConfigError(f"{missing('s3').message} - at `$.jobs.results`")

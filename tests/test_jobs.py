@@ -145,7 +145,7 @@ def test_a_running_job_is_cancelled_within_a_step(file: Place) -> None:
 
 
 def test_within_one_process_nobody_waits_for_a_look(file: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("queue.POLL", "loop.LOOK", "loop.SWEEP", "jobs.LOOK"):
+    for name in ("store_queue.POLL", "loop.LOOK", "loop.SWEEP", "jobs.LOOK"):
         monkeypatch.setattr(f"gateway.jobs.{name}", 1000)
 
     async def story() -> None:
@@ -597,7 +597,7 @@ def test_previews_are_seen_and_not_kept(file: Place) -> None:
 
 def test_a_database_that_fails_at_the_end_is_tried_again(file: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     async def story() -> None:
-        monkeypatch.setattr("gateway.jobs.queue.AGAIN", 0.001)
+        monkeypatch.setattr("gateway.jobs.store_queue.AGAIN", 0.001)
         async with studio(file) as one:
             settle, left = one.store.jobs.settle, 3
 

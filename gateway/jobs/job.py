@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-import msgspec
 from msgspec import Struct
 
 from canonical.media import Blob
 from canonical.painting import Paint
-from gateway.store.jobs import JobRow
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 
@@ -80,14 +78,3 @@ class Job(Struct, frozen=True, kw_only=True):
     def percent(self) -> int:
         """0 to 100."""
         return 100 if self.state == "done" else 100 * self.done // self.total if self.total else 0
-
-
-def told(row: JobRow) -> Job:
-    """A job, as its row has it."""
-    names = ("id", "owner", "dialect", "created", "started", "finished", "done", "total", "error", "code", "status")
-    return Job(
-        **{name: getattr(row, name) for name in names},
-        state=msgspec.convert(row.state, State),
-        request=msgspec.json.decode(row.request, type=Paint),
-        results=msgspec.json.decode(row.results, type=tuple[Result, ...]),
-    )

@@ -19,10 +19,11 @@ from canonical.painting import Paint
 from gateway.engine import Engine
 from gateway.jobs.estimate import cost, until_done, until_room
 from gateway.jobs.files import Files, is_name, new_name, type_of
-from gateway.jobs.job import Job, Queue, told
+from gateway.jobs.job import Job, Queue
 from gateway.jobs.live import Live
 from gateway.jobs.loop import Loop
-from gateway.jobs.spread import Spread
+from gateway.jobs.over_redis.gateways import Spread
+from gateway.jobs.rows import told
 from gateway.jobs.work import IMAGES, Input, sha256
 from gateway.painting import PAINT, prepared
 from gateway.settings import Config

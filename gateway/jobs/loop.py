@@ -12,17 +12,18 @@ import msgspec
 from msgspec import structs
 
 from canonical.errors import StorageFailed
-from canonical.painting import Paint, Step
+from canonical.painting import Step
 from gateway.engine import Engine
 from gateway.jobs.files import Files
 from gateway.jobs.job import Result
 from gateway.jobs.live import Live
-from gateway.jobs.work import Input, Order, Outcome, work
+from gateway.jobs.rows import order_of
+from gateway.jobs.work import Outcome, work
 from gateway.settings import Jobs as Settings
 from gateway.store.jobs import FileRow, JobRow, JobRows
 
 if TYPE_CHECKING:
-    from gateway.jobs.queue import StoreQueue
+    from gateway.jobs.store_queue import StoreQueue
 
 LOOK = 0.5
 """Seconds between two looks whether another process has cancelled what runs here."""
@@ -67,7 +68,7 @@ class Loop:
             return
         from saq.worker import Worker
 
-        from gateway.jobs.queue import FUNCTION, StoreQueue
+        from gateway.jobs.store_queue import FUNCTION, StoreQueue
 
         class OurWorker(Worker[Any]):
             SIGNALS = []  # noqa: RUF012  SAQ's; they are the gateway's to take
@@ -139,11 +140,7 @@ class _Painting:
         self._live = live
         self._claim = claim
         self._loop = asyncio.get_running_loop()
-        self._order = Order(
-            request=msgspec.json.decode(claim.request, type=Paint),
-            inputs=msgspec.json.decode(claim.inputs, type=dict[str, Input]),
-            results=msgspec.json.decode(claim.results, type=tuple[Result, ...]),
-        )
+        self._order = order_of(claim)
         self._results = self._order.results
         self._begun = 0.0
         self._before = 0

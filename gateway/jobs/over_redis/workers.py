@@ -20,7 +20,7 @@ from canonical.painting import Step
 from gateway.engine import Engine
 from gateway.jobs.files import Files
 from gateway.jobs.job import Result
-from gateway.jobs.shared import AGAIN, AWAY, BEAT, FUNCTION, Said, SharedQueue
+from gateway.jobs.over_redis.queue import AGAIN, AWAY, BEAT, FUNCTION, Said, SharedQueue
 from gateway.jobs.work import Order, Outcome, work
 from gateway.settings import Jobs as Settings
 

@@ -16,19 +16,19 @@ from msgspec import structs
 
 from canonical.errors import GatewayError, NotFound, StorageFailed
 from canonical.media import Blob
-from canonical.painting import Paint
 from gateway.jobs.files import Files
-from gateway.jobs.job import Result, told
+from gateway.jobs.job import Result
 from gateway.jobs.live import Live
 from gateway.jobs.loop import NOTE
-from gateway.jobs.work import Input, Order, Outcome
+from gateway.jobs.rows import ending_of, order_of, told
+from gateway.jobs.work import Outcome
 from gateway.settings import Jobs as Settings
 from gateway.store.jobs import Ending, FileRow, JobRow, JobRows
 
 if TYPE_CHECKING:
     from saq.job import Job as Held
 
-    from gateway.jobs.shared import SharedQueue
+    from gateway.jobs.over_redis.queue import SharedQueue
 
 POLL = 0.5
 """Seconds between two looks at all, should a message be lost."""
@@ -45,7 +45,7 @@ TAKEN = 5.0
 """Seconds after which a job that no worker has begun is taken back."""
 PAST = 10.0
 """Seconds for which the server keeps what is over: its worker has a last word to say."""
-AWAY = "the server over which workers get jobs cannot be reached; it goes on when that is back"
+UNREACHABLE = "the server over which workers get jobs cannot be reached; it goes on when that is back"
 NOBODY = "no worker is there"
 ELSEWHERE = (
     "the worker keeps pictures where this gateway does not find them: `jobs.results` must be one place for all of them"
@@ -60,11 +60,7 @@ class _Handed:
         self.claim = claim
         self.key = f"{claim.id}.{claim.attempt}"
         """The attempt's own name: who was given up speaks of another one."""
-        self.order = Order(
-            request=msgspec.json.decode(claim.request, type=Paint),
-            inputs=msgspec.json.decode(claim.inputs, type=dict[str, Input]),
-            results=msgspec.json.decode(claim.results, type=tuple[Result, ...]),
-        )
+        self.order = order_of(claim)
         self.results = self.order.results
         self.first = len(self.results)
         """How many pictures an earlier attempt has made."""
@@ -108,7 +104,7 @@ class Spread:
     def note(self) -> str:
         """What all wait for."""
         if not self.reachable:
-            return AWAY
+            return UNREACHABLE
         return "" if self._slots or self._task is None else NOBODY
 
     def start(self) -> None:
@@ -138,21 +134,21 @@ class Spread:
     # Inside
 
     async def _run(self) -> None:
-        from gateway.jobs import shared
+        from gateway.jobs.over_redis.queue import AGAIN, AWAY, SharedQueue
 
-        queue = shared.SharedQueue(self._settings.queue)
+        queue = SharedQueue(self._settings.queue)
         try:
             while True:
                 try:
                     async with queue.news() as messages:
                         await self._follow(queue, messages)
-                except shared.AWAY as error:
+                except AWAY as error:
                     await self._without(error)
                 except StorageFailed:
                     pass
                 except Exception:
                     logger.exception("following the workers failed")
-                await asyncio.sleep(shared.AGAIN)
+                await asyncio.sleep(AGAIN)
         finally:
             await queue.disconnect()
 
@@ -257,7 +253,7 @@ class Spread:
         if outcome is not None and outcome.died:
             await self._again(queue, handed, None)
         elif outcome is not None:
-            await self._end(handed, _ending(outcome))
+            await self._end(handed, ending_of(outcome))
         elif handed.stopping:
             await self._stop(queue, handed, job)
         elif job.status == Status.QUEUED:
@@ -284,7 +280,7 @@ class Spread:
 
     async def _heard(self, queue: SharedQueue, handed: _Handed, job: Held) -> Outcome | None:
         """Note how far it is; how it ended, if it has."""
-        from gateway.jobs.shared import Said
+        from gateway.jobs.over_redis.queue import Said
 
         try:
             said = msgspec.convert(job.meta, Said)
@@ -409,8 +405,8 @@ class Spread:
                     await self._end(handed, Ending(state="cancelled"))
         for handed in self._handed.values():
             seen = self._live.get(handed.claim.id)
-            if seen is not None and seen.note != AWAY:
-                self._live.put(structs.replace(seen, note=AWAY))
+            if seen is not None and seen.note != UNREACHABLE:
+                self._live.put(structs.replace(seen, note=UNREACHABLE))
 
     def _back(self, now: float) -> None:
         logger.warning("the queue's server is back")
@@ -430,9 +426,3 @@ class Spread:
 def _over(job: Held) -> bool:
     """Whether its worker has told how it ended, and has one last word to say."""
     return bool(job.meta.get("outcome"))
-
-
-def _ending(outcome: Outcome) -> Ending:
-    if outcome.error or outcome.code:
-        return Ending(state="failed", error=outcome.error, code=outcome.code, status=outcome.status)
-    return Ending(state="done")

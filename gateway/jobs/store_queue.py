@@ -18,8 +18,8 @@ from saq.queue.base import Queue
 from canonical.errors import StorageFailed
 from gateway.jobs.files import Files
 from gateway.jobs.job import Job as SeenJob
-from gateway.jobs.job import told
 from gateway.jobs.live import Live
+from gateway.jobs.rows import ending_of, told
 from gateway.jobs.work import Outcome
 from gateway.store.jobs import Ending, JobRow, JobRows
 
@@ -198,10 +198,8 @@ class StoreQueue(Queue):
             return
         if status == Status.ABORTED:
             ending = Ending(state="cancelled")
-        elif isinstance(result, Outcome) and not result.code and not result.error:
-            ending = Ending(state="done")
         elif isinstance(result, Outcome):
-            ending = Ending(state="failed", error=result.error, code=result.code, status=result.status)
+            ending = ending_of(result)
         else:
             ending = Ending(state="failed", error="something went wrong here", code="internal_error", status=500)
         await self._settle(claim, ending)

@@ -31,7 +31,7 @@ from gateway.settings import Config, Settled
 from gateway.store import Store
 
 if TYPE_CHECKING:
-    from gateway.jobs.painter import Painter
+    from gateway.jobs.over_redis.workers import Painter
 
 OVERTIME = 4.5
 """Seconds after the grace period at which the process ends, whatever still hangs."""
@@ -58,7 +58,7 @@ async def work(settled: Settled, *, jobs: int | None = None) -> None:
             painters = await _painters(engine, settled)
             await checked(files)
             if config.jobs.queue:
-                from gateway.jobs.painter import Painter
+                from gateway.jobs.over_redis.workers import Painter
 
                 loop = Painter(engine, files, config.jobs)
             else:
