@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import math
+import os
 import shutil
 import struct
 from collections.abc import Callable
@@ -76,6 +77,18 @@ def folder(tmp_path: Path) -> Path:
         copy: Callable[..., Any] = shutil.copytree if (PAINTING / name).is_dir() else shutil.copy
         copy(PAINTING / name, tmp_path / name)
     return tmp_path
+
+
+def test_files_whose_names_cannot_be_told_are_passed_over(folder: Path) -> None:
+    there = House(folder).rows()
+    for name in (b"\xff", b"two\nlines", b"\x1b[31m"):
+        with contextlib.suppress(OSError):  # not every file system has such names
+            shutil.copy(
+                folder / "loras" / "night.safetensors", os.fsencode(folder / "loras") + b"/" + name + b".safetensors"
+            )
+            shutil.copy(folder / f"{PONY}.safetensors", os.fsencode(folder) + b"/" + name + b".safetensors")
+            shutil.copytree(os.fsencode(folder / BASE), os.fsencode(folder) + b"/" + name)
+    assert House(folder).rows() == there
 
 
 # What there is

@@ -12,7 +12,7 @@ from msgspec import Struct, structs
 from backends.diffusers import recognising
 from backends.diffusers.headers import BadFile
 from backends.diffusers.lora.files import LoraFile
-from backends.diffusers.lora.shelf import Shelf
+from backends.diffusers.lora.shelf import Shelf, is_text
 from backends.diffusers.recognising import PICKLED, PICKLES, Recognised
 from backends.diffusers.settings import PainterModelSettings, PainterSettings
 from backends.seeing.machine import may_have_gpu
@@ -109,7 +109,7 @@ class Catalog:
 
     def _lying(self) -> list[Path]:
         try:
-            return sorted(path for path in self._root.iterdir() if not path.name.startswith("."))
+            return sorted(path for path in self._root.iterdir() if not path.name.startswith(".") and is_text(path.name))
         except OSError:
             return []
 

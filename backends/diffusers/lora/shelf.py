@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from itertools import islice
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from backends.diffusers.lora.files import LoraFile, lora_file
 
 _MOST = 10_000
 """Files that are looked at."""
+_NO_TEXT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 
 class Shelf:
@@ -41,8 +43,13 @@ class Shelf:
             Path(folder, name)
             for folder, folders, names in os.walk(self._root)
             for name in _in_order(folders, names)
-            if name.endswith(".safetensors")
+            if name.endswith(".safetensors") and is_text(name)
         ]
+
+
+def is_text(name: str) -> bool:
+    """Whether a file's name can be told: it may have bytes that are no UTF-8, or lines of its own."""
+    return _NO_TEXT.search(name) is None
 
 
 def _in_order(folders: list[str], names: list[str]) -> list[str]:
