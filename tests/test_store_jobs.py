@@ -16,7 +16,9 @@ from msgspec import structs
 from canonical.errors import StorageFailed
 from gateway.settings import Jobs as Settings
 from gateway.store import Store
-from gateway.store.jobs import SILENT, Ending, FileRow, JobRow, JobRows
+from gateway.store.claims import SILENT
+from gateway.store.job_row import Ending, FileRow, JobRow
+from gateway.store.jobs import JobRows
 from gateway.store.line import Placed, in_order
 from tests.stored import ANN, BEN, Clock, Place, file, place, postgres
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from canonical.painting import Paint
-from gateway.store.jobs import Line
-from gateway.store.line import Placed
+from gateway.store.line import Line, Placed
 
 UNKNOWN = 10.0
 """Seconds after which to ask again where nothing is known yet."""

@@ -27,7 +27,9 @@ from gateway.jobs.rows import told
 from gateway.jobs.work import IMAGES, Input, sha256
 from gateway.painting import PAINT, prepared
 from gateway.settings import Config
-from gateway.store.jobs import FileRow, JobRow, JobRows, Line
+from gateway.store.job_row import FileRow, JobRow
+from gateway.store.jobs import JobRows
+from gateway.store.line import Line
 
 LOOK = 0.3
 """Seconds between two looks at the rows of jobs that are watched here and do not run here."""

@@ -20,7 +20,8 @@ from gateway.jobs.live import Live
 from gateway.jobs.rows import order_of
 from gateway.jobs.work import Outcome, work
 from gateway.settings import Jobs as Settings
-from gateway.store.jobs import FileRow, JobRow, JobRows
+from gateway.store.job_row import FileRow, JobRow
+from gateway.store.jobs import JobRows
 
 if TYPE_CHECKING:
     from gateway.jobs.store_queue import StoreQueue

@@ -7,7 +7,7 @@ import msgspec
 from canonical.painting import Paint
 from gateway.jobs.job import Job, Result, State
 from gateway.jobs.work import Input, Order, Outcome
-from gateway.store.jobs import Ending, JobRow
+from gateway.store.job_row import Ending, JobRow
 
 
 def told(row: JobRow) -> Job:

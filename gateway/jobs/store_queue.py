@@ -21,7 +21,8 @@ from gateway.jobs.job import Job as SeenJob
 from gateway.jobs.live import Live
 from gateway.jobs.rows import ending_of, told
 from gateway.jobs.work import Outcome
-from gateway.store.jobs import Ending, JobRow, JobRows
+from gateway.store.job_row import Ending, JobRow
+from gateway.store.jobs import JobRows
 
 if TYPE_CHECKING:
     from saq.types import CountKind, QueueInfo, WorkerInfo

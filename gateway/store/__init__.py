@@ -2,6 +2,7 @@
 
 Whoever asks calls a method of ``Responses``, ``Sessions``, ``Conversations`` or ``JobRows``, each in a file of its own. It hands a
 function to ``Database``, which calls it with a connection in a thread of the store; the statements that it uses stand in ``sql/``.
+A job is a ``job_row``; what those say of it who work on it is in ``claims``, and who is next in ``line``.
 ``sqlite`` and ``postgres`` are the two kinds of database, ``alive`` tells which gateways on one database still run, ``evicting``
 what has to go, and ``earlier`` takes over what versions before the first schema kept.
 

@@ -27,6 +27,16 @@ class Placed(Struct, frozen=True, kw_only=True):
     """When its owner had a job begun last, by a count of all; 0: never."""
 
 
+class Line(Struct, frozen=True):
+    """All jobs that are not over, and how long models take."""
+
+    running: list[Placed]
+    waiting: list[Placed]
+    """In the order in which they will be begun."""
+    speeds: dict[str, float]
+    """By model: seconds for a step of a megapixel."""
+
+
 def in_order(open: Sequence[Placed]) -> list[Placed]:
     """Those that wait, in the order in which they will be begun if no more come.
 

@@ -23,7 +23,8 @@ from gateway.jobs.loop import NOTE
 from gateway.jobs.rows import ending_of, order_of, told
 from gateway.jobs.work import Outcome
 from gateway.settings import Jobs as Settings
-from gateway.store.jobs import Ending, FileRow, JobRow, JobRows
+from gateway.store.job_row import Ending, FileRow, JobRow
+from gateway.store.jobs import JobRows
 
 if TYPE_CHECKING:
     from saq.job import Job as Held
