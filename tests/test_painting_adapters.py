@@ -151,6 +151,39 @@ def test_a_stack_that_is_asked_for_again_is_not_computed_again(bench: Bench, mon
     assert first < len(computed) < 2 * first
 
 
+def test_who_leaves_while_a_stack_is_laid_is_heard_between_two_modules_and_nothing_is_left(bench: Bench) -> None:
+    """With a real model this takes longer than some have patience for."""
+    looks = 0
+
+    def gone() -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 3:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        bench.stack.lay([laid("frame-kohya")], gone)
+    assert looks == 3
+    assert bench.weights() == bench.bare
+
+
+def test_what_was_read_from_16_bits_is_kept_in_16(bench: Bench) -> None:
+    """On processors models compute in 32: what an adapter covers of a real one would be kept as 12 GB, not 6."""
+    bench.stack.lay([laid("frame-kohya")])
+    assert {one.weight.dtype for one in bench.stack._kept.values()} == {torch.float16}
+    odd = next(one for name, one in bench.pipe.unet.named_parameters() if name.endswith("to_q.weight"))
+    assert odd.dtype == torch.float32
+    bench.stack.lay([])
+    before = odd.detach().clone()
+    odd.data[0, 0] = 1 / 3  # more than 16 bits can say
+    bare = bench.weights()
+    bench.stack.lay([laid("frame-kohya")])
+    assert {one.weight.dtype for one in bench.stack._kept.values()} == {torch.float16, torch.float32}
+    bench.stack.lay([])
+    assert bench.weights() == bare
+    odd.data.copy_(before)
+
+
 def test_a_file_that_is_written_anew_is_read_anew(bench: Bench, tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     path.write_bytes((LORAS / "night.safetensors").read_bytes())

@@ -100,7 +100,7 @@ class Painter:
         self._glance = lambda: tell(None)
         self._glance()
         with torch.no_grad():
-            self._stack.lay(asked.loras)
+            self._stack.lay(asked.loras, self._glance)
             canvas = Canvas.of(request, masked=self._pipe.unet.config.in_channels == MASKED)
             with self._taking_after(request) as more:
                 read = prompts.encoded(

@@ -83,8 +83,8 @@ def _tucker(middle: torch.Tensor, out: torch.Tensor, into: torch.Tensor, size: i
 def _lora(parts: Parts, weight: torch.Tensor, scale: float | None) -> torch.Tensor:
     up, down = parts["up"], parts["down"]
     middle = parts.get("mid")
-    delta = _product(up, down, weight) if middle is None else _tucker(middle, _flat(up).t(), down, weight.numel())
-    return delta * _scale(parts, down.shape[0], scale)
+    down = down * _scale(parts, down.shape[0], scale)  # the smallest that there is to be scaled
+    return _product(up, down, weight) if middle is None else _tucker(middle, _flat(up).t(), down, weight.numel())
 
 
 def _loha(parts: Parts, weight: torch.Tensor, scale: float | None) -> torch.Tensor:
@@ -95,7 +95,7 @@ def _loha(parts: Parts, weight: torch.Tensor, scale: float | None) -> torch.Tens
             raise Unfit
         halves.append(_product(a, b, weight) if t is None else _tucker(t, a, b, weight.numel()))
     _must(halves[0].shape == halves[1].shape)
-    return halves[0] * halves[1] * _scale(parts, parts["hada_w1_b"].shape[0], scale)
+    return halves[0].mul_(halves[1]).mul_(_scale(parts, parts["hada_w1_b"].shape[0], scale))
 
 
 def _lokr(parts: Parts, weight: torch.Tensor, scale: float | None) -> torch.Tensor:

@@ -2,13 +2,14 @@
 
 They are added into the weights, so that painting with them takes no longer than without. What a weight was before is kept
 beside it for as long as something lies over it; every stack is computed from that, in the order of the names. So the same
-stack is the same numbers to the last bit, however it came about, and nothing is left of it when it goes.
+stack is the same numbers to the last bit, however it came about, and nothing is left of it when it goes. Over SDXL this
+touches five sixths of its numbers, gigabytes: none is held twice for longer than its own turn takes.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ class _Adapter(Struct, frozen=True, kw_only=True):
 
 
 class _Kept(Struct, frozen=True):
-    """What a module was before."""
+    """What a module was before. ``weight``: in 16 bits where these say the same."""
 
     module: torch.nn.Module
     weight: torch.Tensor
@@ -58,8 +59,10 @@ class Stack:
         self._over: dict[int, tuple[object, ...]] = {}
         """What lies over each module now."""
 
-    def lay(self, loras: Sequence[Laid]) -> None:
+    def lay(self, loras: Sequence[Laid], glance: Callable[[], None] = lambda: None) -> None:
         """Have exactly these lie over it, whatever lay there before. Where one fails nothing lies there any more.
+
+        ``glance`` is called between two modules: a large model has hundreds. What it raises ends this.
 
         Raises:
             Wrong: one does not fit, or cannot be read.
@@ -68,7 +71,7 @@ class Stack:
         adapters = [self._matched(lora) for lora in wanted]
         try:
             with torch.inference_mode(False), torch.no_grad():
-                self._lay(adapters)
+                self._lay(adapters, glance)
         except BaseException:
             self._take_off(list(self._kept))
             raise
@@ -99,7 +102,7 @@ class Stack:
         state = (status.st_ino, status.st_size, status.st_mtime_ns)
         return _Adapter(laid=lora, state=state, parts=found, scales=_scales(header.metadata))
 
-    def _lay(self, adapters: list[_Adapter]) -> None:
+    def _lay(self, adapters: list[_Adapter], glance: Callable[[], None]) -> None:
         over: dict[int, tuple[object, ...]] = {}
         for adapter in adapters:
             for at in adapter.parts:
@@ -113,6 +116,7 @@ class Stack:
         overflown = []
         modules = {id(module): module for module in self._table.values()}
         for at in sorted(changed, key=list(modules).index):
+            glance()
             self._over.pop(at, None)
             overflown.append(self._change(modules[at], [(one, file) for one, file in files if at in one.parts]))
             self._over[at] = over[at]
@@ -123,28 +127,29 @@ class Stack:
     def _change(self, module: torch.nn.Module, over: list[tuple[_Adapter, Any]]) -> torch.Tensor:
         kept = self._keep(module)
         now = _tensor(module, "weight")
-        device = now.device
-        weight = kept.weight.to(device, torch.float32)
-        bias = None if kept.bias is None else kept.bias.to(device, torch.float32)
-        more = torch.zeros_like(weight)
-        more_bias = None if bias is None else torch.zeros_like(bias)
+        if now.data_ptr() == kept.weight.data_ptr():
+            # What stays comes before what goes, or else the memory of what goes would be full of holes.
+            _set(module, "weight", torch.empty_like(now))
+            now = _tensor(module, "weight")
+        weight = kept.weight.to(now.device, torch.float32)
+        bias = None if kept.bias is None else kept.bias.to(now.device, torch.float32)
+        new, new_bias = weight, bias
         for adapter, file in over:
             (model, name), keys = adapter.parts[id(module)]
-            parts = {part: _read(adapter.laid, file, key).to(device) for part, key in keys.items()}
+            parts = {part: _read(adapter.laid, file, key).to(now.device) for part, key in keys.items()}
             try:
                 scale = _scale(adapter.scales, model, name, parts)
                 added, added_bias = change(kind_of(keys), parts, weight, bias, scale)
             except Unfit as error:
                 raise _misfit(adapter.laid, list(keys.values()), 0) from error
             if added is not None:
-                more += added * adapter.laid.weight
-            if added_bias is not None and more_bias is not None:
-                more_bias += added_bias * adapter.laid.weight
-        new = (weight + more).to(kept.weight.dtype)
-        _set(module, "weight", torch.empty_like(now).copy_(new))
-        if kept.bias is not None and bias is not None and more_bias is not None:
-            _set(module, "bias", (bias + more_bias).to(kept.bias.dtype))
-        return ~torch.isfinite(new).all()
+                new = _more(new, added, adapter.laid.weight, mine=new is not weight)
+            if added_bias is not None and new_bias is not None:
+                new_bias = _more(new_bias, added_bias, adapter.laid.weight, mine=new_bias is not bias)
+        now.copy_(new)
+        if kept.bias is not None and new_bias is not None:
+            _set(module, "bias", new_bias.to(kept.bias.dtype))
+        return ~torch.isfinite(torch.stack(torch.aminmax(now))).all()
 
     def _keep(self, module: torch.nn.Module) -> _Kept:
         kept = self._kept.get(id(module))
@@ -153,7 +158,7 @@ class Stack:
             if weight.device.type == "meta":
                 raise Wrong("LoRAs do not go with offload: sequential, where weights come piece by piece", "loras")
             # Where it is in memory already, the new one takes its place and it need not be copied.
-            kept = _Kept(module, weight.cpu(), None if bias is None else bias.data.cpu())
+            kept = _Kept(module, _narrow(weight.cpu()), None if bias is None else bias.data.cpu())
             self._kept[id(module)] = kept
         return kept
 
@@ -166,6 +171,20 @@ class Stack:
                     _set(kept.module, "bias", kept.bias)
                 self._over.pop(at, None)
                 del self._kept[at]
+
+
+def _more(now: torch.Tensor, added: torch.Tensor, weight: float, *, mine: bool) -> torch.Tensor:
+    """The sum; into ``now`` where that is nobody else's."""
+    return now.add_(added, alpha=weight) if mine else torch.add(now, added, alpha=weight)
+
+
+def _narrow(weight: torch.Tensor) -> torch.Tensor:
+    """The same numbers in half the bytes, where it is known that nothing is lost: most files have 16 bits."""
+    for kind in (torch.float16, torch.bfloat16) if weight.dtype == torch.float32 else ():
+        half = weight.to(kind)
+        if torch.equal(half.to(torch.float32), weight):
+            return half
+    return weight
 
 
 def _tensor(module: torch.nn.Module, name: str) -> torch.Tensor:
@@ -186,7 +205,7 @@ def _read(lora: Laid, file: Any, key: str) -> torch.Tensor:
 
 def _set(module: torch.nn.Module, name: str, value: torch.Tensor) -> None:
     parameter = getattr(module, name)
-    if parameter.device.type == "cpu":
+    if parameter.device.type == "cpu" and parameter.dtype == value.dtype:
         parameter.data = value
     else:
         parameter.data.copy_(value)
