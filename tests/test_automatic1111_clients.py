@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import contextlib
 import json
-import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
+import uvicorn
 import webuiapi
 from PIL import Image
 
 from adapters.recipe import of_png
+from gateway.settings import Config, Jobs, Key, Listener
+from tests.asgi import House
+from tests.calling import until
+from tests.painter import Painter
+from tests.responding import lived
 from tests.serving import Served, serving
 
 CONFIG = """
@@ -27,6 +33,22 @@ jobs: {running: 2}
 """
 RECORDED = sorted((Path(__file__).parent / "automatic1111_requests").glob("*.json"))
 ANN = ("ann", "key-of-ann")
+KEYS = Config(keys=(Key(key="key-of-ann"), Key(key="key-of-ben")), jobs=Jobs(running=2))
+
+
+@contextlib.asynccontextmanager
+async def listening(house: House) -> AsyncIterator[str]:
+    """A gateway in memory behind a real port, for clients that know nothing else."""
+    config = uvicorn.Config(house.app, port=0, ws="none", lifespan="off", log_config=None, access_log=False)
+    server = uvicorn.Server(config)
+    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign]  # they are the tests'
+    serving = asyncio.create_task(server.serve())
+    try:
+        await until(lambda: server.started)
+        yield "http://{}:{}".format(*server.servers[0].sockets[0].getsockname())
+    finally:
+        server.should_exit = True
+        await serving
 
 
 @pytest.fixture(scope="module")
@@ -109,22 +131,34 @@ def test_webuiapi_is_told_what_is_wrong(api: webuiapi.WebUIApi, served: Served) 
         stranger.txt2img(prompt="x")
 
 
-def test_webuiapi_watches_and_interrupts(api: webuiapi.WebUIApi, served: Served) -> None:
-    ended: list[Any] = []
-    painting = threading.Thread(
-        target=lambda: ended.append(api.txt2img(prompt="long", width=2048, height=2048, steps=500, n_iter=10))
-    )
-    watching = webuiapi.WebUIApi(baseurl=f"{served.url}/sdapi/v1", username=ANN[0], password=ANN[1])
-    painting.start()
-    while painting.is_alive() and not watching.get_progress()["state"]["job_count"]:
-        pass
-    other = webuiapi.WebUIApi(baseurl=f"{served.url}/sdapi/v1", username="ben", password="key-of-ben")
-    assert other.get_progress()["state"]["job_count"] == 0
-    other.interrupt()
-    watching.interrupt()
-    painting.join(60)
-    assert len(ended[0].images) < 10
-    assert watching.get_progress()["progress"] == 0
+def test_webuiapi_watches_and_interrupts(tmp_path: Path) -> None:
+    """The picture stands still until it has been seen and stopped."""
+    painter = Painter(at=2)
+
+    async def story(house: House) -> None:
+        async with listening(house) as url:
+            mine, watching, other = [
+                await asyncio.to_thread(
+                    webuiapi.WebUIApi, baseurl=f"{url}/sdapi/v1", username=name, password=f"key-of-{name}"
+                )
+                for name in ("ann", "ann", "ben")
+            ]
+            painting = asyncio.create_task(
+                asyncio.to_thread(mine.txt2img, prompt="long", width=64, height=64, steps=3, n_iter=3)
+            )
+            await until(lambda: painter.steps == 1 or painting.done())
+            told = await asyncio.to_thread(watching.get_progress)
+            assert (told["state"]["job_count"], told["state"]["sampling_steps"]) == (3, 3)
+            assert 0 < told["progress"] < 1
+            assert (await asyncio.to_thread(other.get_progress))["state"]["job_count"] == 0
+            await asyncio.to_thread(other.interrupt)
+            assert not painter.ended, "each key stops its own alone"
+            await asyncio.to_thread(watching.interrupt)
+            ended = await painting
+            assert ended.images == []
+            assert (await asyncio.to_thread(watching.get_progress))["progress"] == 0
+
+    lived(tmp_path, story, painter, listener=Listener(port=7860, dialects=("automatic1111",)), config=KEYS)
 
 
 @pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.stem)
