@@ -21,6 +21,7 @@ from canonical.limits import MESSAGES
 from canonical.messages import Message, Text
 from canonical.requests import Generate
 from gateway.store import Conversations, Turn
+from gateway.unbroken import unbroken
 
 T = TypeVar("T")
 Ask = Callable[[Generate], Awaitable[Completion]]
@@ -44,7 +45,7 @@ class Conversing:
 
     async def start(self, id: str, *, owner: str) -> None:
         """Begin a conversation. Raises Conflict where there is one of this id, and StorageFailed."""
-        if not await _unbroken(self._store.start(id, owner=owner)):
+        if not await unbroken(self._store.start(id, owner=owner)):
             raise Conflict("Conversation ID already exists", param="conv_id")
 
     async def turns(self, id: str, *, owner: str) -> list[Turn]:
@@ -106,7 +107,7 @@ class _Line:
         """A new turn. Whoever leaves meanwhile leaves it marked: the next ones must not wait for it."""
         adding = asyncio.ensure_future(self._add(prompt=prompt, model=model))
         try:
-            return _known(await _unbroken(adding))
+            return _known(await unbroken(adding))
         except asyncio.CancelledError as error:
             turn = adding.result()
             if turn is not None:
@@ -125,7 +126,7 @@ class _Line:
                 news.clear()
                 if self.answering or number != min(self.waiting):
                     await news.wait()
-                elif await _unbroken(self._take(number=number)):
+                elif await unbroken(self._take(number=number)):
                     self.answering = number
                     return
                 else:
@@ -139,14 +140,14 @@ class _Line:
     async def settle(self, turn: Turn, completion: Completion, since: int) -> Turn | None:
         """Keep an answer."""
         cut = completion.reason == "length"
-        return await _unbroken(
+        return await unbroken(
             self._settle(number=turn.number, state="answered", answer=completion.text, cut=cut, since=since)
         )
 
     async def fail(self, turn: Turn, error: BaseException) -> None:
         """Mark a turn that is not answered. Where that cannot be stored, the store takes it for failed all the same."""
         with contextlib.suppress(StorageFailed):
-            await _unbroken(self._settle(number=turn.number, state="failed", error=_words(error)))
+            await unbroken(self._settle(number=turn.number, state="failed", error=_words(error)))
 
     def left(self, number: int) -> None:
         """A turn is over: the next one may look again."""
@@ -214,17 +215,3 @@ def _words(error: BaseException) -> str:
             return "internal error"
         case _:
             return UNANSWERED
-
-
-async def _unbroken(work: Awaitable[T]) -> T:
-    """Finish ``work``, which is short, even where its task is called off meanwhile: that comes afterwards."""
-    task = asyncio.ensure_future(work)
-    called_off: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError as error:
-            called_off = error
-    if called_off is not None:
-        raise called_off
-    return task.result()

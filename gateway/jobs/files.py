@@ -11,13 +11,14 @@ import errno
 import os
 import re
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 from canonical.errors import NotFound, StorageFailed
 from gateway.config import ConfigError
 from gateway.settings import Jobs as Settings
+from gateway.unbroken import unbroken
 
 FOLDER = "pictures"
 """Under ``data_dir``, where the configuration names no other place."""
@@ -97,7 +98,7 @@ class Folder:
 
     async def put(self, name: str, data: bytes) -> None:
         """Written aside, and given its name when all of it is on the disk."""
-        await _whole(lambda: self._put(name, data))
+        await unbroken(asyncio.to_thread(self._put, name, data))
 
     async def get(self, name: str) -> bytes:
         """Read beside the loop."""
@@ -120,7 +121,7 @@ class Folder:
                 except OSError as error:
                     raise StorageFailed(f"a picture cannot be deleted: {error.strerror}") from error
 
-        await _whole(work)
+        await unbroken(asyncio.to_thread(work))
 
     async def names(self) -> AsyncIterator[tuple[str, float]]:
         """What was left half written is told too."""
@@ -182,13 +183,3 @@ def _secret(path: str, flags: int) -> int:
 
 def _is_ours(name: str) -> bool:
     return is_name(name) or _PARTIAL.fullmatch(name) is not None
-
-
-async def _whole(work: Callable[[], T]) -> T:
-    """What ``work`` comes to in a thread, which is waited for even by who is cancelled meanwhile."""
-    task = asyncio.ensure_future(asyncio.to_thread(work))
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        raise

@@ -30,6 +30,7 @@ from gateway.settings import Config
 from gateway.store.job_row import FileRow, JobRow
 from gateway.store.jobs import JobRows
 from gateway.store.line import Line
+from gateway.unbroken import unbroken
 
 LOOK = 0.3
 """Seconds between two looks at the rows of jobs that are watched here and do not run here."""
@@ -141,11 +142,7 @@ class Jobs:
     async def remove(self, id: str, *, owner: str) -> None:
         """Forget it and its pictures; one that is not over is cancelled first. Raises JobNotFound, StorageFailed."""
         await self.cancel(id, owner=owner)
-        names = await self._rows.forget(id, owner=owner)
-        if names is None:
-            raise JobNotFound(f"job {id[:100]!r} not found")
-        self._live.forget(id)
-        await self._files.delete(names)
+        await unbroken(self._forget(id, owner))
 
     async def watch(self, id: str, *, owner: str) -> AsyncGenerator[Job, None]:
         """The job now, and again at every change that is seen, up to the one with which it is over.
@@ -233,7 +230,8 @@ class Jobs:
             total=(request.steps or 0) * request.n,
             request=encoded,
         )
-        await self._add(row, {field: blob for field in IMAGES if (blob := getattr(request, field)) is not None}, waits)
+        images = {field: blob for field in IMAGES if (blob := getattr(request, field)) is not None}
+        await unbroken(self._add(row, images, waits))
         self._wake()
         return await self._seen(row)
 
@@ -260,15 +258,9 @@ class Jobs:
                         files[digest] = FileRow(name, digest, True)
                     inputs[field] = Input(files[digest].name, blob.media_type)
                 full = structs.replace(row, inputs=msgspec.json.encode(inputs))
-                adding = asyncio.ensure_future(
-                    self._rows.add(full, list(files.values()), room=self._room, waits=waits, shared=shared, size=size)
+                added = await self._rows.add(
+                    full, list(files.values()), room=self._room, waits=waits, shared=shared, size=size
                 )
-                try:
-                    added = await asyncio.shield(adding)
-                except asyncio.CancelledError:
-                    await asyncio.wait([adding])  # it is in the line of writers: its row may need the files
-                    added = "failed" if adding.exception() else adding.result()
-                    raise
             finally:
                 if added != "kept" and ours:
                     with contextlib.suppress(StorageFailed):
@@ -278,6 +270,14 @@ class Jobs:
             if added == "full":
                 await self._refuse()
         raise StorageFailed("an image that it begins with was deleted meanwhile")
+
+    async def _forget(self, id: str, owner: str) -> None:
+        """A row and its files go together."""
+        names = await self._rows.forget(id, owner=owner)
+        if names is None:
+            raise JobNotFound(f"job {id[:100]!r} not found")
+        self._live.forget(id)
+        await self._files.delete(names)
 
     def _room(self, waiting: int, running: int, mine: int) -> bool:
         """Whether one more may wait: one that can begin at once does not. A key that fills the queue keeps none from its first."""

@@ -75,7 +75,11 @@ class StoreQueue(Queue):
             news = self._news
             pause = POLL
             try:
-                if (woken or "queued" in await self._rows.counts()) and (row := await self._claimed()) is not None:
+                if (
+                    not self.resting
+                    and (woken or "queued" in await self._rows.counts())
+                    and (row := await self._claimed()) is not None
+                ):
                     self.claims[row.id] = row
                     self._live.put(told(row))
                     # SAQ counts this attempt itself.

@@ -20,6 +20,7 @@ from gateway.engine import Engine
 from gateway.jobs.files import Files, new_name
 from gateway.jobs.job import Result
 from gateway.painting import painted
+from gateway.unbroken import unbroken
 
 IMAGES = ("image", "mask", "reference")
 """The fields of a request that are files while it waits."""
@@ -120,7 +121,7 @@ async def _paint(  # noqa: PLR0917  all that there is to a job
                 case Step():
                     await tell(structs.replace(event, index=event.index + first))
                 case Painted():
-                    results.append(await _unbroken(_kept(files, event, keep)))
+                    results.append(await unbroken(_kept(files, event, keep)))
 
 
 async def _kept(files: Files, event: Painted, keep: Keep) -> Result:
@@ -142,16 +143,6 @@ async def _kept(files: Files, event: Painted, keep: Keep) -> Result:
 def sha256(data: bytes) -> str:
     """In hexadecimal."""
     return hashlib.sha256(data).hexdigest()
-
-
-async def _unbroken(story: Awaitable[Result]) -> Result:
-    """A picture that is painted is kept whole, though its job be cancelled meanwhile."""
-    task = asyncio.ensure_future(story)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        raise
 
 
 def _failed(results: list[Result], error: GatewayError) -> Outcome:
