@@ -14,8 +14,8 @@ from hashlib import blake2b
 from pathlib import Path
 
 from backends.base import Section, Tell, tell_nobody
+from backends.echo_painting import OFFER, painted_echo, prepared_echo
 from backends.honours import TABLE
-from backends.painted_echo import OFFER, painted_echo, prepared_echo
 from canonical.errors import InvalidRequest, ModelNotFound, Unsupported
 from canonical.events import Event, Finished, Reason, Started, TextDelta, Usage
 from canonical.messages import Audio

@@ -10,7 +10,7 @@ from typing import Any
 from msgspec import structs
 
 from backends.base import Section, Tell, tell_nobody
-from backends.painted_echo import OFFER, painted_echo, prepared_echo
+from backends.echo_painting import OFFER, painted_echo, prepared_echo
 from canonical.errors import ModelNotFound
 from canonical.models import Capability, LoadedModel, ModelDetails, ModelInfo
 from canonical.painting import Offer, Paint, Painted, Step

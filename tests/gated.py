@@ -14,7 +14,7 @@ from typing import Any
 
 from backends.base import Section
 from backends.echo import EchoBackend, EchoModel
-from backends.painted_echo import painted_echo
+from backends.echo_painting import painted_echo
 from canonical.painting import Paint, Painted, Step
 
 

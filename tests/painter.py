@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from typing import Any
 
-from backends.painted_echo import OFFER, painted_echo, prepared_echo
+from backends.echo_painting import OFFER, painted_echo, prepared_echo
 from canonical.models import Capability
 from canonical.painting import Offer, Paint, Painted, Step
 from tests.houses import Home, Talks

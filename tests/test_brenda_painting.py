@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from adapters.brenda.painting import PaintStream, read_generate, read_refine, sized
-from backends.painted_echo import painted_echo, prepared_echo
+from backends.echo_painting import painted_echo, prepared_echo
 from canonical.errors import InvalidRequest, OutOfMemory, TooLarge
 from canonical.media import Blob, image_size
 from canonical.models import Capability

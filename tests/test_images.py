@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from backends.painted_echo import OFFER
+from backends.echo_painting import OFFER
 from canonical.errors import OutOfMemory
 from canonical.media import image_size
 from gateway.settings import Config, Jobs, Key, Listener, ModelEntry, Mounted

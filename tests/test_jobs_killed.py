@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 from msgspec import structs
 
-from backends.painted_echo import painted_echo, prepared_echo
+from backends.echo_painting import painted_echo, prepared_echo
 from canonical.painting import Paint, Painted
 from tests.serving import Served, serving
 

@@ -20,8 +20,8 @@ from adapters.forms import read_form
 from adapters.openai.painting_call import ALL, Partial, Picture, PictureReader, said, write_edit, write_generation
 from adapters.recipe import of_png
 from backends.base import Paints, Prepares
+from backends.echo_painting import painted_echo, prepared_echo
 from backends.openai import OpenAIBackend
-from backends.painted_echo import painted_echo, prepared_echo
 from canonical.errors import BackendError, BackendTimeout, Busy, GatewayError, InvalidRequest, Unsupported
 from canonical.models import Capability
 from canonical.painting import Lora, Paint, Painted, Step

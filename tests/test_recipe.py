@@ -21,7 +21,7 @@ from adapters.recipe.png import HEADER_LIMIT, TEXT_LIMIT
 from adapters.recipe.samplers import SCHEDULES, a1111_sampler, our_sampler
 from adapters.recipe.tags import without_tags
 from backends.diffusers.samplers import SAMPLERS
-from backends.painted_echo import painted_echo
+from backends.echo_painting import painted_echo
 from canonical.media import Blob
 from canonical.painting import SEED, Lora, Paint, Painted
 from canonical.png import chunk, chunks

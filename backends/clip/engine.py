@@ -28,6 +28,7 @@ from transformers.utils import logging
 from backends.clip.settings import GAP
 from backends.clip.start import Start
 from backends.seeing.decoding import decoded
+from backends.seeing.device import device, dtype
 from backends.seeing.serving import Wrong
 
 BATCH = 64
@@ -44,11 +45,11 @@ class Clip:
     def __init__(self, start: Start) -> None:
         torch.set_num_threads(start.threads)
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-        self._device = _device(start.device)
-        dtype = _dtype(start.dtype, self._device)
+        self._device = device(start.device)
+        self._dtype = dtype(start.dtype, self._device)
         here: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
         loaded: Any = CLIPModel.from_pretrained(
-            start.path, dtype=dtype, use_safetensors=True, output_loading_info=True, **here
+            start.path, dtype=self._dtype, use_safetensors=True, output_loading_info=True, **here
         )
         model, told = loaded
         lost = sorted(told["missing_keys"]) or sorted(told["mismatched_keys"])
@@ -56,7 +57,6 @@ class Clip:
             # They would be random numbers, and the scores with them.
             raise ValueError(f"the weights of {len(lost)} parts are missing, the first is {str(lost[0])[:80]}")
         self._model = model.eval().to(self._device)
-        self._dtype = dtype
         self._tokenizer = CLIPTokenizer.from_pretrained(start.path, **here)
         self._processor = CLIPImageProcessorPil.from_pretrained(start.path, **here)
         longest = int(model.config.text_config.max_position_embeddings)
@@ -121,19 +121,3 @@ def _unit(features: Any) -> torch.Tensor:
     """Vectors of length 1, in 32 bits."""
     vectors: torch.Tensor = getattr(features, "pooler_output", features)
     return torch.nn.functional.normalize(vectors.float(), dim=-1).cpu()
-
-
-def _device(wanted: str) -> str:
-    if wanted == "auto":
-        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device cuda: torch finds no such GPU here")
-    if wanted == "mps" and not torch.backends.mps.is_available():
-        raise ValueError("device mps: torch finds no such GPU here")
-    return wanted
-
-
-def _dtype(wanted: str, device: str) -> torch.dtype:
-    if wanted == "auto":
-        return torch.float32 if device == "cpu" else torch.float16
-    return {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}[wanted]

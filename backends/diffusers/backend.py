@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from backends.workers.deaths import Deaths
     from backends.workers.worker import Worker
 
+NEEDS = ("torch", "diffusers", "transformers", "accelerate", "PIL")
+"""What the extra brings and each picture takes."""
 MIB = 1024 * 1024
 BASE = 600 * MIB
 """Of a worker with torch and diffusers in it, before any weights."""
@@ -176,7 +178,7 @@ def _far(known: Known, part: float) -> Progress:
 
 
 def _must_have() -> None:
-    must_have("images", "torch", "diffusers", "transformers", "accelerate", "PIL")
+    must_have("images", *NEEDS)
 
 
 class PaintingModel:

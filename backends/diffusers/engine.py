@@ -38,6 +38,7 @@ from backends.diffusers.previews import Guess, Previews
 from backends.diffusers.references import References
 from backends.diffusers.start import Start
 from backends.diffusers.tasks import Task, sharing
+from backends.seeing.device import device, dtype
 from canonical.painting import Paint, alone
 
 Tell = Callable[[Stepped | Drawn | None], None]
@@ -71,9 +72,9 @@ class Painter:
     """One loaded model."""
 
     def __init__(self, start: Start, far: Callable[[float], bool]) -> None:
-        self._place = placing.device(start.device)
+        self._place = device(start.device)
         placing.settle(start, self._place)
-        pipe = loading.pipeline(start, placing.dtype(start.dtype, self._place))
+        pipe = loading.pipeline(start, dtype(start.dtype, self._place))
         far(0.9)
         pipe.set_progress_bar_config(disable=True)
         self._original = dict(pipe.scheduler.config)

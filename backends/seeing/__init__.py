@@ -1,1 +1,1 @@
-"""What backends share whose models look at pictures: a worker process that decodes what strangers send, and how it is asked."""
+"""What backends share whose models see or make pictures: a worker process that decodes what strangers send, how it is asked, and where it computes."""

@@ -86,9 +86,11 @@ async def _painters(engine: Engine, settled: Settled) -> list[str]:
         raise ConfigError(
             "no model here paints, so that there is nothing for a worker to do (a backend of type diffusers has some)"
         )
-    torch = any(kind.get("type") == "diffusers" for kind in settled.config.backends.values())
-    if torch and not have("torch", "diffusers", "transformers"):
-        raise ConfigError(missing("images").message)
+    if any(kind.get("type") == "diffusers" for kind in settled.config.backends.values()):
+        from backends.diffusers.backend import NEEDS
+
+        if not have(*NEEDS):
+            raise ConfigError(missing("images").message)
     return [row.id for row in painters]
 
 
