@@ -26,8 +26,8 @@ def until_done(line: Line, id: str, *, slots: int, now: float) -> tuple[int, flo
     if at is None:
         return 0, None
     before = [_left(line, job, now) for job in line.running]
-    before += [_whole(line, job) for job in line.waiting[:at]]
-    own = _whole(line, line.waiting[at])
+    before += [_left(line, job, now) for job in line.waiting[:at]]
+    own = _left(line, line.waiting[at], now)
     if own is None or None in before:
         return at, None
     return at, sum(one for one in before if one is not None) / max(1, slots, len(line.running)) + own
@@ -40,14 +40,22 @@ def until_room(line: Line, *, now: float) -> float:
     return min(max(1.0, soonest), LONGEST)
 
 
-def _whole(line: Line, job: Placed) -> float | None:
-    speed = line.speeds.get(job.model)
-    return None if speed is None else speed * job.cost
-
-
 def _left(line: Line, job: Placed, now: float) -> float | None:
-    if (whole := _whole(line, job)) is not None:
-        return whole * (1 - job.done / job.total) if job.total else whole
-    if job.done and job.started:
-        return max(0.0, now - job.started) / job.done * (job.total - job.done)
-    return None
+    speed = _speed(line, job.model, now)
+    return None if speed is None else speed * _part(job, job.total - job.done)
+
+
+def _speed(line: Line, model: str, now: float) -> float | None:
+    """Seconds for a step of a megapixel: as past jobs took, or less where one that runs shows it, which may have waited for its model."""
+    known = [line.speeds[model]] if model in line.speeds else []
+    known += [
+        max(0.0, now - job.started) / part
+        for job in line.running
+        if job.model == model and job.started and job.done and (part := _part(job, job.done))
+    ]
+    return min(known, default=None)
+
+
+def _part(job: Placed, steps: int) -> float:
+    """What so many of its steps cost."""
+    return job.cost * steps / job.total if job.total else job.cost
