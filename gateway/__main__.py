@@ -33,7 +33,14 @@ def main(arguments: list[str] | None = None) -> int:
         description="One gateway between AI applications and AI models.",
         epilog=f"More commands, each with its --help: probe (what can a server do?), {', '.join(ON_MODELS)}.",
     )
-    parser.add_argument("command", nargs="?", choices=("serve", "worker", "check"), default="serve")
+    parser.add_argument(
+        "command",
+        nargs="?",
+        choices=("serve", "worker", "check"),
+        default="serve",
+        help="serve: be the gateway (default); worker: paint the pictures that gateways of the same file take in;"
+        " check: read the file and say whether it is good",
+    )
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--config", type=Path, default=Path("config.yaml"), help="default: ./config.yaml")
     source.add_argument(
