@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,12 @@ def make(folder: Path) -> None:
     }
     for name, pipe in made.items():
         pipe.save_pretrained(str(folder / name))
+    # As Stable Diffusion 1 comes, with a large model that looks at what was painted; nothing here asks it.
+    index = folder / "sd15" / "model_index.json"
+    checker = {"safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"], "requires_safety_checker": True}
+    index.write_text(json.dumps(json.loads(index.read_text()) | checker))
+    (folder / "sd15" / "safety_checker").mkdir()
+    (folder / "sd15" / "safety_checker" / "pytorch_model.bin").write_bytes(b"it is not read")
 
 
 class Studio:

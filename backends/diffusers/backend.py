@@ -12,7 +12,7 @@ import msgspec
 
 from backends import threads
 from backends.base import Need, Tell, tell_nobody
-from backends.diffusers import presets
+from backends.diffusers import presets, reference_files
 from backends.diffusers.asking import Asked, Drawn, Refused, Stepped, encode, read_told
 from backends.diffusers.catalog import Catalog, Known
 from backends.diffusers.settings import PainterModelSettings, PainterSettings, check, check_model
@@ -39,6 +39,8 @@ BASE = 600 * MIB
 """Of a worker with torch and diffusers in it, before any weights."""
 PER_PIXEL = 3000
 """Bytes that painting and decoding take for each pixel of a picture."""
+KEPT = 2 * 0.85
+"""Bytes for each of a model's numbers while adapters lie over it: what these cover of SDXL, as it was, in 16 bits."""
 SPARE = 2048 * MIB
 """What a worker may have beside its weights three times and its pictures: the largest that is accepted need 500 MiB to decode."""
 
@@ -91,9 +93,8 @@ class DiffusersBackend:
         known = await self._usable(name)
         preset = presets.offer(known, self._settings).preset
         work = (preset.width or 0) * (preset.height or 0) * PER_PIXEL
-        weights = self._weights(known)
-        # What adapters are added to is kept as it was meanwhile; most touch the larger half.
-        kept = weights // 2 if known.loras else 0
+        weights = self._weights(await self._numbers(known))
+        kept = int(known.of.numbers * KEPT) if known.loras else 0
         if self._settings.device != "cuda":
             return Need(ram=BASE + work + weights + kept)
         if self._settings.offload == "none":
@@ -117,7 +118,8 @@ class DiffusersBackend:
         from backends.workers.worker import Job, Worker
 
         start = msgspec.msgpack.encode(self._start(known))
-        job = Job(name=name, module="backends.diffusers.worker", start=start, memory=self._limit(known))
+        limit = self._limit(known, await self._numbers(known))
+        job = Job(name=name, module="backends.diffusers.worker", start=start, memory=limit)
         worker = Worker(job, self._deaths.setdefault(name, Deaths()))
         try:
             await worker.start(far=lambda part: tell(_far(known, part)))
@@ -154,23 +156,29 @@ class DiffusersBackend:
             previews=settings.previews,
         )
 
-    def _weights(self, known: Known) -> int:
-        """Bytes that they take once they are loaded, in whatever numbers they lie there."""
+    async def _numbers(self, known: Known) -> int:
+        """Of its weights, and of what lets it take after pictures; a VAE of its own is in place of another."""
+        place = self._catalog.place(known.settings.ip_adapter)
+        beside = await threads.call(lambda: reference_files.numbers(place), name="painting") if place is not None else 0
+        return known.of.numbers + beside
+
+    def _weights(self, numbers: int) -> int:
+        """Bytes that so many take once they are loaded, in whatever form they lie there."""
         wide = self._settings.dtype == "float32" or (self._settings.dtype == "auto" and self._computes_here())
-        return known.of.numbers * (4 if wide else 2)
+        return numbers * (4 if wide else 2)
 
     def _computes_here(self) -> bool:
         """Whether it is on the processor, as far as can be known without torch."""
         return self._settings.device == "cpu" or (self._settings.device == "auto" and not may_have_gpu())
 
-    def _limit(self, known: Known) -> int:
+    def _limit(self, known: Known, numbers: int) -> int:
         settings = self._settings
         if settings.memory_limit is not None:
             return memory_bytes(settings.memory_limit)
         # Drivers of GPUs reserve more than there is.
         if not self._computes_here():
             return 0
-        return SPARE + 3 * self._weights(known) + presets.offer(known, settings).max_pixels * PER_PIXEL
+        return SPARE + 3 * self._weights(numbers) + presets.offer(known, settings).max_pixels * PER_PIXEL
 
 
 def _far(known: Known, part: float) -> Progress:

@@ -46,6 +46,8 @@ def _folder(start: Start, dtype: torch.dtype, more: dict[str, Any]) -> Any:
     from diffusers import DiffusionPipeline
 
     variant = {"variant": start.variant} if start.variant else {}
+    if "safety_checker" in _index(Path(start.path)):  # of Stable Diffusion 1: 1.2 GB that nothing here asks
+        more = {"safety_checker": None, "requires_safety_checker": False, **more}
     return DiffusionPipeline.from_pretrained(  # type: ignore[no-untyped-call]
         start.path,
         dtype=dtype,
@@ -65,7 +67,7 @@ def _single(start: Start, dtype: torch.dtype, more: dict[str, Any]) -> Any:
         # Without it diffusers would ask the network, even when told not to.
         raise ValueError("a single file needs a folder of diffusers of the same family as its `config`")
     header = headers.read(Path(start.path))
-    index = msgspec.json.decode((Path(start.config) / "model_index.json").read_bytes(), type=dict[str, Any])
+    index = _index(Path(start.config))
     xl = any(key.startswith("conditioner.embedders.") for key in header.tensors)
     name = "StableDiffusionXLPipeline" if xl else "StableDiffusionPipeline"
     if str(index.get("_class_name", "")).startswith("StableDiffusionXL") != xl:
@@ -74,6 +76,10 @@ def _single(start: Start, dtype: torch.dtype, more: dict[str, Any]) -> Any:
     if not xl:
         more = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False, **more}
     return kind.from_single_file(start.path, config=start.config, dtype=dtype, local_files_only=True, **more)
+
+
+def _index(folder: Path) -> dict[str, Any]:
+    return msgspec.json.decode((folder / "model_index.json").read_bytes(), type=dict[str, Any])
 
 
 def _vae(start: Start, dtype: torch.dtype) -> Any:

@@ -11,13 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import torch
 from msgspec import Struct
 from PIL import Image
 
-from backends.diffusers import headers
 from backends.diffusers.headers import BadFile
+from backends.diffusers.reference_files import parts_of
 from backends.seeing.serving import Wrong
 
 
@@ -120,36 +119,3 @@ class References:
         if hasattr(self._pipe.unet, "_hf_hook"):
             encoder.to("cpu")  # offload: it goes where the others wait
         return torch.cat([none, some]) if guided else some
-
-
-def parts_of(place: Path) -> tuple[Path, Path]:
-    """The weights of an IP-Adapter and the folder of the encoder that goes with them, as people lay them out. Reads heads alone.
-
-    Raises:
-        BadFile: in words, what is missing.
-        OSError.
-    """
-    files = sorted(place.glob("*.safetensors")) if place.is_dir() else [place]
-    if len(files) != 1:
-        raise BadFile(
-            "its folder has to hold one safetensors file" if not files else "it is one of several files: name it"
-        )
-    tensors = headers.read(files[0]).tensors
-    if any("_lora." in key for key in tensors):
-        raise BadFile("FaceID adapters are not supported")
-    into = next(
-        (tensors[key] for key in ("image_proj.proj.weight", "image_proj.proj_in.weight") if key in tensors), None
-    )
-    if into is None or len(into.shape) != 2:
-        raise BadFile("it is no IP-Adapter that is known")
-    wide = "hidden_size" if "image_proj.proj_in.weight" in tensors else "projection_dim"
-    near = files[0].parent
-    folders = [near / "image_encoder", near.parent / "image_encoder", near.parent / "models" / "image_encoder"]
-    for folder in folders:
-        try:
-            config = msgspec.json.decode((folder / "config.json").read_bytes(), type=dict[str, Any])
-        except (OSError, msgspec.MsgspecError):
-            continue
-        if config.get(wide) == into.shape[1]:
-            return files[0], folder
-    raise BadFile(f"there is no image encoder with {wide} {into.shape[1]} beside it, in a folder image_encoder")
