@@ -44,9 +44,10 @@ class GatedModel(EchoModel):
         try:
             for event in painted_echo(request):
                 if isinstance(event, Step):
-                    while event.done > self._may(request):  # noqa: ASYNC110  another process says so
+                    done = event.index * event.total + event.done
+                    while done > self._may(request):  # noqa: ASYNC110  another process says so
                         await asyncio.sleep(0.01)
-                    self._say(f"step-{event.done}", request)
+                    self._say(f"step-{done}", request)
                 yield event
             ended = True
         finally:

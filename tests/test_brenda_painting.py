@@ -46,7 +46,8 @@ def picture(events: list[Any]) -> bytes:
     shares = [one["progress"] for one in progress]
     assert all(set(one) == {"progress"} for one in progress)
     assert shares == sorted(set(shares))
-    assert (shares[0], shares[-1]) == (0, 1)
+    assert shares[0] >= 0, "a job may have begun before it is heard of"
+    assert shares[-1] == 1
     assert last["status"] == "completed"
     data = base64.b64decode(last["image"], validate=True)
     assert data.startswith(b"\x89PNG\r\n\x1a\n")

@@ -4,72 +4,55 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-import time
 from pathlib import Path
 from typing import Any
 
-import httpx
 from msgspec import structs
 
 from backends.echo_painting import painted_echo, prepared_echo
 from canonical.painting import Paint, Painted
-from tests.serving import Served, serving
+from tests.gated import Gate
+from tests.job_processes import gateway, kill, until
 
 CONFIG = """
 listeners: [{{port: 0, dialects: [images]}}]
-backends: {{demo: {{type: echo}}}}
-data_dir: {data}
+backends: {{gated: {{type: "tests.gated:GatedBackend", folder: {folder}/gate}}}}
+data_dir: {folder}/data
 """
-ASKED = {"prompt": "a lighthouse", "width": 2048, "height": 2048, "steps": 20, "seed": 4, "n": 10}
-"""A tenth of a second for each picture, and no moment of sleep."""
-
-
-def rows(data: Path) -> list[tuple[Any, ...]]:
-    with contextlib.closing(sqlite3.connect(data / "dragoman.db", timeout=30)) as db:
-        return db.execute("SELECT state, attempt FROM jobs").fetchall()
-
-
-def pictures(data: Path) -> list[Path]:
-    return list((data / "pictures").glob("*.png"))
-
-
-def until_painted(gateway: Served, data: Path, count: int) -> None:
-    """Wait until so many are kept."""
-    deadline = time.monotonic() + 30
-    while len(pictures(data)) < count:
-        assert time.monotonic() < deadline, gateway.log()
-        time.sleep(0.002)
-
-
-def ended(client: httpx.Client, job: str) -> dict[str, Any]:
-    deadline = time.monotonic() + 60
-    while True:
-        told: dict[str, Any] = client.get(f"/status/{job}", params={"wait": 10}).raise_for_status().json()
-        if told["state"] in {"SUCCESS", "FAILURE", "REVOKED"}:
-            return told
-        assert time.monotonic() < deadline
+ASKED: dict[str, Any] = {"prompt": "lighthouse", "steps": 4, "seed": 4, "n": 3}
 
 
 def test_a_job_outlives_the_end_and_the_death_of_its_gateway(tmp_path: Path) -> None:
-    config = CONFIG.format(data=tmp_path)
-    with serving(config) as gateway:
-        job = httpx.post(f"{gateway.url}/generate", json=ASKED).raise_for_status().json()["job_id"]
-        until_painted(gateway, tmp_path, 1)
-        gateway.process.terminate()
-        assert gateway.process.wait(20) == 0
-    assert rows(tmp_path) == [("queued", 0)], "it is given back, and the attempt does not count"
-    kept = len(pictures(tmp_path))
-    assert kept < 8
-    with serving(config) as gateway:
-        until_painted(gateway, tmp_path, kept + 1)
-        gateway.process.kill()
-        gateway.process.wait()
-    assert rows(tmp_path) == [("running", 1)]
-    with serving(config) as gateway, httpx.Client(base_url=gateway.url, timeout=60) as client:
-        ended(client, job)
-        found = [client.get(f"/image/{job}", params={"index": index}).raise_for_status().content for index in range(10)]
-    assert rows(tmp_path) == [("done", 2)]
-    request = structs.replace(prepared_echo(Paint(**{**ASKED, "model": ""})), model="echo")  # type: ignore[arg-type]
+    config, gate = tmp_path / "config.yaml", Gate(tmp_path / "gate")
+    config.write_text(CONFIG.format(folder=tmp_path))
+
+    def painted(steps: int) -> None:
+        gate.let("lighthouse", steps)
+        until(lambda: gate.done(f"step-{steps}", "lighthouse"))
+
+    def kept() -> tuple[list[tuple[Any, ...]], int]:
+        with contextlib.closing(sqlite3.connect(tmp_path / "data" / "dragoman.db", timeout=30)) as db:
+            rows = db.execute("SELECT state, attempt FROM jobs").fetchall()
+        return rows, len(list((tmp_path / "data" / "pictures").glob("*.png")))
+
+    gate.let("lighthouse", 0)
+    with gateway(config) as client:
+        job = client.submit(**ASKED)
+        painted(4 + 2)
+        client.served.process.terminate()
+        assert client.served.process.wait(30) == 0
+    assert kept() == ([("queued", 0)], 1), "it is given back, and the attempt does not count"
+    with gateway(config) as client:
+        painted(4 + 3)  # of the two that are left
+        kill(client)
+    assert kept() == ([("running", 1)], 2)
+    with gateway(config) as client:
+        gate.let("lighthouse")
+        client.until(job, "SUCCESS")
+        found = [client.ask("GET", f"/image/{job}?index={index}") for index in range(3)]
+    assert kept() == ([("done", 2)], 3)
+    request = structs.replace(prepared_echo(Paint(**ASKED)), model="echo")
     wanted = [event.image.data for event in painted_echo(request) if isinstance(event, Painted)]
-    assert found == wanted, "the same pictures as if nothing had happened"
-    assert len(pictures(tmp_path)) <= 11, "what was finished was not painted again"
+    assert found == [(200, data) for data in wanted], "the same pictures as if nothing had happened"
+    assert len(gate.done("step-1", "lighthouse")) == 3
+    assert len(gate.done("step-12", "lighthouse")) == 0, "what was finished was not painted again"
