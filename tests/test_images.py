@@ -345,7 +345,7 @@ def test_i3_who_waits_no_longer_is_told_how_far_it_is(tmp_path: Path, monkeypatc
     async def story(a: House) -> None:
         id = await made(a)
         await until(lambda: bool(home.asked))
-        monkeypatch.setattr(routes.serve, "WAIT", 0.02)
+        monkeypatch.setattr(routes.asked, "WAIT", 0.02)
         call = await a.ask("GET", f"/image/{id}?wait=100")
         assert (call.status, call.json()["status"]) == (202, "processing")
         assert (await a.ask("GET", f"/status/{id}?wait=100")).json()["state"] == "PROGRESS"

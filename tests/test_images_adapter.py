@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from adapters.images import serve
+from adapters.images import asked, serve
 from adapters.images.errors import error_body, error_status
 from adapters.recipe import json_of
 from canonical.errors import Busy, GatewayError, InvalidRequest, NotFound, TooLarge
@@ -67,14 +67,14 @@ def test_i10_a_recipe_is_read_back_as_what_it_tells(made: Paint, more: dict[str,
     told = serve.metadata_header(b"{}", made, "/status/x")
     assert told.isascii()
     assert b"\n" not in told
-    read = serve.read_generate(json.dumps({**json.loads(told), **more}).encode())
+    read = asked.read_generate(json.dumps({**json.loads(told), **more}).encode())
     assert read.digests == {}
     assert read.request == made
 
 
 @given(st.binary(max_size=60) | st.dictionaries(_FIELDS | _WORDS, _JSON).map(json.dumps).map(str.encode))
 def test_any_body_is_read_or_refused_with_words(body: bytes) -> None:
-    error = refusal(lambda: check_paint(serve.read_generate(body).request))
+    error = refusal(lambda: check_paint(asked.read_generate(body).request))
     if error is not None:
         told = json.loads(error_body(error))
         assert error_status(error) in {413, 422}
@@ -87,10 +87,10 @@ def test_any_query_and_header_is_read_or_refused_with_words(query: str, prefer: 
     for name in ("wait", "index", "limit", "state", "previews"):
         text = f"{name}={query}".encode()
         for error in (
-            refusal(partial(serve.read_wait, text, [(b"prefer", prefer)])),
-            refusal(partial(serve.read_index, text)),
-            refusal(partial(serve.read_page, text)),
-            refusal(partial(serve.wants_previews, text)),
+            refusal(partial(asked.read_wait, text, [(b"prefer", prefer)])),
+            refusal(partial(asked.read_index, text)),
+            refusal(partial(asked.read_page, text)),
+            refusal(partial(asked.wants_previews, text)),
         ):
             if error is not None:
                 assert error_status(error) == 422
@@ -105,7 +105,7 @@ def test_any_query_and_header_is_read_or_refused_with_words(query: str, prefer: 
         (b"respond-async, wait=10", 10),
         (b"wait=10; foo=bar", 10),
         (b"Wait = 0", 0),
-        (b"wait=999999", serve.WAIT),
+        (b"wait=999999", asked.WAIT),
         (b"wait=-1", None),
         (b"wait=1.5", None),
         (b"await=10", None),
@@ -115,7 +115,7 @@ def test_any_query_and_header_is_read_or_refused_with_words(query: str, prefer: 
     ],
 )
 def test_how_long_a_client_wants_to_wait_is_read_as_rfc_7240_has_it(prefer: bytes, seconds: float | None) -> None:
-    assert serve.read_wait(b"", [(b"prefer", prefer)]) == seconds
+    assert asked.read_wait(b"", [(b"prefer", prefer)]) == seconds
 
 
 def test_a_recipe_that_is_too_long_goes_without_its_prompts_and_says_where_they_are() -> None:

@@ -5,9 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, Protocol
 
+from adapters.images import wire
 from canonical.painting import Paint
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
+STATES: dict[State, wire.Celery] = {
+    "queued": "PENDING",
+    "running": "PROGRESS",
+    "done": "SUCCESS",
+    "failed": "FAILURE",
+    "cancelled": "REVOKED",
+}
+STATUSES: dict[State, wire.Status] = {
+    "queued": "queued",
+    "running": "processing",
+    "done": "completed",
+    "failed": "failed",
+    "cancelled": "cancelled",
+}
 
 
 class Made(Protocol):

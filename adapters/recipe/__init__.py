@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 from adapters.recipe.parameters import a1111_text, read_a1111
-from adapters.recipe.png import Found, header, in_png, of_png
-from adapters.recipe.posted import digest_of, json_of
+from adapters.recipe.png import LEFT_OUT, Found, fitting, header, in_png, of_png
+from adapters.recipe.posted import DIGEST, digest_of, json_of
 
-__all__ = ("Found", "a1111_text", "digest_of", "header", "in_png", "json_of", "of_png", "read_a1111")
+__all__ = (
+    "DIGEST",
+    "LEFT_OUT",
+    "Found",
+    "a1111_text",
+    "digest_of",
+    "fitting",
+    "header",
+    "in_png",
+    "json_of",
+    "of_png",
+    "read_a1111",
+)

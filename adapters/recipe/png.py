@@ -19,6 +19,8 @@ from canonical.png import SIGNATURE, chunk, chunks
 
 PARAMETERS = "parameters"
 OURS = "dragoman"
+LEFT_OUT = "left_out"
+"""The field of a recipe that names those that are not in it."""
 HEADER_LIMIT = 7168
 """Bytes of a header: clients refuse lines of more than 8 KB."""
 TEXT_LIMIT = 1024 * 1024
@@ -72,8 +74,12 @@ def of_png(png: bytes) -> Found:
 
 
 def header(png: bytes) -> bytes:
-    """The JSON in a picture as the value of a header; one that is too long goes without its prompts, and says so."""
-    told = of_png(png).json
+    """The JSON in a picture as the value of a header; ``{}``: there is none that can be."""
+    return fitting(of_png(png).json)
+
+
+def fitting(told: bytes) -> bytes:
+    """A recipe as the value of a header: one that is too long goes without its prompts, and says so. ``{}``: it cannot be one."""
     if not told or not _IN_A_HEADER.fullmatch(told):
         return b"{}"
     if len(told) <= HEADER_LIMIT:
@@ -83,7 +89,7 @@ def header(png: bytes) -> bytes:
     except ValueError:
         return b"{}"
     left_out = [name for name in ("prompt", "negative_prompt") if fields.pop(name, None) is not None]
-    told = json.dumps({**fields, "left_out": left_out}, separators=(",", ":")).encode()
+    told = json.dumps({**fields, LEFT_OUT: left_out}, separators=(",", ":")).encode()
     return told if len(told) <= HEADER_LIMIT else b"{}"
 
 

@@ -14,9 +14,9 @@ from typing import Literal
 
 from msgspec import structs
 
-from adapters.images import serve, wire
+from adapters.images import asked, serve, wire
 from adapters.images.errors import error_body, error_status
-from adapters.recipe import header
+from adapters.recipe import DIGEST, header
 from canonical.errors import (
     BackendError,
     InvalidRequest,
@@ -47,13 +47,13 @@ _KEPT = (b"cache-control", b"private, max-age=31536000, immutable")
 
 
 async def _generate(exchange: Exchange) -> None:
-    asked = serve.read_generate(await exchange.body())
-    exchange.model = asked.request.model
+    ask = asked.read_generate(await exchange.body())
+    exchange.model = ask.request.model
 
     async def work() -> None:
         jobs, caller = exchange.jobs, exchange.caller
-        known = {name: await _known(jobs, name, digest, caller.owner) for name, digest in asked.digests.items()}
-        request = structs.replace(asked.request, **known)
+        known = {name: await _known(jobs, name, digest, caller.owner) for name, digest in ask.digests.items()}
+        request = structs.replace(ask.request, **known)
         job = await jobs.submit(request, owner=caller.owner, priority=caller.priority, dialect="images")
         await exchange.json(serve.job_reply(job), headers=[_named(job)])
 
@@ -63,14 +63,14 @@ async def _generate(exchange: Exchange) -> None:
 async def _known(jobs: Jobs, name: str, digest: str, owner: str) -> Blob:
     """A picture that a recipe tells by its digest."""
     try:
-        return await jobs.known(digest.removeprefix(serve.DIGEST), owner=owner)
+        return await jobs.known(digest.removeprefix(DIGEST), owner=owner)
     except NotFound:
         words = f"{name}: no picture with this digest is kept here for this key; send its bytes"
         raise InvalidRequest(words, param=name) from None
 
 
 async def _status(exchange: Exchange) -> None:
-    wait = serve.read_wait(exchange.scope["query_string"], exchange.scope["headers"]) or 0.0
+    wait = asked.read_wait(exchange.scope["query_string"], exchange.scope["headers"]) or 0.0
     job = await _awaited(exchange, wait, lambda job: job.over)
     later = [] if job.over else [_retry(job)]
     await exchange.json(serve.job_reply(job), headers=[_named(job), (b"cache-control", b"no-store"), *later])
@@ -81,7 +81,7 @@ async def _status(exchange: Exchange) -> None:
 
 async def _image(exchange: Exchange) -> None:
     query, headers = exchange.scope["query_string"], exchange.scope["headers"]
-    index, wait = serve.read_index(query), serve.read_wait(query, headers)
+    index, wait = asked.read_index(query), asked.read_wait(query, headers)
     loops = wait is None and exchange.scope["method"] == "GET" and _is_curl(exchange)
     job = await _awaited(
         exchange, ENDLESS if loops else wait or 0.0, lambda job: job.over or _picture(job, index) is not None
@@ -141,7 +141,7 @@ async def _send_blob(
 
 
 async def _list(exchange: Exchange) -> None:
-    page = serve.read_page(exchange.scope["query_string"])
+    page = asked.read_page(exchange.scope["query_string"])
     after = _checked(page.after) if page.after else ""
     found = await exchange.jobs.list(owner=exchange.caller.owner, states=page.states, limit=page.limit + 1, after=after)
     shown = found[: page.limit]
@@ -164,7 +164,7 @@ async def _delete(exchange: Exchange) -> None:
 
 
 async def _events(exchange: Exchange) -> None:
-    previews = serve.wants_previews(exchange.scope["query_string"])
+    previews = asked.wants_previews(exchange.scope["query_string"])
     await exchange.while_connected(_stream(exchange, _id(exchange), previews=previews))
 
 
