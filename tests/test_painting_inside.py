@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 import warnings
@@ -18,6 +19,7 @@ with warnings.catch_warnings():
     from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
     from backends.diffusers import engine  # keeps the libraries from the network, and quiet
+    from backends.diffusers.decoder import Decoder, NotNumbers
     from backends.diffusers.loading import pipeline
     from backends.diffusers.prompts import PIECES, Encoded, encoded
     from backends.diffusers.references import References
@@ -313,6 +315,14 @@ def test_another_vae_decodes_the_picture(pipe: Any, tmp_path: Path) -> None:
     of_folder = picture(loaded(BASE, vae=str(other)), "a red square")
     assert not torch.equal(of_folder, plain)
     assert torch.equal(picture(loaded(PONY, config=str(BASE), vae=str(other)), "a red square"), of_folder)
+
+
+def test_a_vae_whose_numbers_are_none_makes_no_black_picture(pipe: Any) -> None:
+    spoiled = copy.deepcopy(pipe.vae)
+    for weight in spoiled.decoder.conv_out.parameters():
+        weight.data.fill_(float("nan"))
+    with pytest.raises(NotNumbers):
+        Decoder(spoiled).image(torch.zeros(1, 4, 8, 8))
 
 
 @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "text_encoder_2"])

@@ -29,6 +29,8 @@ class Decoder:
         if not torch.isfinite(pixels).all():
             # In 16 bits some pictures overflow; each by itself, so that it comes out the same whatever came before.
             pixels = self._pixels(latents, wide=True)
+            if not torch.isfinite(pixels).all():
+                raise NotNumbers  # else it would be a black picture, and nobody knew why
         values = (pixels[0].float() / 2 + 0.5).clamp(0, 1).permute(1, 2, 0).cpu().numpy()
         return Image.fromarray((values * 255).round().astype(np.uint8))
 
