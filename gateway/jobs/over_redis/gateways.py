@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import structs
@@ -153,10 +153,10 @@ class Spread:
         finally:
             await queue.disconnect()
 
-    async def _follow(self, queue: SharedQueue, messages: object) -> None:
+    async def _follow(self, queue: SharedQueue, messages: Any) -> None:
         async def listen() -> None:
             while True:
-                if await messages.get_message(ignore_subscribe_messages=True, timeout=POLL) is not None:  # type: ignore[attr-defined]
+                if await messages.get_message(ignore_subscribe_messages=True, timeout=POLL) is not None:
                     self._news.set()
 
         listening = asyncio.ensure_future(listen())
