@@ -83,6 +83,28 @@ def test_a_job_is_its_owners_alone(file: Place) -> None:
     run(story())
 
 
+def test_a_job_that_runs_is_its_owners_alone(file: Place) -> None:
+    """What runs in this process is told from memory, and to no other key either."""
+
+    async def story() -> None:
+        easel = Easel()
+        async with studio(file, easel) as one:
+            job = await one.submit("a")
+            await easel.until("a")
+            for refused in (
+                one.jobs.get(job.id, owner=BEN),
+                one.jobs.cancel(job.id, owner=BEN),
+                one.jobs.remove(job.id, owner=BEN),
+                one.jobs.watch(job.id, owner=BEN).__anext__(),
+            ):
+                with pytest.raises(JobNotFound):
+                    await refused
+            assert (await one.jobs.get(job.id, owner=ANN)).state == "running"
+            easel.let_all()
+
+    run(story())
+
+
 @pytest.mark.parametrize("id", ["", "\0", "\ud800", "x" * 100_000, "' OR 1=1 --", "../../dragoman.db"])
 def test_ids_that_nobody_has(place: Place, id: str) -> None:
     async def story() -> None:

@@ -65,6 +65,20 @@ def test_the_json_tells_pictures_by_their_digests_and_leaves_out_what_is_open() 
     assert masked == {"prompt": "", "image": digest, "mask": digest, "mask_alpha": True, "mask_invert": True}
 
 
+def test_the_json_has_all_that_a_picture_depends_on() -> None:
+    """But how many were asked for, and what was seen on the way."""
+    blobs = dict.fromkeys(("image", "mask", "reference"), PICTURE)
+    rest = {"guidance_rescale": 0.5, "mask_alpha": True, "mask_invert": True, "strength": 0.5, "reference_scale": 0.5}
+    whole = structs.replace(MADE, **blobs, **rest)
+    usual = Paint(prompt="")
+    assert all(getattr(whole, name) != getattr(usual, name) for name in _told(Paint)), "a new field is to be told, too"
+    assert set(json.loads(json_of(whole))) == _told(Paint)
+
+
+def _told(kind: type[Paint]) -> set[str]:
+    return set(kind.__struct_fields__) - {"n", "previews"}
+
+
 def test_the_text_is_as_a1111_writes_it() -> None:
     assert a1111_text(MADE) == (
         "a red cube <lora:night:0.75> <lora:frame:1>\n"
