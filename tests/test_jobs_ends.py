@@ -43,6 +43,23 @@ def test_who_rests_finishes_what_it_has_and_takes_nothing_more(file: Place) -> N
     asyncio.run(story())
 
 
+def test_a_job_that_another_gateway_takes_over_while_it_is_cancelled_is_not_waited_for_in_vain(file: Place) -> None:
+    async def story() -> None:
+        easel = Easel()
+        async with studio(file, easel) as one, studio(file) as two:
+            job = await one.submit("a")
+            await easel.until("a")
+            two.store.database.alive.show()
+            file.ask(f"UPDATE jobs SET runner = '{two.store.jobs.me}', attempt = 2")
+            cancelling = asyncio.ensure_future(one.jobs.cancel(job.id, owner=ANN))
+            await until(lambda: not one.jobs._live.running)
+            file.ask("UPDATE jobs SET state = 'cancelled'")
+            async with asyncio.timeout(30):
+                assert (await cancelling).state == "cancelled"
+
+    asyncio.run(story())
+
+
 class Frail(Easel):
     """Paints at once, and its process dies now and then."""
 
@@ -144,6 +161,7 @@ class Street:
             for task in asked:
                 task.cancel()
             await asyncio.gather(*asked, return_exceptions=True)
+        await one.store.close()  # what was asked last may have opened it again
 
     async def close(self) -> None:
         for one in list(self._asked):

@@ -129,9 +129,9 @@ class Jobs:
             if job.over:
                 self._live.tell(job)
             else:
-                self._look()
                 self._own(self._loop.abort(id))
             while not job.over:
+                self._look()
                 await news.after(version)
                 version = news.version
                 if news.job is None:
