@@ -46,8 +46,8 @@ Tell = Callable[[Stepped | Drawn | None], None]
 
 MASKED = 9
 """Channels that a UNet reads which was made for masks: the picture, what stays of it, and where that is."""
-_BLOCKS = {"BasicTransformerBlock", "ResnetBlock2D"}
-"""Parts of a step between which it can be left: a step of a large picture takes a processor half a minute."""
+_PARTS = (torch.nn.Conv2d, torch.nn.Linear)
+"""Of a step, between which it can be left: one of a large picture takes a processor minutes, its autoencoder too."""
 
 
 def starved(error: BaseException) -> bool:
@@ -88,8 +88,8 @@ class Painter:
         self._previews = Previews(self._decoder, start.previews, self._place)
         self._glance: Callable[[], None] = lambda: None
         if not (start.compile and self._place == "cuda"):  # what is compiled cannot be looked into
-            self._watch(pipe.unet)
-            self._watch(pipe.vae)
+            for part in ("unet", "vae", "text_encoder", "text_encoder_2"):
+                self._watch(getattr(pipe, part, None))
 
     def paint(self, asked: Asked, tell: Tell) -> None:
         """Paint what is asked, one picture after the other.
@@ -171,7 +171,7 @@ class Painter:
             self._pipes[kind] = sharing(self._pipe, kind)
         return self._pipes[kind]
 
-    def _watch(self, part: torch.nn.Module) -> None:
-        for block in part.modules():
-            if type(block).__name__ in _BLOCKS:
+    def _watch(self, part: torch.nn.Module | None) -> None:
+        for block in part.modules() if part is not None else ():
+            if isinstance(block, _PARTS):
                 block.register_forward_pre_hook(lambda *_: self._glance())
