@@ -37,8 +37,8 @@ NEEDS = ("torch", "diffusers", "transformers", "accelerate", "PIL")
 MIB = 1024 * 1024
 BASE = 600 * MIB
 """Of a worker with torch and diffusers in it, before any weights."""
-PER_PIXEL = 3000
-"""Bytes that painting and decoding take for each pixel of a picture."""
+PER_PIXEL = 1400
+"""Bytes that painting and decoding take for each pixel of a picture, and each byte of its numbers: SDXL's autoencoder takes most."""
 KEPT = 2 * 0.85
 """Bytes for each of a model's numbers while adapters lie over it: what these cover of SDXL, as it was, in 16 bits."""
 SPARE = 2048 * MIB
@@ -92,7 +92,7 @@ class DiffusersBackend:
         """What ``open`` would take. Where only torch knows whether there is a GPU, all counts as RAM. Raises as ``open``."""
         known = await self._usable(name)
         preset = presets.offer(known, self._settings).preset
-        work = (preset.width or 0) * (preset.height or 0) * PER_PIXEL
+        work = (preset.width or 0) * (preset.height or 0) * PER_PIXEL * self._width()
         weights = self._weights(await self._numbers(known))
         kept = int(known.of.numbers * KEPT) if known.loras else 0
         if self._settings.device != "cuda":
@@ -164,8 +164,12 @@ class DiffusersBackend:
 
     def _weights(self, numbers: int) -> int:
         """Bytes that so many take once they are loaded, in whatever form they lie there."""
+        return numbers * self._width()
+
+    def _width(self) -> int:
+        """Bytes of a number."""
         wide = self._settings.dtype == "float32" or (self._settings.dtype == "auto" and self._computes_here())
-        return numbers * (4 if wide else 2)
+        return 4 if wide else 2
 
     def _computes_here(self) -> bool:
         """Whether it is on the processor, as far as can be known without torch."""
@@ -178,7 +182,8 @@ class DiffusersBackend:
         # Drivers of GPUs reserve more than there is.
         if not self._computes_here():
             return 0
-        return SPARE + 3 * self._weights(numbers) + presets.offer(known, settings).max_pixels * PER_PIXEL
+        pixels = presets.offer(known, settings).max_pixels
+        return SPARE + 3 * self._weights(numbers) + pixels * PER_PIXEL * self._width()
 
 
 def _far(known: Known, part: float) -> Progress:
