@@ -6,10 +6,12 @@ import copy
 import json
 import shutil
 import warnings
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 from PIL import Image
 
 with warnings.catch_warnings():
@@ -18,17 +20,20 @@ with warnings.catch_warnings():
     from safetensors.torch import load_file, save_file
     from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-    from backends.diffusers import engine  # keeps the libraries from the network, and quiet
+    from backends.diffusers.asking import Asked
     from backends.diffusers.decoder import Decoder, NotNumbers
+    from backends.diffusers.engine import Painter  # keeps the libraries from the network, and quiet
     from backends.diffusers.loading import pipeline
     from backends.diffusers.prompts import PIECES, Encoded, encoded
     from backends.diffusers.references import References
     from backends.diffusers.samplers import SAMPLERS, scheduler
     from backends.diffusers.start import Start
 from backends.seeing.serving import Wrong
+from canonical.media import Blob
+from canonical.painting import Paint
+from tests import drawing
 from tests.serving import ROOT
 
-assert engine
 pytestmark = pytest.mark.filterwarnings("ignore:__array_:DeprecationWarning")  # of diffusers' schedulers
 MODELS = ROOT / "models" / "painting"
 BASE, TURBO, PONY = MODELS / "tiny-sdxl-base", MODELS / "tiny-sdxl-turbo", MODELS / "tiny-pony.safetensors"
@@ -251,6 +256,25 @@ def test_a_picture_to_take_after_changes_what_is_painted_and_only_then(
     assert torch.equal(after(RED, 0.0), plain)
     assert torch.equal(after(RED, 0.8), red)
     assert torch.equal(picture(pipe, "a red square", guidance=guidance), plain)
+
+
+def test_a_request_is_painted_after_its_picture_and_the_next_one_is_not(pipe: Any, tmp_path: Path) -> None:
+    adapter = str(ip_adapter(tmp_path, pipe))
+    painter = Painter(Start(path=str(BASE), ip_adapter=adapter, device="cpu", nice=0), lambda far: False)
+    asked = Paint(prompt="a red square", seed=3, steps=2, guidance_scale=5.0, width=64, height=64, n=1, sampler="euler")
+
+    def seen(**more: Any) -> bytes:
+        told: list[Any] = []
+        painter.paint(Asked(structs.replace(asked, **more)), told.append)
+        painter.clear()
+        return Image.open(BytesIO(told[-1].image)).tobytes()
+
+    red, plain = Blob(drawing.encoded(RED), "image/png"), seen()
+    after = seen(reference=red, reference_scale=0.8)
+    assert after != plain
+    assert seen(reference=red, reference_scale=0.4) != after
+    assert seen(reference=red, reference_scale=0.0) == plain
+    assert seen() == plain
 
 
 def test_a_picture_to_take_after_is_taken_off_when_painting_fails(pipe: Any, tmp_path: Path) -> None:
