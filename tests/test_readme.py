@@ -19,6 +19,8 @@ README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 EXAMPLES = [(kind, code) for kind, code in BLOCKS if kind in {"sh", "python", "js"} and "make serve" not in code]
 
+PICTURES = re.findall(r"^    (curl -s [^\n]+\n[^\n]+ > circle\.png)$", README, re.MULTILINE)
+
 
 @pytest.fixture(scope="module")
 def gateway() -> Iterator[Served]:
@@ -58,8 +60,17 @@ def test_example(gateway: Served, tmp_path: Path, kind: str, code: str) -> None:
         assert promised in run.stdout.splitlines()
 
 
+@pytest.mark.parametrize("code", PICTURES)
+def test_a_picture_is_one_request(gateway: Served, tmp_path: Path, code: str) -> None:
+    assert "http://127.0.0.1:11434" in code
+    code = code.replace("http://127.0.0.1:11434", gateway.url)
+    subprocess.run(["sh", "-c", code], timeout=60, check=True, cwd=tmp_path)
+    assert (tmp_path / "circle.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_there_are_examples_of_every_kind() -> None:
     assert {kind for kind, _ in EXAMPLES} == {"sh", "python", "js"}
+    assert PICTURES
 
 
 def test_configuration_examples_are_good(tmp_path: Path) -> None:
