@@ -135,6 +135,7 @@ class Studio:
         if queue is not None:
             queue.claims.clear()
         await self.close()
+        self.jobs._live._here.clear()
 
 
 @contextlib.asynccontextmanager

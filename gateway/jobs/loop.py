@@ -188,5 +188,5 @@ class _Painting:
         if not kept:
             raise StorageFailed("another worker has this job")
         self._results = results
-        if job is not None:
+        if (job := self._live.get(self._claim.id)) is not None:  # it may have been given back meanwhile
             self._live.put(structs.replace(job, results=results))
