@@ -180,8 +180,15 @@ class Prepares(Protocol):
             ModelNotFound: there is no such model.
             NotFound: there is no such adapter; the words tell the nearest names.
             InvalidRequest: something of it cannot be; it names the field.
-            NotImplementedHere: what it takes is not installed.
         """
+
+
+@runtime_checkable
+class Equips(Protocol):
+    """A backend that needs more than the gateway itself does, where its models run."""
+
+    def check_equipped(self) -> None:
+        """Raises NotImplementedHere: what it takes is not installed here."""
 
 
 @runtime_checkable

@@ -77,6 +77,8 @@ class Engine:
         self.relays = any(entry.relay for entry in settled.models)
         """Whether the answers of some model may be relayed."""
         self._fetcher = fetcher or Fetcher(config.images)
+        self.paints_here = config.jobs.running > 0 and not config.jobs.queue
+        """Whether pictures are made by this process; if not, others have what that takes."""
         self.characters = config.limits.translation
         """Of one request for a translation."""
 

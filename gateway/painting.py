@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 
 from msgspec import structs
 
-from backends.base import Paints, Prepares
+from backends.base import Equips, Paints, Prepares
 from canonical.errors import ModelNotFound, NoModelLoaded, NotImplementedHere, Unsupported
 from canonical.models import Capability, ModelInfo
 from canonical.painting import SEED, LoraInfo, Offer, Paint, Painted, Step, check_paint, nearest
@@ -23,7 +23,7 @@ async def prepared(engine: Engine, request: Paint) -> Paint:
     Raises:
         ModelNotFound, NotFound: there is no such model or adapter; the words tell the nearest names.
         InvalidRequest: something of it cannot be.
-        NotImplementedHere: nothing here paints.
+        NotImplementedHere: nothing here paints, or what that takes is not installed.
     """
     check_paint(request)
     try:
@@ -36,6 +36,8 @@ async def prepared(engine: Engine, request: Paint) -> Paint:
     backend = engine.backend(route)
     if not isinstance(backend, Prepares):
         raise Unsupported(f'"{request.model or route.id}" does not support paint', param="model")
+    if engine.paints_here and isinstance(backend, Equips):
+        backend.check_equipped()
     request = await backend.prepared(route.name, request)
     seed = secrets.randbelow(SEED + 1) if request.seed is None else request.seed
     return structs.replace(request, model=route.id, seed=seed)

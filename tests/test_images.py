@@ -541,6 +541,8 @@ def test_what_is_read_answers_head_too(tmp_path: Path) -> None:
 # What is refused
 
 
+BOMB = png(more=chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(100_000_000), 9)))
+
 BAD: list[tuple[dict[str, Any], int, str, str]] = [
     ({"model": "sdxl-bas"}, 404, "", "did you mean 'sdxl-base'"),
     ({"loras": [{"name": "brigt", "weight": 0.75}]}, 404, "", "did you mean 'bright'"),
@@ -571,6 +573,8 @@ BAD: list[tuple[dict[str, Any], int, str, str]] = [
     ({"image": png(7_072, 7_072)}, 422, "image", "pixels"),
     ({"reference": png(100_000, 8)}, 422, "reference", "side"),
     ({"image": png(more=chunk(b"tEXt", b"") * 30_000)}, 422, "image", "chunks"),
+    ({"image": BOMB}, 422, "image", "inflates to far more"),
+    ({"image": png(), "mask": BOMB}, 422, "mask", "inflates to far more"),
     ({"image": base64.b64encode(b"\x80\x04\x95cos\nsystem\n").decode()}, 422, "image", "PNG, JPEG and WebP"),
     ({"image": base64.b64encode(b"GIF89a" + b"\0" * 20).decode()}, 422, "image", "GIF"),
     ({"image": "https://example.org/a.png"}, 422, "image", "base64"),

@@ -85,8 +85,11 @@ class DiffusersBackend:
     async def prepared(self, name: str, request: Paint) -> Paint:
         """See ``Prepares``."""
         known = await self._usable(name)
-        _must_have()
         return presets.prepared(known, self._settings, request)
+
+    def check_equipped(self) -> None:
+        """Raises NotImplementedHere: the extra is not installed here."""
+        must_have("images", *NEEDS)
 
     async def need(self, name: str, options: LoadOptions) -> Need:  # noqa: ARG002  nothing of a load can be chosen
         """What ``open`` would take. Where only torch knows whether there is a GPU, all counts as RAM. Raises as ``open``."""
@@ -112,7 +115,7 @@ class DiffusersBackend:
             OutOfMemory, BackendError: it cannot be loaded.
         """
         known = await self._usable(name)
-        _must_have()
+        self.check_equipped()
         # With all that watches over processes: most gateways never need it.
         from backends.workers.deaths import Deaths
         from backends.workers.worker import Job, Worker
@@ -188,10 +191,6 @@ class DiffusersBackend:
 
 def _far(known: Known, part: float) -> Progress:
     return Progress(status="loading model", total=known.info.size, completed=int(known.info.size * part))
-
-
-def _must_have() -> None:
-    must_have("images", *NEEDS)
 
 
 class PaintingModel:

@@ -16,6 +16,7 @@ from msgspec import structs
 from canonical.errors import Busy, GatewayError, InvalidRequest, NotFound, StorageFailed
 from canonical.media import Blob, image_type
 from canonical.painting import Paint
+from canonical.png import is_bomb
 from gateway.engine import Engine
 from gateway.jobs.estimate import cost, until_done, until_room
 from gateway.jobs.files import Files, is_name, new_name, type_of
@@ -213,6 +214,8 @@ class Jobs:
 
     async def _submit(self, request: Paint, *, owner: str, priority: int, dialect: str, waits: bool = False) -> Job:
         request = await prepared(self._engine, request)
+        for field in IMAGES:
+            await _check_inflated(getattr(request, field), field)
         plain = structs.replace(request, **dict.fromkeys(IMAGES))
         try:
             encoded = msgspec.json.encode(plain)
@@ -385,3 +388,9 @@ class Jobs:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+async def _check_inflated(image: Blob | None, param: str) -> None:
+    """Raises InvalidRequest for a small file that stands for much more than the picture that it says it is."""
+    if image is not None and image.media_type == "image/png" and await asyncio.to_thread(is_bomb, image.data):
+        raise InvalidRequest("the PNG inflates to far more than its header says", param=param)
