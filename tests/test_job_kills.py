@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis import Redis
 
 from tests.gated import Gate
 from tests.job_processes import Client, children, gateway, kill, until, working
@@ -209,6 +211,38 @@ def test_redis_may_lose_everything(spread: House, redis: RedisServer) -> None:
         assert client.ask("DELETE", f"/jobs/{stopped}")[0] == 200
         redis.start()
         until(lambda: spread.gate.done("stopped", "c"), what="the worker hears of it when Redis is back")
+
+
+def test_nothing_that_others_write_to_redis_stops_the_jobs(spread: House, redis: RedisServer) -> None:
+    job = {"function": "paint", "queue": "dragoman", "retries": 1, "timeout": 0, "status": "queued"}
+    paths = {"request": {"prompt": "x", "seed": 1}, "inputs": {"image": {"name": "../../etc/passwd", "media_type": ""}}}
+    large = {"request": {"prompt": "x", "seed": 1, "width": 10**9, "height": 10**9}}
+    junk: list[bytes | str] = [
+        b"\xff",
+        "[1]",
+        "[" * 100_000,
+        b"\x80\x02cos\nsystem\n",
+        json.dumps({"queue": "dragoman"}),
+    ]
+    junk += [json.dumps({**job, "key": "x", "kwargs": one}) for one in ({}, {"order": 7}, {"order": "{"})]
+    junk += [json.dumps({**job, "key": "x", "kwargs": {"order": json.dumps(one)}}) for one in (paths, large)]
+    with (
+        gateway(spread.config) as client,
+        working(spread.config) as worker,
+        contextlib.closing(Redis.from_url(redis.url)) as server,
+    ):
+        spread.ended(client, spread.begun(client, "a"), "a", begun=1)
+        for number, one in enumerate(junk):
+            server.set(f"saq:job:dragoman:{number}", one)
+            server.rpush("saq:dragoman:queued", f"saq:job:dragoman:{number}")
+            server.zadd("saq:dragoman:incomplete", {f"saq:job:dragoman:{number}": 0})
+        server.zadd("saq:dragoman:incomplete", {"saq:job:dragoman:of-a-gateway-that-is-gone": 0})
+        for name, one in {"a": "junk", "b": "[]", "c": json.dumps({"metadata": {"slots": -1e300}})}.items():
+            server.sadd("saq:dragoman:workers", name)
+            server.set(f"saq:dragoman:worker:{name}", one)
+        spread.ended(client, spread.begun(client, "b"), "b", begun=1)
+        assert worker.process.poll() is None
+        assert not spread.gate.done("begin", "x")
 
 
 def test_a_process_that_dies_while_it_paints_is_begun_again(redis: RedisServer, tmp_path: Path) -> None:

@@ -190,7 +190,7 @@ class Spread:
             await self._hand_over(queue)
 
     async def _hand_over(self, queue: SharedQueue) -> None:
-        room = self._slots - await queue.count("incomplete")
+        room = self._slots - await queue.taken()
         while room > 0:
             claim = await self._rows.claim()
             if claim is None:

@@ -48,6 +48,12 @@ PREVIEW = 60
 """Seconds for which a preview is kept."""
 AWAY = (RedisError, OSError, asyncio.TimeoutError)
 """What a server that is away, starts, or is not ours to use raises."""
+NO_JOB = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
+"""What reading raises where somebody else has written something else."""
+STILL = 60.0
+"""Seconds without a change after which nobody works on a job any more."""
+SLOTS = 1000
+"""Jobs that one worker can be believed to work on at once."""
 
 
 class Said(Struct, frozen=True):
@@ -97,6 +103,8 @@ class SharedQueue(RedisQueue):
         self.closing = False
         """Whether no more jobs are to be taken."""
         self._members = self.namespace("workers")
+        self._still: dict[bytes, tuple[int, float]] = {}
+        """When jobs of any gateway last changed, by their workers' clocks, and since when that is known, by ours."""
         self._any = cast("Any", redis)
         """The same, for what its types do not know to be awaited."""
 
@@ -111,6 +119,8 @@ class SharedQueue(RedisQueue):
             return await super().dequeue(WAIT)
         except AWAY:
             await asyncio.sleep(AGAIN)
+            return None
+        except NO_JOB:
             return None
 
     async def jobs(self, job_keys: Iterable[str]) -> list[Job | None]:
@@ -156,19 +166,50 @@ class SharedQueue(RedisQueue):
         """Jobs as they stand there."""
         if not keys:
             return []
-        return [self.deserialize(found) for found in await self.redis.mget([self.job_id(key) for key in keys])]
+        return [self._read(found) for found in await self.redis.mget([self.job_id(key) for key in keys])]
+
+    async def taken(self) -> int:
+        """How many jobs of any gateway wait for a worker or are worked on; what only stands in their way is swept away.
+
+        That is what somebody else has written there, and what neither a gateway nor a worker looks after any more.
+        """
+        now = asyncio.get_running_loop().time()
+        ids: list[bytes] = await self.redis.zrange(self._incomplete, 0, -1)
+        still: dict[bytes, tuple[int, float]] = {}
+        gone = []
+        for id, stored in zip(ids, await self.redis.mget(ids) if ids else [], strict=True):
+            job = self._read(stored)
+            known = job is not None and self.job_id(job.key).encode() == id
+            if job is not None and known:
+                touched, since = self._still.get(id, (-1, now))
+                still[id] = (job.touched, since if touched == job.touched else now)
+            if not known or now - still[id][1] > STILL:
+                gone.append(id)
+        self._still = still
+        if gone:
+            async with self.redis.pipeline(transaction=True) as pipe:
+                pipe.zrem(self._incomplete, *gone)
+                for id in gone:
+                    pipe.lrem(self._queued, 0, cast("Any", id))
+                    pipe.lrem(self._active, 0, cast("Any", id))
+                await pipe.execute()
+        return len(ids) - len(gone)
 
     async def slots(self) -> int:
         """How many jobs all workers together can work on at once."""
-        members = [member.decode() for member in await self._any.smembers(self._members)]
+        members = list(await self._any.smembers(self._members))
         if not members:
             return 0
         slots = 0
-        for member, found in zip(members, await self.redis.mget(map(self._worker, members)), strict=True):
-            if found is None:
+        for member, found in zip(
+            members,
+            await self.redis.mget([self._worker(member.decode(errors="replace")) for member in members]),
+            strict=True,
+        ):
+            try:
+                slots += min(max(0, int((json.loads(found).get("metadata") or {}).get("slots", 1))), SLOTS)
+            except (ValueError, TypeError, AttributeError, OverflowError):  # it is gone, or is no worker
                 await self._any.srem(self._members, member)
-            else:
-                slots += int((json.loads(found).get("metadata") or {}).get("slots", 1))
         return slots
 
     async def hand(self, key: str, order: str, meta: dict[str, Any]) -> None:
@@ -221,6 +262,13 @@ class SharedQueue(RedisQueue):
         """Let go of the connections."""
         with contextlib.suppress(*AWAY):
             await self.redis.aclose()
+
+    def _read(self, stored: bytes | None) -> Job | None:
+        """A job as it is stored; None: it is not there, or what is there is none."""
+        try:
+            return self.deserialize(stored)
+        except NO_JOB:
+            return None
 
     def _worker(self, id: str) -> str:
         return self.namespace(f"worker:{id}")

@@ -16,7 +16,7 @@ import msgspec
 from saq.job import Job
 from saq.worker import Worker
 
-from canonical.painting import Step
+from canonical.painting import Step, check_paint
 from gateway.engine import Engine
 from gateway.jobs.files import Files
 from gateway.jobs.job import Result
@@ -83,6 +83,7 @@ class Painter:
         beating = asyncio.create_task(told.beat())
         try:
             found = msgspec.json.decode(order, type=Order)
+            check_paint(found.request)  # whoever can write to the server can hand over anything
             outcome = await work(self._engine, self._files, found, tell=told.step, keep=told.keep, time=self._time)
         finally:
             # A word that is still on its way would undo what comes after it.
