@@ -33,6 +33,8 @@ from tests.serving import serving  # noqa: E402
 
 MODEL = "painter/tiny-sdxl-base"
 CHAT = "local/pip"
+GLANCE = 0.2
+"""Seconds between two looks whether the last job is done: each look at a queue costs a core 2 ms."""
 
 
 def config(folder: Path, queue: str) -> str:
@@ -76,7 +78,7 @@ async def ended(port: int, ids: list[str]) -> None:
             assert found["state"] in {"PENDING", "PROGRESS", "SUCCESS"}, found
             if found["state"] == "SUCCESS":
                 break
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(GLANCE)
 
 
 @contextlib.contextmanager

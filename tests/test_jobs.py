@@ -17,6 +17,7 @@ from canonical.painting import Paint
 from gateway.jobs import Job
 from gateway.jobs.files import new_name
 from gateway.jobs.jobs import JobNotFound
+from gateway.store.line import Line
 from tests.easels import Easel, pictures, studio
 from tests.stored import ANN, BEN, Place, file, place, postgres
 
@@ -497,6 +498,28 @@ def test_a_full_queue_says_when_to_come_again(file: Place) -> None:
             await one.submit("d", owner=BEN)
             with pytest.raises(Busy):
                 await one.submit("e", owner=BEN)
+            easel.let_all()
+
+    run(story())
+
+
+def test_many_who_come_to_a_full_queue_are_told_by_one_look_at_it(file: Place) -> None:
+    async def story() -> None:
+        easel = Easel()
+        async with studio(file, easel, waiting=1) as one:
+            await one.submit("a")
+            await easel.until("a")
+            await one.submit("b")
+            looks, look = [0], one.jobs._rows.line
+
+            async def counted() -> Line:
+                looks[0] += 1
+                return await look()
+
+            one.jobs._rows.line = counted  # type: ignore[method-assign]
+            refused = await asyncio.gather(*(one.submit("c") for _ in range(200)), return_exceptions=True)
+            assert {type(error) for error in refused} == {Busy}
+            assert looks[0] == 1
             easel.let_all()
 
     run(story())

@@ -75,6 +75,7 @@ class Jobs:
         self._known = Queue()
         self._closed = False
         self._looking: asyncio.Task[None] | None = None
+        self._reading: asyncio.Task[Line] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def begin(self) -> None:
@@ -213,6 +214,7 @@ class Jobs:
     # Inside
 
     async def _submit(self, request: Paint, *, owner: str, priority: int, dialect: str, waits: bool = False) -> Job:
+        await self._check_room(owner)  # first: where there is none, many come at once, and are to be told soon
         request = await prepared(self._engine, request)
         for field in IMAGES:
             await _check_inflated(getattr(request, field), field)
@@ -221,7 +223,6 @@ class Jobs:
             encoded = msgspec.json.encode(plain)
         except UnicodeEncodeError as error:  # half a surrogate pair
             raise InvalidRequest("the prompt is no text", param="prompt") from error
-        await self._check_room(owner)
         row = JobRow(
             id=str(uuid.uuid4()),
             owner=owner,
@@ -288,7 +289,9 @@ class Jobs:
         return waiting < limit + max(0, self._loop.slots - running)
 
     async def _check_room(self, owner: str) -> None:
-        line = await self._rows.line()
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.ensure_future(self._rows.line())
+        line = await asyncio.shield(self._reading)  # one for all who come meanwhile
         mine = sum(job.owner == owner for job in line.waiting)
         if not self._room(len(line.waiting), len(line.running), mine):
             await self._refuse(line)
