@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
@@ -34,6 +35,16 @@ keep_undisturbed()
 settings.register_profile("explore", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile(os.environ.get("EXAMPLES", "explore"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def environ() -> Iterator[None]:
+    """What a file's tests, or what they import, put into the environment ends with them: gateways of others are started in it."""
+    before = dict(os.environ)
+    yield
+    for name in os.environ.keys() - before.keys():
+        del os.environ[name]
+    os.environ.update(before)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

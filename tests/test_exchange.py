@@ -242,7 +242,7 @@ def test_what_a_client_has_sent_goes_with_it_and_not_with_the_collector_of_cycle
         await call.end()
         del call
         await asyncio.sleep(1)
-        left = sum(isinstance(one, Exchange) for one in gc.get_objects())
+        left = sum(type(one) is Exchange for one in gc.get_objects())  # torch has objects that warn when they are asked
         await house.close()
         assert not left
 
