@@ -32,6 +32,8 @@ LONGEST = (
 
 keep_undisturbed()
 
+_ENVIRON = dict(os.environ)
+
 settings.register_profile("explore", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile(os.environ.get("EXAMPLES", "explore"))
@@ -40,16 +42,21 @@ settings.load_profile(os.environ.get("EXAMPLES", "explore"))
 @pytest.fixture(scope="module", autouse=True)
 def environ() -> Iterator[None]:
     """What a file's tests, or what they import, put into the environment ends with them: gateways of others are started in it."""
-    before = dict(os.environ)
     yield
-    for name in os.environ.keys() - before.keys():
-        del os.environ[name]
-    os.environ.update(before)
+    _restore()
+
+
+def _restore() -> None:
+    for name in os.environ.keys() - _ENVIRON.keys():
+        if not name.startswith("PYTEST_"):
+            del os.environ[name]
+    os.environ.update(_ENVIRON)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files stay whole, and the longest go first; workers have to agree on an order, and do."""
     ranks = {name: rank for rank, name in enumerate(LONGEST)}
+    _restore()  # some libraries are imported while tests are collected
     items.sort(key=lambda item: ranks.get(item.path.stem, len(LONGEST)))
 
 
