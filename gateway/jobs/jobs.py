@@ -21,7 +21,7 @@ from gateway.engine import Engine
 from gateway.jobs.estimate import cost, until_done, until_room
 from gateway.jobs.files import Files, is_name, new_name, type_of
 from gateway.jobs.job import Job, Queue
-from gateway.jobs.live import Live
+from gateway.jobs.live import Live, News
 from gateway.jobs.loop import Loop
 from gateway.jobs.over_redis.gateways import Spread
 from gateway.jobs.rows import told
@@ -133,12 +133,7 @@ class Jobs:
             else:
                 self._own(self._loop.abort(id))
             while not job.over:
-                self._look()
-                await news.after(version)
-                version = news.version
-                if news.job is None:
-                    raise JobNotFound(f"job {id[:100]!r} not found")
-                job = news.job
+                job, version = await self._next(id, news, version)
             return job
 
     async def remove(self, id: str, *, owner: str) -> None:
@@ -156,12 +151,7 @@ class Jobs:
             job = await self.get(id, owner=owner)
             yield job
             while not job.over:
-                self._look()
-                await news.after(version)
-                version = news.version
-                if news.job is None:
-                    raise JobNotFound(f"job {id[:100]!r} not found")
-                job = news.job
+                job, version = await self._next(id, news, version)
                 yield job
 
     async def follow(
@@ -306,6 +296,14 @@ class Jobs:
         with contextlib.suppress(GatewayError):
             job = await submitting
             await self.cancel(job.id, owner=owner)
+
+    async def _next(self, id: str, news: News, version: int) -> tuple[Job, int]:
+        """What is heard of a job after ``version``, and the version of that. Raises JobNotFound: it is forgotten."""
+        self._look()
+        await news.after(version)
+        if news.job is None:
+            raise JobNotFound(f"job {id[:100]!r} not found")
+        return news.job, news.version
 
     async def _seen(self, row: JobRow) -> Job:
         """A row as a job, with its place where it waits."""
