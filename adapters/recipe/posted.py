@@ -8,15 +8,14 @@ It is ASCII on one line, for it stands in headers too. The pictures that a pictu
 from __future__ import annotations
 
 import json
-from hashlib import sha256
 from typing import Any
 
+from canonical import digests
 from canonical.media import Blob
 from canonical.painting import Paint
 
 DIGEST = "sha256:"
 """What stands before the digest of a picture."""
-PICTURES = ("image", "mask", "reference")
 _FIELDS = (
     "steps",
     "guidance_scale",
@@ -56,4 +55,4 @@ def json_of(made: Paint) -> bytes:
 
 def digest_of(picture: Blob) -> str:
     """``sha256:<64 hex>`` of a picture's bytes."""
-    return DIGEST + sha256(picture.data).hexdigest()
+    return digests.digest_of(picture.data)
