@@ -18,15 +18,14 @@ from urllib.parse import urlsplit
 
 from msgspec import structs
 
-from backends.extras import have, missing
-from canonical.errors import StorageFailed
-from canonical.models import Capability
+from backends.base import Equips
+from canonical.errors import NotImplementedHere, StorageFailed
 from gateway.config import ConfigError
 from gateway.engine import Engine
 from gateway.jobs.files import checked, files_from
 from gateway.jobs.live import Live
 from gateway.jobs.loop import Loop
-from gateway.painting import PAINT
+from gateway.painting import painters
 from gateway.settings import Config, Settled
 from gateway.store import Store
 
@@ -55,7 +54,7 @@ async def work(settled: Settled, *, jobs: int | None = None) -> None:
         files = files_from(config.jobs, settled.data_dir, settled.base)
         loop: Loop | Painter | None = None
         try:
-            painters = await _painters(engine, settled)
+            names = await _painters(engine, settled)
             await checked(files)
             if config.jobs.queue:
                 from gateway.jobs.over_redis.workers import Painter
@@ -67,9 +66,7 @@ async def work(settled: Settled, *, jobs: int | None = None) -> None:
                 loop = Loop(engine, store.jobs, files, Live(), config.jobs)
             loop.start()
             at_once = f"{running} at once" if running > 1 else "one after the other"
-            print(
-                f"dragoman paints {at_once}, for {_whose(config)}: {', '.join(painters)}", file=sys.stderr, flush=True
-            )
+            print(f"dragoman paints {at_once}, for {_whose(config)}: {', '.join(names)}", file=sys.stderr, flush=True)
             await ended.wait()
         finally:
             if loop is not None:
@@ -81,17 +78,18 @@ async def work(settled: Settled, *, jobs: int | None = None) -> None:
 
 async def _painters(engine: Engine, settled: Settled) -> list[str]:
     """The models that paint. Raises ConfigError where there are none, or what they take is not installed."""
-    painters = [row for row in await engine.models(PAINT) if Capability.PAINT in row.capabilities]
-    if not painters:
+    rows = await painters(engine)
+    if not rows:
         raise ConfigError(
             "no model here paints, so that there is nothing for a worker to do (a backend of type diffusers has some)"
         )
-    if any(kind.get("type") == "diffusers" for kind in settled.config.backends.values()):
-        from backends.diffusers.backend import NEEDS
-
-        if not have(*NEEDS):
-            raise ConfigError(missing("images").message)
-    return [row.id for row in painters]
+    for backend in settled.backends.values():
+        if isinstance(backend, Equips):
+            try:
+                backend.check_equipped()
+            except NotImplementedHere as error:
+                raise ConfigError(error.message) from None
+    return [row.id for row in rows]
 
 
 def _whose(config: Config) -> str:
